@@ -1,0 +1,64 @@
+"""C view of engine/_abi.h: the structures in shared memory and the constants of their fields."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "_abi.h" nogil:
+    const uint32_t ENGINE_ABI_MAGIC
+    const uint32_t ENGINE_ABI_VERSION
+    const uint64_t ENGINE_CAUSE_TIMER
+    ctypedef struct engine_acc:
+        uint64_t t_ns, addr, value
+        uint16_t vcpu
+        uint8_t size, space, dir, flags
+        uint16_t region
+    ctypedef struct engine_rec:
+        uint64_t t_ns, addr, value
+        uint32_t region
+        uint16_t vcpu
+        uint8_t op, status
+    ctypedef struct engine_cpl:
+        uint64_t value
+        uint32_t seq
+        uint8_t status, flags
+        uint16_t pad
+    ctypedef struct engine_effect:
+        uint64_t t_ns, cause, value
+        uint32_t addr
+        uint16_t device
+        uint8_t pin, kind
+    ctypedef struct engine_slot:
+        uint32_t state, pad0
+        engine_rec rec
+        uint64_t after, value
+        uint32_t status, pad1
+    enum:
+        ENGINE_PIO
+        ENGINE_MMIO
+        ENGINE_CONFIG
+        ENGINE_FLAG_UNASSIGNED
+        ENGINE_FLAG_ERROR
+        ENGINE_FLAG_SMM
+        ENGINE_FLAG_SPLIT
+        ENGINE_FLAG_OTHER_AS
+        ENGINE_REC_PIO
+        ENGINE_REC_MMIO
+        ENGINE_REC_CONFIG
+        ENGINE_REC_INTACK
+        ENGINE_REC_INPUT
+        ENGINE_REC_RAM_WRITE
+        ENGINE_REC_BULK
+        ENGINE_REC_SETTLE
+        ENGINE_REC_MAP
+        ENGINE_REC_RESET
+        ENGINE_REC_SNAPSHOT
+        ENGINE_REC_KIND_MASK
+        ENGINE_OP_WRITE
+        ENGINE_OP_SIZE_SHIFT
+        ENGINE_CPL_CONTENT
+        ENGINE_EFFECT_LINE
+        ENGINE_EFFECT_MESSAGE
+        ENGINE_EFFECT_MAP
+        ENGINE_EFFECT_RESET
+        ENGINE_SLOT_NONE
+        ENGINE_SLOT_READY
+        ENGINE_SLOT_IN_PROCESS
+        ENGINE_SLOT_RESPONSE

@@ -1,0 +1,60 @@
+"""What executes records on devices, in a worker or in the calling process: one owner thread, no rings, no addresses."""
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from engine._abi cimport engine_effect, engine_rec
+from engine._device cimport Device, effect_queue
+
+# A region id's meaning: (device, region number, base), for ever.
+cdef struct region_entry:
+    PyObject *dev          # borrowed from Executor.keep; NULL: this executor does not own the region
+    uint64_t base
+    uint64_t size
+    uint32_t index         # the device's own region number
+    uint32_t unit          # index in Executor.units
+    uint8_t accepts        # bit n: 1 << n bytes are accepted
+    uint8_t impl_min
+    uint8_t impl_max
+    uint8_t flags
+
+cdef struct unit_entry:
+    uint32_t first         # members are Executor.members[first .. first + n], in rank order
+    uint32_t n
+
+# A wire that begins and ends within one unit: delivered here, at once.
+cdef struct wire_entry:
+    uint16_t source        # rank
+    uint16_t sink          # rank
+    uint8_t kind           # ENGINE_EFFECT_LINE or ENGINE_EFFECT_MESSAGE
+    uint8_t pin            # output pin of the source
+    uint8_t sink_pin
+
+cdef class Executor:
+    cdef region_entry *regions
+    cdef uint32_t n_regions, cap_regions
+    cdef PyObject **devices            # by rank; NULL where not owned
+    cdef uint32_t *unit_of             # by rank
+    cdef uint32_t n_devices
+    cdef unit_entry *units
+    cdef uint32_t n_units
+    cdef PyObject **members
+    cdef uint32_t n_members
+    cdef wire_entry *wires
+    cdef uint32_t n_wires
+    cdef effect_queue fx
+    cdef int (*flush)(void *ctx) noexcept nogil    # makes room in fx; NULL: effects wait for the caller
+    cdef void *flush_ctx
+    cdef bint learning
+    cdef uint64_t executed, errors
+    cdef list keep                     # owns what the tables borrow
+    cdef object _named
+    cdef uint32_t execute(self, const engine_rec *r, uint64_t *value) noexcept nogil
+    cdef uint32_t access(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
+                         uint64_t *value) noexcept nogil
+    cdef uint32_t _split(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
+                         uint64_t *value) noexcept nogil
+    cdef void settle(self, uint32_t unit, uint64_t t_ns) noexcept nogil
+    cdef void _fire(self, uint32_t unit, uint64_t t_ns) noexcept nogil
+    cdef void _deliver(self, uint32_t unit, uint32_t mark) noexcept nogil
+    cdef uint64_t deadline(self, uint32_t unit) noexcept nogil
+    cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) except -1

@@ -1,0 +1,353 @@
+"""Executes records on the devices of one owner.
+
+The executor holds the owner's devices, grouped in units (devices that pull each other's values share one), the meaning
+of each region id, and the wires that stay within a unit.  For one record it fires every deadline of the unit that is due,
+makes the access or input, and delivers the unit's inner effects; effects for the outside stay in `fx`.  Order and time
+are the caller's (the sequencer's) business.  DESIGN: docs/architecture.md, docs/ordering.md.
+"""
+from cpython.ref cimport PyObject
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from engine._abi cimport *
+from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK,
+                             IO_UNCLAIMED, NEVER, Device, io_status, reset_kind)
+
+from engine.errors import MachineError
+
+cdef enum:
+    FX_CAP = 1 << 14
+    FX_ROOM = 256          # effects one call of a device may make before flush is asked
+
+
+cdef class Executor:
+    """`Executor(devices, units=None, wires=())`.
+
+    devices: the Device objects this process owns.  units: lists of ranks that belong together (a device in none is its
+    own unit).  wires: (source rank, kind, pin, sink rank, sink pin) within one unit.
+    """
+
+    def __cinit__(self):
+        self.fx.items = <engine_effect *>calloc(FX_CAP, sizeof(engine_effect))
+        if self.fx.items == NULL:
+            raise MemoryError()
+        self.fx.cap = FX_CAP
+
+    def __init__(self, devices, units=None, wires=()):
+        cdef Device d
+        cdef uint32_t i, at = 0
+        self.keep = sorted(devices, key=lambda dev: dev.rank)
+        self._named = {dev.id: dev for dev in self.keep}
+        self.n_devices = max([dev.rank for dev in self.keep], default=-1) + 1
+        self.devices = <PyObject **>calloc(self.n_devices + 1, sizeof(PyObject *))
+        self.unit_of = <uint32_t *>calloc(self.n_devices + 1, sizeof(uint32_t))
+        ranks = {dev.rank: dev for dev in self.keep}
+        if len(ranks) != len(self.keep):
+            raise MachineError("two devices have one rank")
+        groups = [sorted(r for r in unit if r in ranks) for unit in (units or ())]
+        groups = [g for g in groups if g]
+        taken = {r for g in groups for r in g}
+        groups += [[r] for r in ranks if r not in taken]
+        groups.sort()
+        self.n_units = len(groups)
+        self.units = <unit_entry *>calloc(self.n_units + 1, sizeof(unit_entry))
+        self.members = <PyObject **>calloc(len(ranks) + 1, sizeof(PyObject *))
+        self.wires = <wire_entry *>calloc(len(wires) + 1, sizeof(wire_entry))
+        if not (self.devices and self.unit_of and self.units and self.members and self.wires):
+            raise MemoryError()
+        for i, group in enumerate(groups):
+            self.units[i].first = at
+            self.units[i].n = len(group)
+            for rank in group:
+                d = ranks[rank]
+                d.fx = &self.fx
+                self.devices[rank] = <PyObject *>d
+                self.unit_of[rank] = i
+                self.members[at] = <PyObject *>d
+                at += 1
+        self.n_members = at
+        for source, kind, pin, sink, sink_pin in wires:
+            if source not in ranks or sink not in ranks or self.unit_of[source] != self.unit_of[sink]:
+                raise MachineError(f"wire from device {source} to {sink} leaves its unit")
+            self.wires[self.n_wires].source = source
+            self.wires[self.n_wires].kind = kind
+            self.wires[self.n_wires].pin = pin
+            self.wires[self.n_wires].sink = sink
+            self.wires[self.n_wires].sink_pin = sink_pin
+            self.n_wires += 1
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.devices != NULL:
+            for i in range(self.n_members):
+                (<Device>self.members[i]).fx = NULL
+        free(self.fx.items)
+        free(self.regions)
+        free(self.devices)
+        free(self.unit_of)
+        free(self.units)
+        free(self.members)
+        free(self.wires)
+
+    cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) except -1:
+        """Give region id a meaning.  Raises MachineError if it already has another."""
+        cdef region_entry *e
+        cdef uint32_t cap
+        cdef Device d
+        if region >= self.cap_regions:
+            cap = max(region + 1, self.cap_regions * 2, 64)
+            e = <region_entry *>realloc(self.regions, cap * sizeof(region_entry))
+            if e == NULL:
+                raise MemoryError()
+            memset(e + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(region_entry))
+            self.regions = e
+            self.cap_regions = cap
+        if region >= self.n_regions:
+            self.n_regions = region + 1
+        e = &self.regions[region]
+        if rank >= self.n_devices or self.devices[rank] == NULL:
+            raise MachineError(f"region {region}: device {rank} is not here")
+        d = <Device>self.devices[rank]
+        if e.dev != NULL and (e.dev != <PyObject *>d or e.index != index or e.base != base):
+            raise MachineError(f"region {region} already names {(<Device>e.dev).id}")
+        r = d.regions()[index]
+        e.base = base
+        e.size = r.size
+        e.index = index
+        e.unit = self.unit_of[rank]
+        e.accepts = 0
+        for n in r.accepts:
+            e.accepts |= <uint8_t>n       # widths are powers of two: 1, 2, 4, 8 are their own bits
+        e.impl_min, e.impl_max = r.implements
+        e.dev = <PyObject *>d
+        return 0
+
+    def map_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
+        """set_region for Python callers."""
+        self.set_region(region, rank, index, base)
+
+    cdef uint64_t deadline(self, uint32_t unit) noexcept nogil:
+        """The unit's next deadline; NEVER if none."""
+        cdef uint64_t best = NEVER
+        cdef uint32_t i
+        for i in range(self.units[unit].first, self.units[unit].first + self.units[unit].n):
+            if (<Device>self.members[i]).core.deadline < best:
+                best = (<Device>self.members[i]).core.deadline
+        return best
+
+    cdef void _deliver(self, uint32_t unit, uint32_t mark) noexcept nogil:
+        """Follow the effects from `mark` on along the unit's inner wires, breadth first."""
+        cdef uint32_t i = mark, w
+        cdef engine_effect *fx
+        cdef PyObject *d
+        if self.n_wires == 0:
+            return
+        while i < self.fx.n:
+            fx = &self.fx.items[i]
+            for w in range(self.n_wires):
+                if self.wires[w].source == fx.device and self.wires[w].kind == fx.kind and (
+                        fx.kind == ENGINE_EFFECT_MESSAGE or self.wires[w].pin == fx.pin):
+                    d = self.devices[self.wires[w].sink]
+                    (<Device>d).core.now = fx.t_ns
+                    if fx.kind == ENGINE_EFFECT_MESSAGE:
+                        (<Device>d).on_input(INPUT_MESSAGE, self.wires[w].sink_pin, fx.addr, fx.value)
+                    else:
+                        (<Device>d).on_input(INPUT_LINE, self.wires[w].sink_pin, 0, fx.value)
+            i += 1
+
+    cdef void _fire(self, uint32_t unit, uint64_t t_ns) noexcept nogil:
+        """Fire the unit's deadlines up to t_ns in order of (deadline, rank)."""
+        cdef uint32_t i, first = self.units[unit].first, last = first + self.units[unit].n, mark
+        cdef uint64_t cause = self.fx.cause, best
+        cdef PyObject *next
+        self.fx.cause |= ENGINE_CAUSE_TIMER
+        while True:
+            best = t_ns
+            next = NULL
+            for i in range(first, last):
+                if (<Device>self.members[i]).core.deadline <= best and (
+                        next == NULL or (<Device>self.members[i]).core.deadline < best):
+                    next = self.members[i]
+                    best = (<Device>next).core.deadline
+            if next == NULL:
+                break
+            if self.fx.n + FX_ROOM > self.fx.cap and (self.flush == NULL or self.flush(self.flush_ctx)):
+                break
+            mark = self.fx.n
+            (<Device>next).core.now = best
+            (<Device>next).core.deadline = NEVER
+            (<Device>next).on_time()
+            if self.fx.n > mark:
+                self._deliver(unit, mark)
+        self.fx.cause = cause
+
+    cdef void settle(self, uint32_t unit, uint64_t t_ns) noexcept nogil:
+        """Everything of the unit that is due at or before t_ns has happened when this returns."""
+        self._fire(unit, t_ns)
+
+    cdef uint32_t _split(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
+                         uint64_t *value) noexcept nogil:
+        """An access wider or narrower than the region's code implements.
+
+        Wider: parts of impl_max, low address first.  Narrower: one access of impl_min at the same offset, value cut to
+        size.  The status is the worst of the parts'; a part that fails reads as ones.
+        """
+        cdef uint32_t part = e.impl_max, i = 0, worst = IO_OK, st
+        cdef uint64_t v, whole = 0, mask
+        cdef PyObject *d = e.dev
+        if size < e.impl_min:
+            v = value[0]
+            if write:
+                st = (<Device>d).write(e.index, offset, e.impl_min, v)
+            else:
+                st = (<Device>d).read(e.index, offset, e.impl_min, &v)
+            value[0] = v
+            return st
+        mask = (<uint64_t>1 << (part * 8)) - 1
+        while i < size:
+            if write:
+                st = (<Device>d).write(e.index, offset + i, part, (value[0] >> (i * 8)) & mask)
+            else:
+                v = 0
+                st = (<Device>d).read(e.index, offset + i, part, &v)
+                if st & ~IO_CONTENT:
+                    v = mask
+                whole |= (v & mask) << (i * 8)
+            if st & ~<uint32_t>IO_CONTENT:
+                worst = st
+            elif worst == IO_OK:
+                worst = st
+            i += part
+        if not write:
+            value[0] = whole
+        return worst
+
+    cdef uint32_t access(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
+                         uint64_t *value) noexcept nogil:
+        """One access that lies inside region e.  value: in for a write, out for a read, cut to size."""
+        cdef PyObject *d = e.dev
+        cdef uint32_t offset = <uint32_t>(addr - e.base), status, mark
+        if self.units[e.unit].n == 1:
+            if (<Device>d).core.deadline <= t_ns:
+                self._fire(e.unit, t_ns)
+        elif self.deadline(e.unit) <= t_ns:
+            self._fire(e.unit, t_ns)
+        (<Device>d).core.now = t_ns
+        mark = self.fx.n
+        if not e.accepts & size:
+            return IO_BAD_SIZE
+        if self.learning and not write:
+            (<Device>d).learn(e.index, offset, size, value[0])
+        if size > e.impl_max or size < e.impl_min:
+            status = self._split(e, offset, size, write, value)
+        elif write:
+            status = (<Device>d).write(e.index, offset, size, value[0])
+        else:
+            value[0] = 0
+            status = (<Device>d).read(e.index, offset, size, value)
+        if not write and size < 8:
+            value[0] &= (<uint64_t>1 << (size * 8)) - 1
+        if self.fx.n > mark and self.units[e.unit].n > 1:
+            self._deliver(e.unit, mark)
+        return status
+
+    cdef uint32_t execute(self, const engine_rec *r, uint64_t *value) noexcept nogil:
+        """One record.  value[0] is the answer; the status is IO_*, perhaps with IO_CONTENT."""
+        cdef uint32_t kind = r.op & ENGINE_REC_KIND_MASK, rank, mark, unit, i
+        cdef PyObject *d
+        self.executed += 1
+        value[0] = r.value
+        if kind <= ENGINE_REC_CONFIG:
+            if r.region >= self.n_regions or self.regions[r.region].dev == NULL:
+                return IO_UNCLAIMED
+            return self.access(&self.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
+                               r.op & ENGINE_OP_WRITE, value)
+        if kind == ENGINE_REC_SETTLE:
+            if r.region < self.n_units:
+                self._fire(r.region, r.t_ns)
+            return IO_OK
+        if kind == ENGINE_REC_INPUT or kind == ENGINE_REC_INTACK:
+            rank = r.region >> 8
+            if rank >= self.n_devices or self.devices[rank] == NULL:
+                return IO_UNCLAIMED
+            d = self.devices[rank]
+            unit = self.unit_of[rank]
+            if self.deadline(unit) <= r.t_ns:
+                self._fire(unit, r.t_ns)
+            (<Device>d).core.now = r.t_ns
+            mark = self.fx.n
+            if kind == ENGINE_REC_INTACK:
+                value[0] = (<Device>d).on_input(INPUT_INTACK, 0, 0, r.vcpu)
+            else:
+                value[0] = (<Device>d).on_input(<uint32_t>r.addr & 0xff, r.region & 0xff, r.addr >> 8, r.value)
+            if self.fx.n > mark and self.units[unit].n > 1:
+                self._deliver(unit, mark)
+            return IO_OK
+        if kind == ENGINE_REC_RESET:
+            for i in range(self.n_members):
+                d = self.members[i]
+                (<Device>d).core.now = r.t_ns
+                (<Device>d).on_reset(<reset_kind>r.value)
+            return IO_OK
+        return IO_UNCLAIMED
+
+    # ------------------------------------------------------------------ what Python sees
+
+    @property
+    def devices_by_id(self):
+        """id -> Device."""
+        return dict(self._named)
+
+    def unit_index(self, uint32_t rank):
+        """The unit a rank belongs to, as SETTLE records name it."""
+        return self.unit_of[rank]
+
+    def run_access(self, uint32_t region, uint64_t t_ns, uint64_t addr, uint32_t size, bint write, uint64_t value=0):
+        """One access from Python: (status, value, effects), effects as take_effects gives them."""
+        cdef uint64_t v = value
+        cdef uint32_t status = IO_UNCLAIMED
+        if region < self.n_regions and self.regions[region].dev != NULL:
+            status = self.access(&self.regions[region], t_ns, addr, size, write, &v)
+        return status, v
+
+    def run_input(self, uint32_t rank, uint32_t kind, uint64_t t_ns, uint32_t pin=0, uint64_t addr=0, uint64_t value=0):
+        """One input from Python; the device's answer."""
+        cdef engine_rec r
+        cdef uint64_t v = 0
+        memset(&r, 0, sizeof(r))
+        r.t_ns = t_ns
+        r.region = rank << 8 | pin
+        r.value = value
+        r.op = ENGINE_REC_INTACK if kind == INPUT_INTACK else ENGINE_REC_INPUT
+        r.vcpu = <uint16_t>(value & 0xffff) if kind == INPUT_INTACK else 0
+        r.addr = addr << 8 | kind
+        self.execute(&r, &v)
+        return v
+
+    def run_settle(self, uint64_t t_ns):
+        """Fire every unit's deadlines up to t_ns."""
+        cdef uint32_t i
+        for i in range(self.n_units):
+            self._fire(i, t_ns)
+
+    def take_effects(self):
+        """The effects since the last call: a list of (t_ns, rank, kind, pin, addr, value)."""
+        cdef uint32_t i
+        out = [(self.fx.items[i].t_ns, self.fx.items[i].device, self.fx.items[i].kind, self.fx.items[i].pin,
+                self.fx.items[i].addr, self.fx.items[i].value) for i in range(self.fx.n)]
+        self.fx.n = 0
+        return out
+
+    def run_reset(self, uint64_t t_ns, uint32_t kind):
+        """Reset every device: 0 power-on, 1 bus."""
+        cdef engine_rec r
+        cdef uint64_t v
+        memset(&r, 0, sizeof(r))
+        r.t_ns = t_ns
+        r.value = kind
+        r.op = ENGINE_REC_RESET
+        self.execute(&r, &v)
+
+    def set_learning(self, bint on):
+        """While on, reads carry the recorded value, from which content devices learn (Device.learn)."""
+        self.learning = on

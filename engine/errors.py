@@ -1,0 +1,31 @@
+"""The one exception tree.  Each message is one line: what, where, what to do."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of everything the engine raises on purpose."""
+
+
+class UsageError(EngineError):
+    """A user's mistake: a bad file, option or value.  The command prints the line and exits with 2."""
+
+
+class MachineError(UsageError):
+    """A machine description that cannot be built."""
+
+
+class TraceError(UsageError):
+    """A trace or reference file that cannot be used."""
+
+
+class StateError(EngineError):
+    """A saved state that does not fit the device or the build."""
+
+
+class RingError(EngineError):
+    """A ring or slot whose shared words are impossible: the peer is broken or hostile."""
+
+
+class WorkerDied(EngineError):
+    """A worker process ended before its work was done."""
