@@ -1,0 +1,68 @@
+"""A PCI function: 256 bytes of configuration space with write masks, its BARs, its command gates and its INTx pin.
+
+Names and section numbers: PCI Local Bus Specification 3.0 (PCI).
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from engine._device cimport Device, device_core, io_status, reset_kind
+
+cdef enum:
+    N_BARS = 6
+    ROM_BAR = 6            # the expansion ROM, kept behind the six BARs
+    CONFIG_REGION = 7      # region number of configuration space
+    FIRST_FIXED = 8        # region number of the function's own first fixed range
+    INTA = 0               # output pin 0 of every function
+
+cdef extern from *:
+    """
+    #define PCI_UNMAPPED UINT64_MAX
+    """
+    const uint64_t UNMAPPED "PCI_UNMAPPED"
+
+# First member of every function's state struct.  A multiple of 8 bytes long, so that what follows is not padded.
+cdef struct pci_state:
+    device_core core
+    uint64_t mapped[7]     # where each BAR and the ROM answer now; UNMAPPED
+    uint8_t config[256]
+    uint8_t intx           # the function's interrupt request, before COMMAND_INTX_DISABLE
+    uint8_t pci_pad[7]
+
+# What a BAR is, fixed when the function is built.
+cdef struct pci_bar:
+    uint64_t size          # 0: not implemented (or the upper half of a 64-bit BAR)
+    uint8_t reg            # offset of its register
+    uint8_t flags          # the read-only low bits
+
+cdef class PciFunction(Device):
+    cdef pci_state *p
+    cdef uint8_t wmask[256]         # writable bits
+    cdef uint8_t w1c[256]           # bits that a written one clears
+    cdef uint8_t initial[256]       # what configuration space holds after reset
+    cdef pci_bar bars[7]
+    cdef uint8_t cap_next           # where the next capability goes
+    cdef list bar_regions
+    cdef tuple all_regions
+    cdef void *pci_alloc(self, size_t size) except NULL
+    cdef int identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
+                      uint8_t interrupt_pin=*, bint multifunction=*) except -1
+    cdef int add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=*, bint is64=*, str name=*, tuple accepts=*,
+                     tuple implements=*, bint posted=*) except -1
+    cdef int add_rom(self, uint64_t size, str name=*) except -1
+    cdef int add_capability(self, uint8_t cap, uint32_t length) except -1
+    cdef void reset_config(self) noexcept nogil
+    cdef io_status config_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
+    cdef io_status config_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
+    cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil
+    cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
+    cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
+    cdef uint64_t bar_address(self, uint32_t n) noexcept nogil
+    cdef void update_mappings(self) noexcept nogil
+    cdef void update_command(self) noexcept nogil
+    cdef void set_intx(self, bint level) noexcept nogil
+    cdef void set_map(self, uint32_t region, bint on, uint64_t base) noexcept nogil
+
+    cdef inline uint16_t config16(self, uint32_t at) noexcept nogil:
+        return <uint16_t>(self.p.config[at] | self.p.config[at + 1] << 8)
+
+    cdef inline uint32_t config32(self, uint32_t at) noexcept nogil:
+        return self.config16(at) | <uint32_t>self.config16(at + 2) << 16

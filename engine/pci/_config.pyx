@@ -1,0 +1,247 @@
+"""A PCI function, header type 0.  Document: PCI Local Bus Specification 3.0, chapter 6.
+
+Modelled: the header, byte enables, write masks and write-one-to-clear masks, sizing of base address registers, the
+expansion ROM register, the list of capabilities, the command gates (I/O, memory, bus master, INTx disable), INTA#.
+Not modelled: built-in self test, cardbus, parity and SERR# (their status bits are never set).
+
+A part subclasses PciFunction.  Its __init__:
+
+    Device.__init__(self, id, rank, arena, dma, **config)
+    self.s = <x_state *>self.pci_alloc(sizeof(x_state))       # first member: pci_state pci
+    self.identify(0x8086, 0x7010, 0, 0x010180)
+    self.add_bar(4, Space.PIO, 16, name="bmdma")              # any number of these
+    self.wmask[0x41] = 0x80 ...                               # private registers: all writable unless said otherwise
+    self.initial[...] = ...                                   # their reset values
+    self.power_on()
+
+and STATE = PCI_STATE + (...), CONFIG = {**PCI_CONFIG, ...}, OUT = ("inta", ...).  Regions 0 to 5 are the BARs (one that is
+not there has size 0), 6 the ROM, 7 configuration space, and from 8 on what fixed_regions() lists.  It overrides bar_read
+and bar_write (every region but 7), config_written for effects of its private registers, and on_reset, which begins with
+PciFunction.on_reset(self, kind).
+
+A device never learns where it is: when a BAR or a gate changes what answers, it emits a MAP effect (pin = region number,
+addr = 1 if mapped, value = base), which the router applies when the configuration write completes.
+"""
+from libc.string cimport memcpy, memset
+
+from engine._abi cimport ENGINE_EFFECT_MAP
+from engine._device cimport (IO_NO_REGISTER, IO_OK, Device, io_status, reset_kind)
+from engine.pci.regs cimport *
+
+from engine.errors import MachineError
+from engine.types import Region, Space
+
+PCI_STATE = (("mapped", "u8", 7), ("config", "u1", 256), ("intx", "u1"), ("pci_pad", "u1", 7))
+PCI_CONFIG = {"subsystem_vendor_id": 0x1AF4, "subsystem_id": 0x1100}
+
+
+cdef inline void put(uint8_t *at, uint64_t value, uint32_t size) noexcept nogil:
+    cdef uint32_t i
+    for i in range(size):
+        at[i] = <uint8_t>(value >> (8 * i))
+
+
+cdef class PciFunction(Device):
+    """Base of every PCI function; see the module."""
+    STATE = PCI_STATE
+    CONFIG = PCI_CONFIG
+    OUT = ("inta",)
+
+    # ------------------------------------------------------------------ building
+
+    cdef void *pci_alloc(self, size_t size) except NULL:
+        """state_alloc for a function: the struct begins with a pci_state."""
+        self.p = <pci_state *>self.state_alloc(size)
+        memset(self.p.mapped, 0xff, sizeof(self.p.mapped))
+        self.bar_regions = [Region(f"bar{n}", Space.MMIO, 0) for n in range(N_BARS)] + [Region("rom", Space.MMIO, 0)]
+        self.all_regions = None
+        return self.p
+
+    cdef int identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
+                      uint8_t interrupt_pin=0, bint multifunction=False) except -1:
+        """Fill the header: PCI 6.2.1, 6.2.4.  interrupt_pin 1 is INTA#.  Bytes from 40h on become read-write."""
+        put(self.initial + VENDOR_ID, vendor, 2)
+        put(self.initial + DEVICE_ID, device, 2)
+        self.initial[REVISION_ID] = revision
+        put(self.initial + CLASS_CODE, class_code, 3)
+        self.initial[HEADER_TYPE] = HEADER_MULTIFUNCTION if multifunction else 0
+        put(self.initial + SUBSYSTEM_VENDOR_ID, self.config["subsystem_vendor_id"], 2)
+        put(self.initial + SUBSYSTEM_ID, self.config["subsystem_id"], 2)
+        self.initial[INTERRUPT_PIN] = interrupt_pin
+        put(self.wmask + COMMAND, COMMAND_WMASK, 2)
+        put(self.w1c + STATUS, STATUS_W1C, 2)
+        self.wmask[CACHE_LINE_SIZE] = 0xff
+        self.wmask[INTERRUPT_LINE] = 0xff
+        memset(self.wmask + HEADER_SIZE, 0xff, CONFIG_SIZE - HEADER_SIZE)
+        self.cap_next = HEADER_SIZE
+        return 0
+
+    cdef int add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=False, bint is64=False, str name=None,
+                     tuple accepts=(1, 2, 4), tuple implements=(1, 4), bint posted=False) except -1:
+        """Declare base address register n: PCI 6.2.5.1.  Raises MachineError for what no BAR can be."""
+        cdef bint io = space == Space.PIO
+        cdef uint8_t reg = <uint8_t>(BAR0 + 4 * n)
+        if n >= N_BARS or (is64 and (io or n == N_BARS - 1)):
+            raise MachineError(f"{self.id}: there is no such base address register: {n}")
+        if size & (size - 1) or size < (4 if io else 16) or (io and size > 256) or (not is64 and size > 1 << 31):
+            raise MachineError(f"{self.id}: a base address register cannot be {size:#x} bytes of {space.name} long")
+        if self.bars[n].size or self.bars[n].reg or (is64 and self.bars[n + 1].size):
+            raise MachineError(f"{self.id}: base address register {n} is taken")
+        self.bars[n].size = size
+        self.bars[n].reg = reg
+        self.bars[n].flags = BAR_IO if io else (BAR_MEM_64 if is64 else 0) | (BAR_MEM_PREFETCH if prefetch else 0)
+        self.initial[reg] = self.bars[n].flags
+        put(self.wmask + reg, ~(size - 1), 8 if is64 else 4)
+        if is64:
+            self.bars[n + 1].reg = <uint8_t>(reg + 4)
+        self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted)
+        return 0
+
+    cdef int add_rom(self, uint64_t size, str name="rom") except -1:
+        """Declare the expansion ROM base address register: PCI 6.2.5.2."""
+        if size & (size - 1) or not 2048 <= size <= 1 << 24:
+            raise MachineError(f"{self.id}: an expansion ROM cannot be {size:#x} bytes long")
+        self.bars[ROM_BAR].size = size
+        self.bars[ROM_BAR].reg = EXPANSION_ROM
+        put(self.wmask + EXPANSION_ROM, ~(size - 1) | ROM_ENABLE, 4)
+        self.bar_regions[ROM_BAR] = Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8))
+        return 0
+
+    cdef int add_capability(self, uint8_t cap, uint32_t length) except -1:
+        """Put a capability in front of the list (PCI 6.7), read-only and zero but for its header; its offset."""
+        cdef uint32_t at = self.cap_next
+        if at + length > CONFIG_SIZE:
+            raise MachineError(f"{self.id}: no room for capability {cap:#x} of {length} bytes at {at:#x}")
+        memset(self.wmask + at, 0, length)
+        memset(self.w1c + at, 0, length)
+        memset(self.initial + at, 0, length)
+        self.initial[at] = cap
+        self.initial[at + 1] = self.initial[CAP_POINTER]
+        self.initial[CAP_POINTER] = <uint8_t>at
+        self.initial[STATUS] |= STATUS_CAP_LIST
+        self.cap_next = <uint8_t>((at + length + 3) & ~3)
+        return at
+
+    def fixed_regions(self):
+        """Ranges beside the BARs; their region numbers begin at 8."""
+        return ()
+
+    def regions(self):
+        if self.all_regions is None:
+            self.all_regions = (*self.bar_regions, Region("config", Space.CONFIG, CONFIG_SIZE, (1, 2, 4), (1, 4), barrier=True),
+                                *self.fixed_regions())
+        return self.all_regions
+
+    # ------------------------------------------------------------------ accesses
+
+    cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        if region == CONFIG_REGION:
+            return self.config_read(offset, size, value)
+        return self.bar_read(region, offset, size, value)
+
+    cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        if region == CONFIG_REGION:
+            return self.config_write(offset, size, value)
+        return self.bar_write(region, offset, size, value)
+
+    cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        """A read of any region but configuration space."""
+        return IO_NO_REGISTER
+
+    cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        """A write of any region but configuration space."""
+        return IO_NO_REGISTER
+
+    cdef io_status config_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        """Bytes past the end read as zero."""
+        cdef uint32_t i
+        if offset >= CONFIG_SIZE:
+            return IO_NO_REGISTER
+        value[0] = 0
+        for i in range(min(size, CONFIG_SIZE - offset)):
+            value[0] |= <uint64_t>self.p.config[offset + i] << (8 * i)
+        return IO_OK
+
+    cdef io_status config_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        cdef uint32_t i, at
+        cdef uint8_t byte
+        if offset >= CONFIG_SIZE:
+            return IO_NO_REGISTER
+        size = min(size, CONFIG_SIZE - offset)
+        for i in range(size):
+            at = offset + i
+            byte = <uint8_t>(value >> (8 * i))
+            self.p.config[at] = (self.p.config[at] & ~self.wmask[at] | byte & self.wmask[at]) & ~(byte & self.w1c[at])
+        if offset < HEADER_SIZE:
+            self.update_mappings()
+            self.update_command()
+        self.config_written(offset, size)
+        return IO_OK
+
+    cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
+        """`size` bytes at `offset` have been written: effects of private registers."""
+        pass
+
+    # ------------------------------------------------------------------ what the header does
+
+    cdef uint64_t bar_address(self, uint32_t n) noexcept nogil:
+        """Where BAR n answers, or UNMAPPED.  An address of 0 and one whose range reaches the top do not (sizing)."""
+        cdef uint64_t base, last, size = self.bars[n].size
+        cdef bint io = n != ROM_BAR and self.bars[n].flags & BAR_IO
+        if size == 0 or not self.p.config[COMMAND] & (COMMAND_IO if io else COMMAND_MEMORY):
+            return UNMAPPED
+        base = self.config32(self.bars[n].reg)
+        if n == ROM_BAR and not base & ROM_ENABLE:
+            return UNMAPPED
+        if self.bars[n].flags & BAR_MEM_64:
+            base |= <uint64_t>self.config32(self.bars[n].reg + 4) << 32
+        base &= ~(size - 1)
+        last = base + size - 1
+        if base == 0 or last < base or last == UNMAPPED:
+            return UNMAPPED
+        if last >= 0xffffffffu and not self.bars[n].flags & BAR_MEM_64:
+            return UNMAPPED
+        return base
+
+    cdef void update_mappings(self) noexcept nogil:
+        """Tell the router which BARs have moved, come or gone."""
+        cdef uint32_t n
+        cdef uint64_t base
+        for n in range(N_BARS + 1):
+            if self.bars[n].size == 0:
+                continue
+            base = self.bar_address(n)
+            if base != self.p.mapped[n]:
+                self.p.mapped[n] = base
+                self.set_map(n, base != UNMAPPED, base)
+
+    cdef void set_map(self, uint32_t region, bint on, uint64_t base) noexcept nogil:
+        """Ask for region `region` to answer at `base`, or nowhere."""
+        self.emit(ENGINE_EFFECT_MAP, <uint8_t>region, on, base if on else 0)
+
+    cdef void update_command(self) noexcept nogil:
+        """The gates of COMMAND beside those of the mappings."""
+        self.dma.enabled = (self.p.config[COMMAND] & COMMAND_MASTER) != 0
+        self.set_line(INTA, self.p.intx and not self.config16(COMMAND) & COMMAND_INTX_DISABLE)
+
+    cdef void set_intx(self, bint level) noexcept nogil:
+        """The function's interrupt request: PCI 6.2.3 (status bit 3), 6.2.2 (disable), 2.2.6."""
+        self.p.intx = level
+        if level:
+            self.p.config[STATUS] |= STATUS_INTERRUPT
+        else:
+            self.p.config[STATUS] &= ~STATUS_INTERRUPT
+        self.set_line(INTA, level and not self.config16(COMMAND) & COMMAND_INTX_DISABLE)
+
+    cdef void reset_config(self) noexcept nogil:
+        """Configuration space as after RST#: PCI 4.3.2, 6.1."""
+        memcpy(self.p.config, self.initial, CONFIG_SIZE)
+        self.p.intx = 0
+        self.update_mappings()
+        self.update_command()
+
+    cdef void on_reset(self, reset_kind kind) noexcept nogil:
+        self.reset_config()
+
+    def on_restore(self):
+        self.dma.enabled = (self.p.config[COMMAND] & COMMAND_MASTER) != 0

@@ -1,0 +1,65 @@
+"""Registers of PCI configuration space.  Names: PCI Local Bus Specification 3.0 (PCI), as its section 6 spells them."""
+
+cdef enum:                        # header type 0, PCI 6.1 figure 6-1
+    VENDOR_ID = 0x00
+    DEVICE_ID = 0x02
+    COMMAND = 0x04
+    STATUS = 0x06
+    REVISION_ID = 0x08
+    CLASS_CODE = 0x09             # programming interface, sub-class, base class
+    CACHE_LINE_SIZE = 0x0C
+    LATENCY_TIMER = 0x0D
+    HEADER_TYPE = 0x0E
+    BIST = 0x0F
+    BAR0 = 0x10
+    CARDBUS_CIS = 0x28
+    SUBSYSTEM_VENDOR_ID = 0x2C
+    SUBSYSTEM_ID = 0x2E
+    EXPANSION_ROM = 0x30
+    CAP_POINTER = 0x34
+    INTERRUPT_LINE = 0x3C
+    INTERRUPT_PIN = 0x3D
+    MIN_GNT = 0x3E
+    MAX_LAT = 0x3F
+    HEADER_SIZE = 0x40
+    CONFIG_SIZE = 0x100
+
+cdef enum:                        # COMMAND, PCI 6.2.2
+    COMMAND_IO = 0x0001
+    COMMAND_MEMORY = 0x0002
+    COMMAND_MASTER = 0x0004
+    COMMAND_SPECIAL = 0x0008
+    COMMAND_PARITY = 0x0040
+    COMMAND_SERR = 0x0100
+    COMMAND_FAST_BACK = 0x0200
+    COMMAND_INTX_DISABLE = 0x0400
+    COMMAND_WMASK = COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_SERR | COMMAND_INTX_DISABLE
+
+cdef enum:                        # STATUS, PCI 6.2.3
+    STATUS_INTERRUPT = 0x0008
+    STATUS_CAP_LIST = 0x0010
+    STATUS_FAST_BACK = 0x0080
+    STATUS_PARITY = 0x0100        # master data parity error
+    STATUS_DEVSEL_MEDIUM = 0x0200
+    STATUS_SIG_TARGET_ABORT = 0x0800
+    STATUS_REC_TARGET_ABORT = 0x1000
+    STATUS_REC_MASTER_ABORT = 0x2000
+    STATUS_SIG_SYSTEM_ERROR = 0x4000
+    STATUS_DETECTED_PARITY = 0x8000
+    STATUS_W1C = (STATUS_PARITY | STATUS_SIG_TARGET_ABORT | STATUS_REC_TARGET_ABORT | STATUS_REC_MASTER_ABORT
+                  | STATUS_SIG_SYSTEM_ERROR | STATUS_DETECTED_PARITY)
+
+cdef enum:                        # HEADER_TYPE, PCI 6.2.1
+    HEADER_MULTIFUNCTION = 0x80
+
+cdef enum:                        # base address registers, PCI 6.2.5.1
+    BAR_IO = 0x1
+    BAR_MEM_64 = 0x4
+    BAR_MEM_PREFETCH = 0x8
+    ROM_ENABLE = 0x1              # PCI 6.2.5.2
+
+cdef enum:                        # capability identifiers, PCI appendix H
+    CAP_PM = 0x01
+    CAP_MSI = 0x05
+    CAP_VENDOR = 0x09
+    CAP_MSIX = 0x11
