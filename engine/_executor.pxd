@@ -32,6 +32,7 @@ cdef struct wire_entry:
 cdef class Executor:
     cdef region_entry *regions
     cdef uint32_t n_regions, cap_regions
+    cdef region_entry *templates       # by rank << 8 | index: a region without its base
     cdef PyObject **devices            # by rank; NULL where not owned
     cdef uint32_t *unit_of             # by rank
     cdef uint32_t n_devices
@@ -57,4 +58,6 @@ cdef class Executor:
     cdef void _fire(self, uint32_t unit, uint64_t t_ns) noexcept nogil
     cdef void _deliver(self, uint32_t unit, uint32_t mark) noexcept nogil
     cdef uint64_t deadline(self, uint32_t unit) noexcept nogil
-    cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) except -1
+    cdef uint32_t _narrow(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
+                          uint64_t *value) noexcept nogil
+    cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) noexcept nogil

@@ -35,6 +35,7 @@ cdef class Executor:
 
     def __init__(self, devices, units=None, wires=()):
         cdef Device d
+        cdef region_entry *e
         cdef uint32_t i, at = 0
         self.keep = sorted(devices, key=lambda dev: dev.rank)
         self._named = {dev.id: dev for dev in self.keep}
@@ -66,6 +67,19 @@ cdef class Executor:
                 self.members[at] = <PyObject *>d
                 at += 1
         self.n_members = at
+        self.templates = <region_entry *>calloc((self.n_devices + 1) << 8, sizeof(region_entry))
+        if self.templates == NULL:
+            raise MemoryError()
+        for d in self.keep:
+            for n, r in enumerate(d.regions()):
+                e = &self.templates[d.rank << 8 | n]
+                e.size = r.size
+                e.index = n
+                e.unit = self.unit_of[d.rank]
+                for width in r.accepts:
+                    e.accepts |= <uint8_t>width       # widths are powers of two: each is its own bit
+                e.impl_min, e.impl_max = r.implements
+                e.dev = <PyObject *>d
         for source, kind, pin, sink, sink_pin in wires:
             if source not in ranks or sink not in ranks or self.unit_of[source] != self.unit_of[sink]:
                 raise MachineError(f"wire from device {source} to {sink} leaves its unit")
@@ -83,48 +97,40 @@ cdef class Executor:
                 (<Device>self.members[i]).fx = NULL
         free(self.fx.items)
         free(self.regions)
+        free(self.templates)
         free(self.devices)
         free(self.unit_of)
         free(self.units)
         free(self.members)
         free(self.wires)
 
-    cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) except -1:
-        """Give region id a meaning.  Raises MachineError if it already has another."""
+    cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) noexcept nogil:
+        """Give region id a meaning.  -1 if the device is not here, has no such region, or the id means something else."""
         cdef region_entry *e
-        cdef uint32_t cap
-        cdef Device d
-        if region >= self.cap_regions:
-            cap = max(region + 1, self.cap_regions * 2, 64)
+        cdef uint32_t cap = self.cap_regions
+        if rank >= self.n_devices or index > 255 or self.templates[rank << 8 | index].dev == NULL or region > 1 << 28:
+            return -1
+        if region >= cap:
+            cap = max(region + 1, cap * 2, <uint32_t>64)
             e = <region_entry *>realloc(self.regions, cap * sizeof(region_entry))
             if e == NULL:
-                raise MemoryError()
+                return -1
             memset(e + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(region_entry))
             self.regions = e
             self.cap_regions = cap
         if region >= self.n_regions:
             self.n_regions = region + 1
         e = &self.regions[region]
-        if rank >= self.n_devices or self.devices[rank] == NULL:
-            raise MachineError(f"region {region}: device {rank} is not here")
-        d = <Device>self.devices[rank]
-        if e.dev != NULL and (e.dev != <PyObject *>d or e.index != index or e.base != base):
-            raise MachineError(f"region {region} already names {(<Device>e.dev).id}")
-        r = d.regions()[index]
+        if e.dev != NULL and (e.dev != self.devices[rank] or e.index != index or e.base != base):
+            return -1
+        e[0] = self.templates[rank << 8 | index]
         e.base = base
-        e.size = r.size
-        e.index = index
-        e.unit = self.unit_of[rank]
-        e.accepts = 0
-        for n in r.accepts:
-            e.accepts |= <uint8_t>n       # widths are powers of two: 1, 2, 4, 8 are their own bits
-        e.impl_min, e.impl_max = r.implements
-        e.dev = <PyObject *>d
         return 0
 
     def map_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
-        """set_region for Python callers."""
-        self.set_region(region, rank, index, base)
+        """Give region id the meaning (device, its region number, base), for ever.  Raises MachineError."""
+        if self.set_region(region, rank, index, base):
+            raise MachineError(f"region {region} cannot name region {index} of device {rank} at {base:#x}")
 
     cdef uint64_t deadline(self, uint32_t unit) noexcept nogil:
         """The unit's next deadline; NEVER if none."""
@@ -222,6 +228,25 @@ cdef class Executor:
             value[0] = whole
         return worst
 
+    cdef uint32_t _narrow(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
+                          uint64_t *value) noexcept nogil:
+        """An access wider than the region accepts: its halves, low address first.  A narrower one is refused."""
+        cdef uint64_t low = value[0], high
+        cdef uint32_t half = size // 2, bits = half * 8, status, other
+        if not e.accepts & (size - 1):
+            return IO_BAD_SIZE
+        high = low >> bits
+        if write:
+            low &= (<uint64_t>1 << bits) - 1
+        status = self.access(e, t_ns, addr, half, write, &low)
+        other = self.access(e, t_ns, addr + half, half, write, &high)
+        if status & ~<uint32_t>IO_CONTENT:
+            low = (<uint64_t>1 << bits) - 1
+        if other & ~<uint32_t>IO_CONTENT:
+            high = (<uint64_t>1 << bits) - 1
+        value[0] = low | high << bits
+        return other if other & ~<uint32_t>IO_CONTENT else status
+
     cdef uint32_t access(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
                          uint64_t *value) noexcept nogil:
         """One access that lies inside region e.  value: in for a write, out for a read, cut to size."""
@@ -235,7 +260,7 @@ cdef class Executor:
         (<Device>d).core.now = t_ns
         mark = self.fx.n
         if not e.accepts & size:
-            return IO_BAD_SIZE
+            return self._narrow(e, t_ns, addr, size, write, value)
         if self.learning and not write:
             (<Device>d).learn(e.index, offset, size, value[0])
         if size > e.impl_max or size < e.impl_min:
@@ -263,8 +288,13 @@ cdef class Executor:
             return self.access(&self.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
                                r.op & ENGINE_OP_WRITE, value)
         if kind == ENGINE_REC_SETTLE:
-            if r.region < self.n_units:
-                self._fire(r.region, r.t_ns)
+            if r.region >= self.n_devices or self.devices[r.region] == NULL:
+                return IO_UNCLAIMED
+            self._fire(self.unit_of[r.region], r.t_ns)
+            return IO_OK
+        if kind == ENGINE_REC_MAP:
+            if self.set_region(r.region, <uint32_t>(r.value >> 8) & 0xffff, <uint32_t>r.value & 0xff, r.addr):
+                return IO_UNCLAIMED
             return IO_OK
         if kind == ENGINE_REC_INPUT or kind == ENGINE_REC_INTACK:
             rank = r.region >> 8
