@@ -50,8 +50,8 @@ enum {
     ENGINE_REC_INPUT = 4,     /* region = device rank << 8 | pin, value, addr = INPUT_* kind */
     ENGINE_REC_RAM_WRITE = 5, /* addr = guest-physical address, value = offset in the arena << 32 | length */
     ENGINE_REC_BULK = 6,      /* string I/O: addr, region as an access; value = offset in the arena << 32 | count */
-    ENGINE_REC_SETTLE = 7,    /* region = unit; fires its deadlines up to t_ns */
-    ENGINE_REC_MAP = 8,       /* region = id, addr = base, value = size << 32 | device rank << 8 | index */
+    ENGINE_REC_SETTLE = 7,    /* region = rank of a device; fires its unit's deadlines up to t_ns */
+    ENGINE_REC_MAP = 8,       /* region = id, addr = base, value = device rank << 8 | its region number */
     ENGINE_REC_RESET = 9,     /* value = reset kind */
     ENGINE_REC_SNAPSHOT = 10, /* value = 0 take, 1 restore */
     ENGINE_REC_KIND_MASK = 15
@@ -134,5 +134,157 @@ ENGINE_AT(engine_slot, rec, 8);
 ENGINE_AT(engine_slot, after, 40);
 ENGINE_AT(engine_slot, value, 48);
 ENGINE_AT(engine_slot, status, 56);
+
+/* ---- Segments: sealed memory files.  The first line of each, written once by its creator, before anyone attaches. ---- */
+typedef struct engine_segment {
+    uint32_t magic;       /* ENGINE_ABI_MAGIC */
+    uint32_t version;     /* ENGINE_ABI_VERSION */
+    uint64_t size;        /* bytes of the whole file */
+    uint32_t kind;        /* ENGINE_SEGMENT_* */
+    uint32_t header_size; /* bytes before the first item */
+    uint32_t creator;     /* process id, for people */
+    uint32_t pad;
+    char name[32];        /* for people; always ends in 0 */
+} engine_segment;
+
+enum { ENGINE_SEGMENT_RAW = 0 /* no header */, ENGINE_SEGMENT_LINK = 1, ENGINE_SEGMENT_RING = 2, ENGINE_SEGMENT_ARENA = 3 };
+
+/* Events of one side, for tools; the side's own count is private and this is a copy of it. */
+typedef struct engine_counters {
+    uint64_t full;    /* a reserve got less than it asked for */
+    uint64_t dropped; /* items given up by their producer (never by a ring) */
+    uint64_t stalled; /* waits for the other side that outlasted one slice */
+    uint64_t bad;     /* impossible words found in shared memory */
+} engine_counters;
+
+/* TSC stamps of one record, at the record's index; the synchronous slot of vCPU n has entry capacity + n. */
+typedef struct engine_stamp {
+    uint64_t taken; /* worker: after it copied the record */
+    uint64_t done;  /* worker: before it published the answer */
+} engine_stamp;
+
+/*
+ * A link: what one router and one worker share.  Indices run free and are masked on use.  Lines written by different
+ * sides are 128 bytes apart, because the adjacent-line prefetcher moves pairs of lines.
+ */
+typedef struct engine_link {
+    engine_segment segment;      /* creator */
+    uint32_t n_vcpus;            /* creator, and so on to stamps_at: geometry, read once and checked when attaching */
+    uint32_t n_units;
+    uint32_t request_log2;       /* log2 of the capacity of the request and completion rings */
+    uint32_t effect_log2;
+    uint64_t slots_at;           /* engine_slot[n_vcpus] */
+    uint64_t requests_at;        /* engine_rec[] */
+    uint64_t completions_at;     /* engine_cpl[] */
+    uint64_t effects_at;         /* engine_effect[] */
+    uint64_t deadlines_at;       /* uint64_t[n_units]; worker, before it publishes executed or answered */
+    uint64_t arena_at;           /* bytes; router */
+    uint64_t arena_size;
+    uint64_t stamps_at;          /* engine_stamp[], or 0: not stamped */
+    uint8_t pad0[112];
+    uint64_t produced;           /* 256 router: records before this index are in the request ring */
+    uint64_t posted;             /* router: synchronous accesses posted, over all slots */
+    uint64_t seen;               /* router: completions before this index have been read */
+    uint64_t kept;               /* router: records before this index are needed no more and may be overwritten */
+    uint8_t pad1[96];
+    uint64_t executed;           /* 384 worker: records before this index have executed, their completions are valid */
+    uint64_t answered;           /* worker: synchronous accesses answered, over all slots */
+    uint8_t pad2[112];
+    uint64_t effects_produced;   /* 512 worker */
+    uint8_t pad3[120];
+    uint64_t effects_consumed;   /* 640 router */
+    uint8_t pad4[120];
+    uint32_t worker_asleep;      /* 768 futex: worker 0 -> 1 before it sleeps; either side -> 0 */
+    uint8_t pad5[124];
+    uint32_t router_asleep;      /* 896 futex: router 0 -> 1 before it sleeps; either side -> 0 */
+    uint8_t pad6[124];
+    uint32_t stop;               /* 1024 router or supervisor: not 0 asks the worker to end its loop */
+    uint8_t pad7[124];
+    uint64_t heartbeat;          /* 1152 worker: moves at least each 50 ms while the loop runs */
+    uint32_t worker_pid;         /* worker */
+    uint32_t worker_state;       /* worker: 0 not started, 1 running, 2 ended in order, 3 ended by an error */
+    engine_counters worker;      /* worker */
+    uint8_t pad8[80];
+    engine_counters router;      /* 1280 router */
+    uint8_t pad9[96];
+} engine_link;
+
+enum { ENGINE_LINK_HEADER = 4096 /* the header's room: slots begin on a page of their own */ };
+enum { ENGINE_WORKER_ABSENT = 0, ENGINE_WORKER_RUNNING = 1, ENGINE_WORKER_ENDED = 2, ENGINE_WORKER_FAILED = 3 };
+
+/* A single ring in a segment of its own, for tools and tests. */
+typedef struct engine_ring {
+    engine_segment segment;   /* creator */
+    uint32_t item_size;       /* creator: a multiple of 8 */
+    uint32_t log2;            /* creator: log2 of the capacity */
+    uint8_t pad0[56];
+    uint64_t produced;        /* 128 producer */
+    uint8_t pad1[120];
+    uint64_t consumed;        /* 256 consumer */
+    uint8_t pad2[120];
+    uint32_t consumer_asleep; /* 384 futex, as in engine_link */
+    uint8_t pad3[124];
+    uint32_t producer_asleep; /* 512 */
+    uint8_t pad4[124];
+    engine_counters producer; /* 640 producer */
+    uint8_t pad5[96];
+    engine_counters consumer; /* 768 consumer */
+    uint8_t pad6[96];
+} engine_ring;
+
+_Static_assert(sizeof(engine_segment) == 64, "engine_segment");
+ENGINE_AT(engine_segment, magic, 0);
+ENGINE_AT(engine_segment, version, 4);
+ENGINE_AT(engine_segment, size, 8);
+ENGINE_AT(engine_segment, kind, 16);
+ENGINE_AT(engine_segment, header_size, 20);
+ENGINE_AT(engine_segment, creator, 24);
+ENGINE_AT(engine_segment, name, 32);
+_Static_assert(sizeof(engine_counters) == 32, "engine_counters");
+ENGINE_AT(engine_counters, full, 0);
+ENGINE_AT(engine_counters, dropped, 8);
+ENGINE_AT(engine_counters, stalled, 16);
+ENGINE_AT(engine_counters, bad, 24);
+_Static_assert(sizeof(engine_stamp) == 16, "engine_stamp");
+ENGINE_AT(engine_stamp, taken, 0);
+ENGINE_AT(engine_stamp, done, 8);
+_Static_assert(sizeof(engine_link) == 1408, "engine_link");
+ENGINE_AT(engine_link, n_vcpus, 64);
+ENGINE_AT(engine_link, n_units, 68);
+ENGINE_AT(engine_link, request_log2, 72);
+ENGINE_AT(engine_link, effect_log2, 76);
+ENGINE_AT(engine_link, slots_at, 80);
+ENGINE_AT(engine_link, requests_at, 88);
+ENGINE_AT(engine_link, completions_at, 96);
+ENGINE_AT(engine_link, effects_at, 104);
+ENGINE_AT(engine_link, deadlines_at, 112);
+ENGINE_AT(engine_link, arena_at, 120);
+ENGINE_AT(engine_link, arena_size, 128);
+ENGINE_AT(engine_link, stamps_at, 136);
+ENGINE_AT(engine_link, produced, 256);
+ENGINE_AT(engine_link, posted, 264);
+ENGINE_AT(engine_link, seen, 272);
+ENGINE_AT(engine_link, kept, 280);
+ENGINE_AT(engine_link, executed, 384);
+ENGINE_AT(engine_link, answered, 392);
+ENGINE_AT(engine_link, effects_produced, 512);
+ENGINE_AT(engine_link, effects_consumed, 640);
+ENGINE_AT(engine_link, worker_asleep, 768);
+ENGINE_AT(engine_link, router_asleep, 896);
+ENGINE_AT(engine_link, stop, 1024);
+ENGINE_AT(engine_link, heartbeat, 1152);
+ENGINE_AT(engine_link, worker_pid, 1160);
+ENGINE_AT(engine_link, worker_state, 1164);
+ENGINE_AT(engine_link, worker, 1168);
+ENGINE_AT(engine_link, router, 1280);
+_Static_assert(sizeof(engine_ring) == 896, "engine_ring");
+ENGINE_AT(engine_ring, item_size, 64);
+ENGINE_AT(engine_ring, log2, 68);
+ENGINE_AT(engine_ring, produced, 128);
+ENGINE_AT(engine_ring, consumed, 256);
+ENGINE_AT(engine_ring, consumer_asleep, 384);
+ENGINE_AT(engine_ring, producer_asleep, 512);
+ENGINE_AT(engine_ring, producer, 640);
+ENGINE_AT(engine_ring, consumer, 768);
 
 #endif

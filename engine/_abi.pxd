@@ -62,3 +62,39 @@ cdef extern from "_abi.h" nogil:
         ENGINE_SLOT_READY
         ENGINE_SLOT_IN_PROCESS
         ENGINE_SLOT_RESPONSE
+    ctypedef struct engine_segment:
+        uint32_t magic, version
+        uint64_t size
+        uint32_t kind, header_size, creator, pad
+        char name[32]
+    ctypedef struct engine_counters:
+        uint64_t full, dropped, stalled, bad
+    ctypedef struct engine_stamp:
+        uint64_t taken, done
+    ctypedef struct engine_link:
+        engine_segment segment
+        uint32_t n_vcpus, n_units, request_log2, effect_log2
+        uint64_t slots_at, requests_at, completions_at, effects_at, deadlines_at, arena_at, arena_size, stamps_at
+        uint64_t produced, posted, seen, kept
+        uint64_t executed, answered
+        uint64_t effects_produced, effects_consumed
+        uint32_t worker_asleep, router_asleep, stop
+        uint64_t heartbeat
+        uint32_t worker_pid, worker_state
+        engine_counters worker, router
+    ctypedef struct engine_ring:
+        engine_segment segment
+        uint32_t item_size, log2
+        uint64_t produced, consumed
+        uint32_t consumer_asleep, producer_asleep
+        engine_counters producer, consumer
+    enum:
+        ENGINE_SEGMENT_RAW
+        ENGINE_SEGMENT_LINK
+        ENGINE_SEGMENT_RING
+        ENGINE_SEGMENT_ARENA
+        ENGINE_LINK_HEADER
+        ENGINE_WORKER_ABSENT
+        ENGINE_WORKER_RUNNING
+        ENGINE_WORKER_ENDED
+        ENGINE_WORKER_FAILED

@@ -1,0 +1,40 @@
+"""Waiting for the other side of a ring: spin, adaptive, block.  Apart from the rings, which never block."""
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef enum:
+    WAIT_SPIN = 0       # never sleeps
+    WAIT_ADAPTIVE = 1   # spins for spin_ns, then sleeps
+    WAIT_BLOCK = 2      # sleeps at once
+    WAIT_SLICE_NS = 50000000   # every wait returns after this at the latest
+    WAIT_MAX = 64       # words one wait can watch
+
+# One word in shared memory that another process will change, and the futex this thread can sleep on meanwhile.
+cdef struct wait_word:
+    const void *word    # uint64_t if wide, else uint32_t
+    uint64_t known      # the wait ends when the word differs from this
+    uint32_t *asleep    # futex in shared memory: 1 = this thread sleeps, wake it after changing the word
+    uint32_t wide
+
+cdef struct waiter:
+    uint32_t policy
+    uint32_t crowded    # more spinning threads than CPUs: give way while spinning
+    uint64_t spin_ns
+    uint64_t waits, spins, yields, sleeps, timeouts, wakes   # statistics; wakes: futex wake-ups this side sent
+
+cdef void waiter_init(waiter *w, uint32_t policy, uint64_t spin_ns, bint crowded) noexcept nogil
+cdef int wait_index(waiter *w, const uint64_t *index, uint64_t known, uint32_t *asleep) noexcept nogil
+cdef int wait_state(waiter *w, const uint32_t *state, uint32_t known, uint32_t *asleep) noexcept nogil
+cdef int wait_any(waiter *w, const wait_word *words, uint32_t n) noexcept nogil
+cdef void _wake(waiter *w, uint32_t *asleep) noexcept nogil
+
+cdef inline void wake(waiter *w, uint32_t *asleep) noexcept nogil:
+    """After publishing: wake the other side if it sleeps (or is about to)."""
+    full_fence()        # between publishing and looking; pairs with the fence in wait_any
+    if load_relaxed32(asleep) != 0:
+        _wake(w, asleep)
+
+from engine._atomics cimport full_fence, load_relaxed32
+
+cdef class Waiter:
+    """A waiting policy and its statistics, for one thread."""
+    cdef waiter w
