@@ -1,0 +1,133 @@
+"""The address map: which region an access meets.
+
+Readers hold a `const dispatch_table *` (an immutable block, see _dispatch.h) and ask it with the inline functions here.
+`space` is always a view's key: ENGINE_PIO, ENGINE_MMIO or ENGINE_CONFIG, or'ed with DISPATCH_SMM for an access made in
+system management mode.
+"""
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from engine._abi cimport engine_acc
+from engine._atomics cimport full_fence, load_acquire64, store_relaxed64, store_release64
+
+cdef extern from "_dispatch.h" nogil:
+    const uint32_t DISPATCH_MAGIC
+    const uint32_t DISPATCH_ABI
+    const uint32_t DISPATCH_NODE
+    const uint32_t DISPATCH_NO_REGION
+    const uint16_t DISPATCH_NO_OWNER
+    enum:
+        DISPATCH_SMM
+        DISPATCH_KEYS
+        DISPATCH_POSTED
+        DISPATCH_BARRIER
+        DISPATCH_ALIAS
+        DISPATCH_SMM_ONLY
+        DISPATCH_NON_SMM_ONLY
+        DISPATCH_OK
+        DISPATCH_UNCLAIMED
+        DISPATCH_STRADDLE
+        DISPATCH_REFUSED
+    ctypedef struct dispatch_entry:
+        uint64_t base, last, delta
+        uint32_t region
+        uint16_t owner
+        uint8_t flags, accepts
+    ctypedef struct dispatch_node:
+        uint64_t lo, size
+        uint32_t slots, shift
+    ctypedef struct dispatch_view:
+        uint64_t lo, size, slots, nodes, entries
+        uint32_t shift, n_slots, n_nodes, n_entries
+        uint64_t fill
+    ctypedef struct dispatch_table:
+        uint32_t magic, abi
+        uint64_t bytes, version
+        dispatch_view view[8]
+    ctypedef struct dispatch_hit:
+        uint64_t addr
+        uint32_t region
+        uint16_t owner
+        uint8_t flags, status
+
+# One reader's word, on a cache line of its own.
+cdef struct dispatch_reader:
+    uint64_t epoch         # reader: the version it saw when it entered; 0 while it holds no table
+    uint64_t taken         # publisher: 1 while a Reader owns this line
+    uint64_t pad[6]
+
+cdef enum:
+    DISPATCH_READERS = 64
+
+# Where readers find the table.  Written by the publisher, but for the readers' own words.
+cdef struct dispatch_root:
+    uint64_t current       # address of the table in this process
+    uint64_t version       # its version; stored after `current`
+    uint64_t pad[6]
+    dispatch_reader readers[DISPATCH_READERS]
+
+
+cdef inline const dispatch_entry *dispatch_find(const dispatch_table *t, uint32_t space, uint64_t addr) noexcept nogil:
+    """The entry that holds `addr`; NULL for a hole, an unclaimed address, or a space that is none."""
+    cdef const dispatch_view *v
+    cdef const dispatch_node *node
+    cdef const dispatch_entry *e
+    cdef const uint32_t *slots
+    cdef uint64_t at
+    cdef uint32_t s
+    if space >= DISPATCH_KEYS:
+        return NULL
+    v = &t.view[space]
+    at = addr - v.lo                       # wraps below lo, so that one comparison checks both ends
+    if at >= v.size:
+        return NULL
+    slots = <const uint32_t *>(<const uint8_t *>t + v.slots)
+    s = slots[at >> v.shift]
+    while s & DISPATCH_NODE:
+        node = <const dispatch_node *>(<const uint8_t *>t + v.nodes) + (s ^ DISPATCH_NODE)
+        at = addr - node.lo
+        if at >= node.size:
+            return NULL
+        s = slots[node.slots + (at >> node.shift)]
+    e = <const dispatch_entry *>(<const uint8_t *>t + v.entries) + s
+    while e.last < addr:                   # ends: addr is inside the node, which ends where its last entry does
+        e += 1
+    return e if e.base <= addr else NULL
+
+
+cdef inline bint dispatch_contains(const dispatch_entry *e, uint64_t addr, uint32_t size) noexcept nogil:
+    """Whether all of [addr, addr + size) lies in e, which holds addr.  size is not 0."""
+    return size - 1 <= e.last - addr
+
+
+cdef inline bint dispatch_accepts(const dispatch_entry *e, uint32_t size) noexcept nogil:
+    """Whether e takes accesses of this width; never for a width that is no power of two, or above 8."""
+    return (e.accepts & size) != 0 and (size & (size - 1)) == 0
+
+
+cdef inline uint64_t dispatch_fill(const dispatch_table *t, uint32_t space, uint32_t size) noexcept nogil:
+    """What a read that nobody answers gives: the bus's policy."""
+    if space >= DISPATCH_KEYS:
+        return 0
+    return t.view[space].fill if size >= 8 else t.view[space].fill & ((<uint64_t>1 << size * 8) - 1)
+
+
+cdef inline const dispatch_table *dispatch_enter(dispatch_root *root, uint32_t reader) noexcept nogil:
+    """The current table, which stays until this reader enters again or leaves.
+
+    The reader says which version it has seen, then, behind a full fence, looks for the table; the publisher stores the
+    table, then, behind a full fence, looks at the readers.  Either the publisher sees the reader or the reader sees the
+    new table.
+    """
+    store_relaxed64(&root.readers[reader].epoch, load_acquire64(&root.version))   # D1 pairs with D2 (publish)
+    full_fence()
+    return <const dispatch_table *>load_acquire64(&root.current)                  # D3 pairs with D4 (publish)
+
+
+cdef inline void dispatch_leave(dispatch_root *root, uint32_t reader) noexcept nogil:
+    """The reader holds no table: it waits for something, or is done."""
+    store_release64(&root.readers[reader].epoch, 0)                               # D5 pairs with D6 (passed)
+
+
+cdef uint32_t dispatch_resolve(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
+                               dispatch_hit *hit) noexcept nogil
+cdef size_t dispatch_batch(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil

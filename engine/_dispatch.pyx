@@ -1,0 +1,836 @@
+"""The address map: ranges in, an immutable radix table out.
+
+`Dispatcher` is the one writer: it keeps the mapped ranges with their priorities and publishes tables.  `Table` is one
+published version, a contiguous read-only block that any number of readers may use.  `Counters` remembers accesses that met
+nothing.  Layout and algorithm: _dispatch.h, docs/dispatch.md.
+
+Priorities: of the ranges that hold an address, the one with the highest priority is seen; among equals a hole wins, then
+the higher region id, which is the one mapped later since a range that moves gets a new id.  So the map is a function of the
+set of ranges, not of the order in which they came.
+"""
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
+
+from engine._abi cimport ENGINE_CONFIG, ENGINE_MMIO, ENGINE_PIO, engine_acc
+from engine._atomics cimport full_fence, load_acquire64, pause, store_release64
+
+import time
+from collections import namedtuple
+
+import numpy as np
+
+from engine.errors import MachineError, UsageError
+
+cdef extern from "sys/mman.h" nogil:
+    int madvise(void *addr, size_t length, int advice)
+    const int MADV_HUGEPAGE
+
+cdef extern from * nogil:
+    void prefetch "__builtin_prefetch"(const void *p)
+
+cdef enum:
+    N_SPACES = 3
+    RUN = 3                # entries a slot may name before a finer node takes over: a linear scan of two cache lines
+    HUGE = 1 << 21         # a huge page; tables of this size and more ask for them
+    STAGED = 1 << 19       # bytes of a table above which batches prefetch: it no longer lies in the nearest caches
+    GROUP = 32             # accesses in flight then
+    SETS = 512             # of the counters
+    WAYS = 8
+    ALL_FLAGS = DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY
+
+# The last address of each space: ports, 52 physical address bits, register 0FFFh of the last function.
+cdef uint64_t[3] LAST = [0xffff, 0xfffffffffffff, 0xffffffff00000fff]
+
+POSTED, BARRIER, ALIAS = DISPATCH_POSTED, DISPATCH_BARRIER, DISPATCH_ALIAS
+SMM_ONLY, NON_SMM_ONLY, SMM = DISPATCH_SMM_ONLY, DISPATCH_NON_SMM_ONLY, DISPATCH_SMM
+HIT_OK, HIT_UNCLAIMED, HIT_STRADDLE, HIT_REFUSED = (
+    DISPATCH_OK, DISPATCH_UNCLAIMED, DISPATCH_STRADDLE, DISPATCH_REFUSED)
+STATUS_NAMES = ("ok", "unclaimed", "straddle", "refused")
+NO_REGION, NO_OWNER = DISPATCH_NO_REGION, DISPATCH_NO_OWNER
+# What lookup_many gives in place of a region id.
+UNCLAIMED, STRADDLE, REFUSED = 0xffffffff, 0xfffffffe, 0xfffffffd
+LAST_REGION = 0xffffffef
+SPACE_NAMES = ("PIO", "MMIO", "CONFIG")
+
+ENTRY = np.dtype([("base", "<u8"), ("last", "<u8"), ("delta", "<u8"), ("region", "<u4"), ("owner", "<u2"),
+                  ("flags", "u1"), ("accepts", "u1")])
+HIT = np.dtype([("addr", "<u8"), ("region", "<u4"), ("owner", "<u2"), ("flags", "u1"), ("status", "u1")])
+# What map_many takes: any structured array with the first four fields; the others have the defaults of map().
+RANGE = np.dtype([("space", "u1"), ("base", "<u8"), ("size", "<u8"), ("region", "<u4"), ("priority", "<i4"),
+                  ("owner", "<u2"), ("flags", "u1"), ("accepts", "u1")], align=True)
+# A mapped range as ranges() gives it.  kind: 0 a region, 1 an alias, 2 a hole, 255 removed.
+ROW = np.dtype([("base", "<u8"), ("last", "<u8"), ("delta", "<u8"), ("region", "<u4"), ("priority", "<i4"),
+                ("handle", "<u4"), ("owner", "<u2"), ("flags", "u1"), ("accepts", "u1"), ("space", "u1"),
+                ("kind", "u1"), ("pad", "<u2"), ("pad2", "<u4")])
+
+cdef struct row:
+    uint64_t base, last, delta
+    uint32_t region
+    int32_t priority
+    uint32_t handle
+    uint16_t owner
+    uint8_t flags, accepts, space, kind
+    uint16_t pad
+    uint32_t pad2
+
+cdef enum:
+    KIND_REGION = 0
+    KIND_ALIAS = 1
+    KIND_HOLE = 2
+    KIND_DEAD = 255
+
+if sizeof(row) != ROW.itemsize or sizeof(dispatch_entry) != ENTRY.itemsize or sizeof(dispatch_hit) != HIT.itemsize:
+    raise ImportError("engine._dispatch: a dtype differs from its structure")
+
+ACC_AT = {"t_ns": 0, "addr": 8, "value": 16, "vcpu": 24, "size": 26, "space": 27, "dir": 28, "flags": 29, "region": 30}
+
+Entry = namedtuple("Entry", "region owner base last delta flags accepts")
+Overlap = namedtuple("Overlap", "space base last priority region_a owner_a region_b owner_b")
+
+
+# ---------------------------------------------------------------------- from ranges to pieces
+
+cdef inline bint outranks(const row *a, const row *b) noexcept nogil:
+    """Whether a hides b where both are."""
+    if a.priority != b.priority:
+        return a.priority > b.priority
+    if (a.kind == KIND_HOLE) != (b.kind == KIND_HOLE):
+        return a.kind == KIND_HOLE
+    if a.region != b.region:
+        return a.region > b.region
+    return a.handle > b.handle
+
+
+cdef void heap_push(const row *rows, uint32_t *heap, size_t n, uint32_t r) noexcept nogil:
+    """Add row r to a heap of n rows with the highest rank on top."""
+    cdef size_t i = n, up
+    while i:
+        up = (i - 1) >> 1
+        if not outranks(&rows[r], &rows[heap[up]]):
+            break
+        heap[i] = heap[up]
+        i = up
+    heap[i] = r
+
+
+cdef void heap_pop(const row *rows, uint32_t *heap, size_t n) noexcept nogil:
+    """Take the top of a heap of n rows away."""
+    cdef size_t i = 0, c
+    cdef uint32_t r = heap[n - 1]
+    n -= 1
+    while True:
+        c = 2 * i + 1
+        if c >= n:
+            break
+        if c + 1 < n and outranks(&rows[heap[c + 1]], &rows[heap[c]]):
+            c += 1
+        if not outranks(&rows[heap[c]], &rows[r]):
+            break
+        heap[i] = heap[c]
+        i = c
+    heap[i] = r
+
+
+cdef size_t sweep(const row *rows, const int64_t *order, size_t n, dispatch_entry *out, uint32_t *heap) noexcept nogil:
+    """The visible pieces of the n rows, which `order` lists by rising base; returns how many (at most 2 n).
+
+    A line moves over the addresses; the heap holds the rows that began and whose end has not been noticed yet.
+    """
+    cdef size_t k = 0, h = 0, m = 0
+    cdef uint64_t at = 0, end
+    cdef const row *top
+    cdef const row *r
+    while True:
+        while h and rows[heap[0]].last < at:
+            heap_pop(rows, heap, h)
+            h -= 1
+        if h == 0:
+            if k == n:
+                return m
+            at = rows[order[k]].base
+        while k < n and rows[order[k]].base <= at:
+            heap_push(rows, heap, h, <uint32_t>order[k])
+            h += 1
+            k += 1
+        top = &rows[heap[0]]               # not ended: it began at `at`, or the loop above has looked
+        end = top.last
+        while k < n and rows[order[k]].base <= end:
+            r = &rows[order[k]]
+            if outranks(r, top):
+                end = r.base - 1           # r.base > at: what begins at `at` is in the heap already
+                break
+            heap_push(rows, heap, h, <uint32_t>order[k])
+            h += 1
+            k += 1
+        if top.kind != KIND_HOLE:
+            out[m].base = at
+            out[m].last = end
+            out[m].delta = top.delta
+            out[m].region = top.region
+            out[m].owner = top.owner
+            out[m].flags = top.flags
+            out[m].accepts = top.accepts
+            m += 1
+        at = end + 1
+
+
+# ---------------------------------------------------------------------- from pieces to a trie
+
+# A node to be filled: the entries that meet it, and its inclusive end.
+cdef struct pending:
+    uint32_t first, end
+    uint64_t lo, hi
+
+
+cdef inline uint32_t log2_up(uint64_t n) noexcept nogil:
+    """Smallest b with 1 << b >= n."""
+    cdef uint32_t b = 0
+    while b < 64 and (<uint64_t>1 << b) < n:
+        b += 1
+    return b
+
+
+cdef inline uint32_t fan_out(size_t m) noexcept nogil:
+    """log2 of the slots for m entries: generous while that costs nothing, one slot for each entry where it does."""
+    return log2_up(m) + (3 if m <= 1 << 10 else 1 if m <= 1 << 16 else 0)
+
+
+cdef class _View:
+    """The built pieces and trie of one view, before they are laid into a table."""
+    cdef dispatch_entry *entries
+    cdef dispatch_node *nodes              # nodes[0] is the root
+    cdef uint32_t *slots
+    cdef size_t n_entries, n_nodes, n_slots
+
+    def __dealloc__(self):
+        free(self.entries)
+        free(self.nodes)
+        free(self.slots)
+
+    cdef int build(self, const row *rows, const int64_t *order, size_t n, bint flat) except -1:
+        """From n rows sorted by base.  `flat`: one slot for each address."""
+        cdef uint32_t *heap
+        cdef dispatch_entry *fitted
+        cdef int rc
+        if n == 0:
+            return 0
+        heap = <uint32_t *>malloc(n * sizeof(uint32_t))
+        self.entries = <dispatch_entry *>malloc(2 * n * sizeof(dispatch_entry))
+        if heap == NULL or self.entries == NULL:
+            free(heap)
+            raise MemoryError(f"no memory for a map of {n} ranges")
+        with nogil:
+            self.n_entries = sweep(rows, order, n, self.entries, heap)
+            free(heap)
+            rc = 0 if self.n_entries == 0 else self.index(flat)
+        if rc:
+            raise MemoryError(f"no memory for the index of {n} ranges")
+        fitted = <dispatch_entry *>realloc(self.entries, (self.n_entries + 1) * sizeof(dispatch_entry))
+        if fitted != NULL:
+            self.entries = fitted
+        return 0
+
+    cdef int index(self, bint flat) noexcept nogil:
+        """Nodes and slots over the entries, breadth first.  0, or -1 without memory."""
+        cdef dispatch_entry *e = self.entries
+        cdef size_t cap_nodes = 64, cap_slots = 1024, q = 0, want, j, n
+        cdef uint32_t shift, i, c, run = RUN
+        cdef uint64_t lo, hi, slot_lo, slot_hi, mask
+        cdef pending *todo = <pending *>malloc(cap_nodes * sizeof(pending))
+        cdef void *p
+        self.nodes = <dispatch_node *>malloc(cap_nodes * sizeof(dispatch_node))
+        self.slots = <uint32_t *>malloc(cap_slots * sizeof(uint32_t))
+        if todo == NULL or self.nodes == NULL or self.slots == NULL:
+            free(todo)
+            return -1
+        todo[0].first = 0
+        todo[0].end = <uint32_t>self.n_entries
+        todo[0].lo = e[0].base
+        todo[0].hi = e[self.n_entries - 1].last
+        self.n_nodes = 1
+        while q < self.n_nodes:
+            hi = todo[q].hi
+            want = fan_out(todo[q].end - todo[q].first)
+            shift = log2_up(hi - todo[q].lo + 1)
+            shift = 0 if flat or shift < want else <uint32_t>(shift - want)
+            mask = (<uint64_t>1 << shift) - 1
+            lo = todo[q].lo & ~mask
+            n = ((hi - lo) >> shift) + 1
+            if self.n_slots + n > cap_slots:
+                cap_slots = max(2 * cap_slots, self.n_slots + n)
+                p = realloc(self.slots, cap_slots * sizeof(uint32_t))
+                if p == NULL:
+                    free(todo)
+                    return -1
+                self.slots = <uint32_t *>p
+            self.nodes[q].lo = lo
+            self.nodes[q].size = hi - lo + 1
+            self.nodes[q].slots = <uint32_t>self.n_slots
+            self.nodes[q].shift = shift
+            i = c = todo[q].first
+            for j in range(n):
+                slot_lo = lo + (<uint64_t>j << shift)
+                slot_hi = min(slot_lo + mask, hi)
+                while e[i].last < slot_lo:             # ends: slot_lo <= hi, which the last entry reaches
+                    i += 1
+                if c < i:
+                    c = i
+                while c < todo[q].end and e[c].base <= slot_hi:
+                    c += 1
+                if c - i <= run:
+                    self.slots[self.n_slots + j] = i
+                    continue
+                if self.n_nodes == cap_nodes:
+                    cap_nodes *= 2
+                    p = realloc(todo, cap_nodes * sizeof(pending))
+                    if p != NULL:
+                        todo = <pending *>p
+                        p = realloc(self.nodes, cap_nodes * sizeof(dispatch_node))
+                    if p == NULL:
+                        free(todo)
+                        return -1
+                    self.nodes = <dispatch_node *>p
+                todo[self.n_nodes].first = i
+                todo[self.n_nodes].end = c
+                todo[self.n_nodes].lo = max(slot_lo, e[i].base)
+                todo[self.n_nodes].hi = min(slot_hi, e[c - 1].last)
+                self.slots[self.n_slots + j] = DISPATCH_NODE | <uint32_t>self.n_nodes
+                self.n_nodes += 1
+            self.n_slots += n
+            q += 1
+        free(todo)
+        return 0
+
+    cdef size_t bytes(self) noexcept nogil:
+        return aligned(self.n_entries * sizeof(dispatch_entry)) + aligned(self.n_nodes * sizeof(dispatch_node)) + aligned(
+            self.n_slots * sizeof(uint32_t))
+
+    cdef size_t place(self, uint8_t *block, size_t at, dispatch_view *v) noexcept nogil:
+        """Lay it into the block from byte `at` on; returns where the next may begin."""
+        v.n_entries, v.n_nodes, v.n_slots = <uint32_t>self.n_entries, <uint32_t>self.n_nodes, <uint32_t>self.n_slots
+        if self.n_entries == 0:
+            return at
+        v.lo, v.size, v.shift = self.nodes[0].lo, self.nodes[0].size, self.nodes[0].shift
+        v.entries = at
+        memcpy(block + at, self.entries, self.n_entries * sizeof(dispatch_entry))
+        at += aligned(self.n_entries * sizeof(dispatch_entry))
+        v.nodes = at
+        memcpy(block + at, self.nodes, self.n_nodes * sizeof(dispatch_node))
+        at += aligned(self.n_nodes * sizeof(dispatch_node))
+        v.slots = at
+        memcpy(block + at, self.slots, self.n_slots * sizeof(uint32_t))
+        return at + aligned(self.n_slots * sizeof(uint32_t))
+
+
+cdef inline size_t aligned(size_t n) noexcept nogil:
+    return (n + 63) & ~<size_t>63
+
+
+# ---------------------------------------------------------------------- looking up
+
+cdef inline bint is_width(uint32_t size) noexcept nogil:
+    return size - 1 < 8 and (size & (size - 1)) == 0
+
+
+cdef uint32_t unmet(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size) noexcept nogil:
+    """Status of an access whose first byte meets nothing."""
+    cdef uint32_t i
+    if not is_width(size):
+        return DISPATCH_REFUSED
+    for i in range(1, size):
+        if addr + i > addr and dispatch_find(t, space, addr + i) != NULL:
+            return DISPATCH_STRADDLE
+    return DISPATCH_UNCLAIMED
+
+
+cdef inline void answer(const dispatch_table *t, const dispatch_entry *e, uint32_t space, uint64_t addr, uint32_t size,
+                        dispatch_hit *hit) noexcept nogil:
+    """Fill hit for an access whose first byte met e (or NULL)."""
+    if e == NULL:
+        hit.addr = addr
+        hit.region = DISPATCH_NO_REGION
+        hit.owner = DISPATCH_NO_OWNER
+        hit.flags = 0
+        hit.status = <uint8_t>unmet(t, space, addr, size)
+        return
+    hit.addr = addr + e.delta
+    hit.region = e.region
+    hit.owner = e.owner
+    hit.flags = e.flags
+    if not dispatch_contains(e, addr, size) and is_width(size):
+        hit.status = DISPATCH_STRADDLE
+    elif not dispatch_accepts(e, size):
+        hit.status = DISPATCH_REFUSED
+    else:
+        hit.status = DISPATCH_OK
+
+
+cdef uint32_t dispatch_resolve(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
+                               dispatch_hit *hit) noexcept nogil:
+    """Where one access goes; the status, which hit has too."""
+    answer(t, dispatch_find(t, space, addr), space, addr, size, hit)
+    return hit.status
+
+
+cdef inline uint32_t key_of(const engine_acc *a) noexcept nogil:
+    """The view of an access; DISPATCH_KEYS, which is none, if its space is none."""
+    return a.space | (a.flags & DISPATCH_SMM) if a.space < N_SPACES else DISPATCH_KEYS
+
+
+cdef size_t dispatch_batch(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil:
+    """Where each of n accesses goes; returns how many are not DISPATCH_OK."""
+    cdef size_t i, bad = 0
+    cdef uint32_t key
+    if t.bytes > STAGED:
+        i = 0
+        while i < n:
+            bad += staged(t, acc + i, min(n - i, <size_t>GROUP), out + i)
+            i += GROUP
+        return bad
+    for i in range(n):
+        key = key_of(&acc[i])
+        answer(t, dispatch_find(t, key, acc[i].addr), key, acc[i].addr, acc[i].size, &out[i])
+        bad += out[i].status != DISPATCH_OK
+    return bad
+
+
+cdef size_t staged(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil:
+    """dispatch_batch for at most GROUP accesses and a big table: ask for the slots of all, then the entries of all, then
+    answer, so that the cache misses of different accesses overlap."""
+    cdef const uint32_t *slot[GROUP]
+    cdef uint32_t keys[GROUP]
+    cdef const dispatch_view *v
+    cdef uint64_t at
+    cdef size_t i, bad = 0
+    for i in range(n):
+        keys[i] = key_of(&acc[i])
+        slot[i] = NULL
+        if keys[i] < DISPATCH_KEYS:
+            v = &t.view[keys[i]]
+            at = acc[i].addr - v.lo
+            if at < v.size:
+                slot[i] = <const uint32_t *>(<const uint8_t *>t + v.slots) + (at >> v.shift)
+                prefetch(slot[i])
+    for i in range(n):
+        if slot[i] != NULL:
+            v = &t.view[keys[i]]
+            if slot[i][0] & DISPATCH_NODE:
+                prefetch(<const dispatch_node *>(<const uint8_t *>t + v.nodes) + (slot[i][0] ^ DISPATCH_NODE))
+            else:
+                prefetch(<const dispatch_entry *>(<const uint8_t *>t + v.entries) + slot[i][0])
+    for i in range(n):
+        answer(t, dispatch_find(t, keys[i], acc[i].addr), keys[i], acc[i].addr, acc[i].size, &out[i])
+        bad += out[i].status != DISPATCH_OK
+    return bad
+
+
+cdef class Table:
+    """One published version of the map: immutable, for any number of readers, in any thread.
+
+    Dispatcher.publish makes it; its memory lives as long as the object.
+    """
+    cdef const dispatch_table *t
+    cdef void *block
+    cdef object __weakref__
+
+    def __init__(self):
+        raise TypeError("tables are made by Dispatcher.publish")
+
+    def __dealloc__(self):
+        free(self.block)
+
+    @property
+    def version(self):
+        """1 for the first table published, then rising."""
+        return self.t.version
+
+    @property
+    def nbytes(self):
+        """Size of the block."""
+        return self.t.bytes
+
+    def to_bytes(self):
+        """A copy of the block."""
+        return (<const char *>self.t)[:self.t.bytes]
+
+    def entries(self, uint32_t space, bint smm=False):
+        """The visible pieces of a space, by address: an array of ENTRY."""
+        cdef const dispatch_view *v
+        if space >= N_SPACES:
+            raise UsageError(f"there is no space {space}")
+        v = &self.t.view[space | (DISPATCH_SMM if smm else 0)]
+        if v.n_entries == 0:
+            return np.empty(0, ENTRY)
+        return np.frombuffer((<const char *>self.t + v.entries)[:v.n_entries * sizeof(dispatch_entry)], ENTRY)
+
+    def shape(self, uint32_t space, bint smm=False):
+        """Sizes of the index of a space: {"entries", "nodes", "slots"}."""
+        if space >= N_SPACES:
+            raise UsageError(f"there is no space {space}")
+        v = &self.t.view[space | (DISPATCH_SMM if smm else 0)]
+        return {"entries": v.n_entries, "nodes": v.n_nodes, "slots": v.n_slots}
+
+    def lookup(self, uint32_t space, uint64_t addr, bint smm=False):
+        """The piece that holds an address: an Entry; None where nothing is."""
+        cdef const dispatch_entry *e = NULL
+        if space < N_SPACES:
+            e = dispatch_find(self.t, space | (DISPATCH_SMM if smm else 0), addr)
+        if e == NULL:
+            return None
+        return Entry(e.region, e.owner, e.base, e.last, e.delta, e.flags, e.accepts)
+
+    def fill(self, uint32_t space, uint32_t size, bint smm=False):
+        """What a read that nobody answers gives."""
+        return dispatch_fill(self.t, space | (DISPATCH_SMM if smm else 0), size)
+
+    def lookup_batch(self, acc, out=None):
+        """Where each access of an ACC array goes: an array of HIT (`out`, if given)."""
+        acc = _as_acc(acc)
+        if out is None:
+            out = np.empty(len(acc), HIT)
+        elif out.dtype != HIT or len(out) < len(acc) or not out.flags.c_contiguous:
+            raise UsageError(f"out has to be a contiguous array of {len(acc)} HIT records")
+        cdef const uint8_t[::1] a = acc.view(np.uint8)
+        cdef uint8_t[::1] o = out.view(np.uint8)
+        cdef size_t n = len(acc)
+        if n:
+            with nogil:
+                dispatch_batch(self.t, <const engine_acc *>&a[0], n, <dispatch_hit *>&o[0])
+        return out
+
+    def lookup_many(self, space, addr, size=1, smm=False):
+        """Region ids of many accesses: uint32, UNCLAIMED, STRADDLE or REFUSED where there is none to go to.
+
+        Each argument is an array or one value for all.
+        """
+        addr = np.asarray(addr, np.uint64)
+        acc = np.zeros(addr.shape[0], _ACC)
+        acc["addr"] = addr
+        acc["space"] = space
+        acc["size"] = size
+        acc["flags"] = np.where(smm, DISPATCH_SMM, 0)
+        hit = self.lookup_batch(acc)
+        return np.where(hit["status"] == DISPATCH_OK, hit["region"],
+                        _SPECIAL[hit["status"]]).astype(np.uint32)
+
+
+_ACC = np.dtype({"names": list(ACC_AT), "formats": ["<u8", "<u8", "<u8", "<u2", "u1", "u1", "u1", "u1", "<u2"],
+                 "offsets": list(ACC_AT.values()), "itemsize": 32})
+_LAST = np.array([LAST[0], LAST[1], LAST[2]], np.uint64)
+_SPECIAL = np.array([0, UNCLAIMED, STRADDLE, REFUSED], np.uint32)
+
+
+def _as_acc(acc):
+    """acc as a contiguous array of 32-byte records; raises UsageError if it is none."""
+    acc = np.ascontiguousarray(acc)
+    t = acc.dtype
+    if t.fields is None or t.itemsize != 32 or acc.ndim != 1 or {n: t.fields[n][1] for n in t.names} != ACC_AT:
+        raise UsageError(f"accesses have to be an array of ACC records, not of {t}")
+    return acc
+
+
+# ---------------------------------------------------------------------- the writer
+
+cdef class Dispatcher:
+    """The address map of a machine and its publisher.  One thread maps and publishes; readers may be anywhere.
+
+    `mmio_fill`: what reads of MMIO that nobody answers give (cut to size); ports and configuration space give all ones.
+    Ranges mapped or unmapped are seen only after publish().
+    """
+    cdef dispatch_root *root
+    cdef readonly Table table              # the current version
+    cdef object rows                       # array of ROW; a handle is an index
+    cdef uint32_t n_rows
+    cdef list free_rows
+    cdef dict by_region                    # region id -> handle
+    cdef dict aliases                      # region id -> handles of its aliases
+    cdef list views                        # by key: _View, or None where a space changed since
+    cdef list retired                      # tables that readers may still hold
+    cdef uint64_t[3] fills
+    cdef object __weakref__
+
+    def __cinit__(self, mmio_fill=0):
+        if posix_memalign(<void **>&self.root, 64, sizeof(dispatch_root)):
+            raise MemoryError("no memory for the readers' words")
+        memset(self.root, 0, sizeof(dispatch_root))
+        self.fills[0] = self.fills[2] = ~<uint64_t>0
+        self.fills[1] = mmio_fill
+        self.rows = np.zeros(64, ROW)
+        self.free_rows = []
+        self.by_region = {}
+        self.aliases = {}
+        self.views = [None] * DISPATCH_KEYS
+        self.retired = []
+        self.publish()
+
+    def __dealloc__(self):
+        free(self.root)
+
+    # -------------------------------------------------------------- ranges
+
+    def _check(self, space, base, size, region, flags, accepts):
+        if space not in (0, 1, 2):
+            raise MachineError(f"there is no space {space}")
+        if size < 1 or base < 0 or base + size - 1 > LAST[space]:
+            raise MachineError(f"{SPACE_NAMES[space]} {base:#x}, {size:#x} bytes: the space ends at {LAST[space]:#x}")
+        if not 0 <= region <= LAST_REGION:
+            raise MachineError(f"{region:#x} is no region id")
+        if flags & ~ALL_FLAGS or flags & DISPATCH_SMM_ONLY and flags & DISPATCH_NON_SMM_ONLY:
+            raise MachineError(f"region {region}: flags {flags:#x}")
+        if accepts & ~15:
+            raise MachineError(f"region {region}: widths {accepts:#x} are not among 1, 2, 4, 8")
+
+    def _add(self, space, base, last, delta, region, priority, owner, flags, accepts, kind):
+        if self.free_rows:
+            handle = self.free_rows.pop()
+        else:
+            handle = self.n_rows
+            if handle == len(self.rows):
+                self._grow(1)
+            self.n_rows += 1
+        self.rows[handle] = (base, last, delta, region, priority, handle, owner, flags, accepts, space, kind, 0, 0)
+        self.views[space] = self.views[space | DISPATCH_SMM] = None
+        return handle
+
+    def _grow(self, more):
+        bigger = np.zeros(max(2 * len(self.rows), self.n_rows + more), ROW)
+        bigger[:self.n_rows] = self.rows[:self.n_rows]
+        self.rows = bigger
+
+    def map(self, space, base, size, region, priority=0, flags=0, owner=0, accepts=15):
+        """A region's range; returns its handle.  A region id is mapped once (see alias for showing it elsewhere).
+
+        accepts: or of the widths it takes.  flags: POSTED, BARRIER, SMM_ONLY or NON_SMM_ONLY.
+        """
+        self._check(space, base, size, region, flags, accepts)
+        if region in self.by_region:
+            raise MachineError(f"region {region} is mapped already, at {self._where(self.by_region[region])}")
+        handle = self._add(space, base, base + size - 1, 0, region, priority, owner, flags, accepts, KIND_REGION)
+        self.by_region[region] = handle
+        return handle
+
+    def _where(self, handle):
+        r = self.rows[handle]
+        return f"{SPACE_NAMES[r['space']]} {r['base']:#x}..{r['last']:#x}"
+
+    def alias(self, base, size, region, offset=0, priority=0, flags=0):
+        """Show `size` bytes of a mapped region, from `offset` on, at `base` of its space as well; returns a handle.
+
+        Accesses are delivered at the region's own addresses.  Owner, widths and posting are the region's.
+        """
+        if region not in self.by_region:
+            raise MachineError(f"region {region} is not mapped, so it has no alias")
+        r = self.rows[self.by_region[region]]
+        space = int(r["space"])
+        self._check(space, base, size, region, flags, 0)
+        if offset < 0 or int(r["base"]) + offset + size - 1 > r["last"]:
+            raise MachineError(f"alias of region {region}: bytes {offset:#x}..{offset + size - 1:#x} are not all inside it")
+        delta = (int(r["base"]) + offset - base) & 0xffffffffffffffff
+        keep = int(r["flags"]) & (DISPATCH_POSTED | DISPATCH_BARRIER)
+        handle = self._add(space, base, base + size - 1, delta, region, priority, r["owner"],
+                           flags | keep | (DISPATCH_ALIAS if delta else 0), r["accepts"], KIND_ALIAS)
+        self.aliases.setdefault(region, []).append(handle)
+        return handle
+
+    def hole(self, space, base, size, priority=0, flags=0):
+        """A range where nothing of this or a lower priority is seen; returns a handle."""
+        self._check(space, base, size, 0, flags, 0)
+        return self._add(space, base, base + size - 1, 0, DISPATCH_NO_REGION, priority, DISPATCH_NO_OWNER, flags, 0,
+                         KIND_HOLE)
+
+    def map_many(self, ranges):
+        """map() for each record of a structured array with fields space, base, size and region, and any of priority,
+        owner, flags, accepts.  All or none."""
+        given = np.asarray(ranges)
+        names = given.dtype.names or ()
+        odd = set(names) - set(RANGE.names) | {"space", "base", "size", "region"} - set(names)
+        if odd:
+            raise UsageError(f"ranges have fields missing or unknown: {', '.join(sorted(odd))}")
+        r = np.zeros(len(given), RANGE)
+        r["accepts"] = 15
+        for name in names:
+            r[name] = given[name]
+            if np.any(r[name] != given[name]):
+                raise UsageError(f"field {name} has values out of range")
+        last = r["base"] + (r["size"] - np.uint64(1))
+        bad = (r["space"] >= N_SPACES) | (r["size"] == 0) | (last < r["base"])
+        bad |= last > _LAST[np.minimum(r["space"], N_SPACES - 1)]
+        bad |= (r["region"] > LAST_REGION) | (r["flags"] & ~np.uint8(ALL_FLAGS) != 0) | (r["accepts"] > 15)
+        views = DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY
+        bad |= r["flags"] & views == views
+        for i in np.flatnonzero(bad)[:1]:
+            self._check(*(int(r[i][f]) for f in ("space", "base", "size", "region", "flags", "accepts")))
+            raise MachineError(f"range {i} cannot be mapped: {r[i]}")
+        ids = r["region"].tolist()
+        taken = self.by_region.keys() & ids
+        if taken or len(set(ids)) != len(ids):
+            twice = min(taken) if taken else ids[0] if len(ids) < 2 else min(i for i in ids if ids.count(i) > 1)
+            raise MachineError(f"region {twice} is mapped already, or twice in one call")
+        if self.n_rows + len(r) > len(self.rows):
+            self._grow(len(r))
+        rows = self.rows[self.n_rows:self.n_rows + len(r)]
+        for name in ("base", "region", "priority", "owner", "flags", "accepts", "space"):
+            rows[name] = r[name]
+        rows["last"] = last
+        rows["delta"] = 0
+        rows["kind"] = KIND_REGION
+        handles = range(self.n_rows, self.n_rows + len(r))
+        rows["handle"] = handles
+        self.by_region.update(zip(ids, handles))
+        self.n_rows += <uint32_t>len(r)
+        for space in np.unique(r["space"]).tolist():
+            self.views[space] = self.views[space | DISPATCH_SMM] = None
+
+    def remove(self, handle):
+        """Take back one alias or hole, or a region with its aliases, by handle."""
+        if not 0 <= handle < self.n_rows or self.rows[handle]["kind"] == KIND_DEAD:
+            raise MachineError(f"there is no range {handle}")
+        r = self.rows[handle]
+        region, kind, space = int(r["region"]), int(r["kind"]), int(r["space"])
+        if kind == KIND_REGION:
+            del self.by_region[region]
+            for other in self.aliases.pop(region, ()):
+                self._drop(other, space)
+        elif kind == KIND_ALIAS:
+            self.aliases[region].remove(handle)
+        self._drop(handle, space)
+
+    def _drop(self, handle, space):
+        self.rows[handle]["kind"] = KIND_DEAD
+        self.free_rows.append(handle)
+        self.views[space] = self.views[space | DISPATCH_SMM] = None
+
+    def unmap(self, region):
+        """Take back a region and its aliases."""
+        if region not in self.by_region:
+            raise MachineError(f"region {region} is not mapped")
+        self.remove(self.by_region[region])
+
+    def ranges(self):
+        """What is mapped, by space and address: an array of ROW (kind 0 a region, 1 an alias, 2 a hole)."""
+        live = self.rows[:self.n_rows][self.rows[:self.n_rows]["kind"] != KIND_DEAD]
+        return live[np.lexsort((live["handle"], live["base"], live["space"]))]
+
+    # -------------------------------------------------------------- publication
+
+    cdef _View _build(self, uint32_t key):
+        """The view of a key, from the rows."""
+        cdef _View view = _View.__new__(_View)
+        cdef uint32_t hidden = DISPATCH_NON_SMM_ONLY if key & DISPATCH_SMM else DISPATCH_SMM_ONLY
+        rows = self.rows[:self.n_rows]
+        chosen = np.flatnonzero((rows["kind"] != KIND_DEAD) & (rows["space"] == (key & 3)) & (rows["flags"] & hidden == 0))
+        order = np.ascontiguousarray(chosen[np.argsort(rows["base"][chosen], kind="stable")], np.int64)
+        cdef const uint8_t[::1] r = rows.view(np.uint8) if self.n_rows else None
+        cdef const int64_t[::1] o = order
+        if len(order):
+            view.build(<const row *>&r[0], &o[0], len(order), (key & 3) == ENGINE_PIO)
+        return view
+
+    def publish(self):
+        """Make the changes since the last call visible; returns the version of the table that shows them."""
+        cdef uint32_t space, key
+        cdef size_t size = sizeof(dispatch_table), at
+        cdef dispatch_table *t
+        cdef void *block
+        cdef _View view
+        cdef Table made
+        if self.table is not None and None not in self.views[:N_SPACES]:
+            return self.table.version
+        for space in range(N_SPACES):
+            if self.views[space] is not None:
+                continue
+            self.views[space] = self._build(space)
+            rows = self.rows[:self.n_rows]
+            apart = (rows["kind"] != KIND_DEAD) & (rows["space"] == space) & (
+                rows["flags"] & (DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY) != 0)
+            self.views[space | DISPATCH_SMM] = self._build(space | DISPATCH_SMM) if apart.any() else self.views[space]
+        for space in range(N_SPACES):
+            view = self.views[space]
+            size += view.bytes()
+            if self.views[space | DISPATCH_SMM] is not view:
+                view = self.views[space | DISPATCH_SMM]
+                size += view.bytes()
+        if posix_memalign(&block, HUGE if size >= HUGE else 4096, size):
+            raise MemoryError(f"no {size} bytes for the table")
+        if size >= HUGE:
+            madvise(block, size, MADV_HUGEPAGE)        # only a wish
+        memset(block, 0, sizeof(dispatch_table))
+        t = <dispatch_table *>block
+        t.magic = DISPATCH_MAGIC
+        t.abi = DISPATCH_ABI
+        t.bytes = size
+        t.version = self.root.version + 1
+        at = sizeof(dispatch_table)
+        for space in range(N_SPACES):
+            view = self.views[space]
+            at = view.place(<uint8_t *>block, at, &t.view[space])
+            t.view[space].fill = self.fills[space]
+            key = space | DISPATCH_SMM
+            t.view[key] = t.view[space]
+            if self.views[key] is not view:
+                view = self.views[key]
+                memset(&t.view[key], 0, sizeof(dispatch_view))
+                at = view.place(<uint8_t *>block, at, &t.view[key])
+                t.view[key].fill = self.fills[space]
+        made = Table.__new__(Table)
+        made.block = block
+        made.t = t
+        if self.table is not None:
+            self.retired.append(self.table)
+        self.table = made
+        store_release64(&self.root.current, <uint64_t>t)          # D4 pairs with D3 (dispatch_enter)
+        store_release64(&self.root.version, t.version)            # D2 pairs with D1 (dispatch_enter)
+        self._reap()
+        return t.version
+
+    cdef bint passed(self, uint64_t version) noexcept nogil:
+        """Whether no reader can hold a table older than `version`, which is published."""
+        cdef uint32_t i
+        cdef uint64_t epoch
+        full_fence()
+        for i in range(DISPATCH_READERS):
+            epoch = load_acquire64(&self.root.readers[i].epoch)   # D6 pairs with D5 (dispatch_leave)
+            if epoch and epoch < version:
+                return False
+        return True
+
+    def _reap(self):
+        """Free the tables that no reader can hold."""
+        while self.retired and self.passed(self.retired[0].version + 1):
+            self.retired.pop(0)
+
+    def wait_readers(self, double timeout=1.0):
+        """Wait until every reader has passed to the current table or waits outside; False if that took too long."""
+        cdef uint64_t version = self.root.version
+        cdef uint32_t i
+        end = time.monotonic() + timeout
+        while not self.passed(version):
+            with nogil:
+                for i in range(64):
+                    pause()
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0)
+        self._reap()
+        return True
+
+    @property
+    def retired_tables(self):
+        """How many old tables wait for readers."""
+        self._reap()
+        return len(self.retired)
+
+    def lookup(self, space, addr, smm=False):
+        """Table.lookup on the current table."""
+        return self.table.lookup(space, addr, smm)
+
+    def lookup_many(self, space, addr, size=1, smm=False):
+        """Table.lookup_many on the current table."""
+        return self.table.lookup_many(space, addr, size, smm)
+
+    def lookup_batch(self, acc, out=None):
+        """Table.lookup_batch on the current table."""
+        return self.table.lookup_batch(acc, out)
