@@ -38,18 +38,12 @@ cdef class PciFunction(Device):
     cdef uint8_t wmask[256]         # writable bits
     cdef uint8_t w1c[256]           # bits that a written one clears
     cdef uint8_t initial[256]       # what configuration space holds after reset
+    cdef uint8_t keep[256]          # 1: a bus reset leaves the byte alone
     cdef pci_bar bars[7]
     cdef uint8_t cap_next           # where the next capability goes
     cdef list bar_regions
     cdef tuple all_regions
     cdef void *pci_alloc(self, size_t size) except NULL
-    cdef int identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
-                      uint8_t interrupt_pin=*, bint multifunction=*) except -1
-    cdef int add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=*, bint is64=*, str name=*, tuple accepts=*,
-                     tuple implements=*, bint posted=*) except -1
-    cdef int add_rom(self, uint64_t size, str name=*) except -1
-    cdef int add_capability(self, uint8_t cap, uint32_t length) except -1
-    cdef void reset_config(self) noexcept nogil
     cdef io_status config_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
     cdef io_status config_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil

@@ -12,6 +12,7 @@ A part subclasses PciFunction.  Its __init__:
     self.add_bar(4, Space.PIO, 16, name="bmdma")              # any number of these
     self.wmask[0x41] = 0x80 ...                               # private registers: all writable unless said otherwise
     self.initial[...] = ...                                   # their reset values
+    self.keep[...] = 1                                        # those that survive a bus reset
     self.power_on()
 
 and STATE = PCI_STATE + (...), CONFIG = {**PCI_CONFIG, ...}, OUT = ("inta", ...).  Regions 0 to 5 are the BARs (one that is
@@ -22,10 +23,10 @@ PciFunction.on_reset(self, kind).
 A device never learns where it is: when a BAR or a gate changes what answers, it emits a MAP effect (pin = region number,
 addr = 1 if mapped, value = base), which the router applies when the configuration write completes.
 """
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from engine._abi cimport ENGINE_EFFECT_MAP
-from engine._device cimport (IO_NO_REGISTER, IO_OK, Device, io_status, reset_kind)
+from engine._device cimport IO_NO_REGISTER, IO_OK, RESET_POWER_ON, Device, io_status, reset_kind
 from engine.pci.regs cimport *
 
 from engine.errors import MachineError
@@ -57,8 +58,8 @@ cdef class PciFunction(Device):
         self.all_regions = None
         return self.p
 
-    cdef int identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
-                      uint8_t interrupt_pin=0, bint multifunction=False) except -1:
+    def identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
+                      uint8_t interrupt_pin=0, bint multifunction=False):
         """Fill the header: PCI 6.2.1, 6.2.4.  interrupt_pin 1 is INTA#.  Bytes from 40h on become read-write."""
         put(self.initial + VENDOR_ID, vendor, 2)
         put(self.initial + DEVICE_ID, device, 2)
@@ -74,10 +75,9 @@ cdef class PciFunction(Device):
         self.wmask[INTERRUPT_LINE] = 0xff
         memset(self.wmask + HEADER_SIZE, 0xff, CONFIG_SIZE - HEADER_SIZE)
         self.cap_next = HEADER_SIZE
-        return 0
 
-    cdef int add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=False, bint is64=False, str name=None,
-                     tuple accepts=(1, 2, 4), tuple implements=(1, 4), bint posted=False) except -1:
+    def add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=False, bint is64=False, str name=None,
+                     tuple accepts=(1, 2, 4), tuple implements=(1, 4), bint posted=False):
         """Declare base address register n: PCI 6.2.5.1.  Raises MachineError for what no BAR can be."""
         cdef bint io = space == Space.PIO
         cdef uint8_t reg = <uint8_t>(BAR0 + 4 * n)
@@ -95,9 +95,8 @@ cdef class PciFunction(Device):
         if is64:
             self.bars[n + 1].reg = <uint8_t>(reg + 4)
         self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted)
-        return 0
 
-    cdef int add_rom(self, uint64_t size, str name="rom") except -1:
+    def add_rom(self, uint64_t size, str name="rom"):
         """Declare the expansion ROM base address register: PCI 6.2.5.2."""
         if size & (size - 1) or not 2048 <= size <= 1 << 24:
             raise MachineError(f"{self.id}: an expansion ROM cannot be {size:#x} bytes long")
@@ -105,9 +104,8 @@ cdef class PciFunction(Device):
         self.bars[ROM_BAR].reg = EXPANSION_ROM
         put(self.wmask + EXPANSION_ROM, ~(size - 1) | ROM_ENABLE, 4)
         self.bar_regions[ROM_BAR] = Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8))
-        return 0
 
-    cdef int add_capability(self, uint8_t cap, uint32_t length) except -1:
+    def add_capability(self, uint8_t cap, uint32_t length):
         """Put a capability in front of the list (PCI 6.7), read-only and zero but for its header; its offset."""
         cdef uint32_t at = self.cap_next
         if at + length > CONFIG_SIZE:
@@ -233,15 +231,25 @@ cdef class PciFunction(Device):
             self.p.config[STATUS] &= ~STATUS_INTERRUPT
         self.set_line(INTA, level and not self.config16(COMMAND) & COMMAND_INTX_DISABLE)
 
-    cdef void reset_config(self) noexcept nogil:
-        """Configuration space as after RST#: PCI 4.3.2, 6.1."""
-        memcpy(self.p.config, self.initial, CONFIG_SIZE)
+    cdef void on_reset(self, reset_kind kind) noexcept nogil:
+        """Configuration space as after RST# (PCI 4.3.2, 6.1): the initial bytes, but for those that the part keeps."""
+        cdef uint32_t i
+        for i in range(CONFIG_SIZE):
+            if kind == RESET_POWER_ON or not self.keep[i]:
+                self.p.config[i] = self.initial[i]
         self.p.intx = 0
         self.update_mappings()
         self.update_command()
 
-    cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        self.reset_config()
-
     def on_restore(self):
         self.dma.enabled = (self.p.config[COMMAND] & COMMAND_MASTER) != 0
+
+    def mappings(self):
+        """Where the ranges that move answer now: a list of (region, mapped, base), as MAP effects tell the changes."""
+        return [(n, int(self.p.mapped[n] != UNMAPPED), 0 if self.p.mapped[n] == UNMAPPED else self.p.mapped[n])
+                for n in range(N_BARS + 1) if self.bars[n].size]
+
+    def identity(self):
+        """(vendor, device, revision, class code, subsystem vendor, subsystem) of the header."""
+        return (self.config16(VENDOR_ID), self.config16(DEVICE_ID), self.p.config[REVISION_ID],
+                self.config32(REVISION_ID) >> 8, self.config16(SUBSYSTEM_VENDOR_ID), self.config16(SUBSYSTEM_ID))
