@@ -1,0 +1,341 @@
+"""IA-PC HPET: three timers on a 64-bit counter of 10 ns.
+
+Document: IA-PC HPET (High Precision Event Timers) Specification, revision 1.0a, Intel, October 2004.  Modelled: the main
+counter, one-shot and periodic timers of 64 and 32 bits, the extra interrupt of a 32-bit one-shot at the counter's wrap,
+edge and level interrupts, routing, message delivery, legacy replacement of the 8254 and the RTC, whose lines pass through
+this part.  The counter is computed from the virtual clock.
+
+Deviations, as in the reference: docs/devices/hpet.md.  Used by the owning worker only.
+"""
+from libc.stdint cimport INT32_MAX, int32_t, int64_t
+
+from engine._device cimport (INPUT_LINE, IO_OK, IO_UNALIGNED, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
+
+from engine.types import RO, RW, RW1C, Region, Register, Space
+
+cdef enum:
+    VENDOR_INTEL = 0x8086
+    COUNTER_CLK_PERIOD = 10000000            # femtoseconds
+    TICK_NS = COUNTER_CLK_PERIOD // 1000000
+    EFFECT_MESSAGE = 1                       # ENGINE_EFFECT_MESSAGE
+    ROUTE_CAP = 0x4                          # the IOAPIC input 2 alone
+
+cdef extern from *:
+    """
+    /* The longest wait, in ticks, that is planned: a timer further off never comes within the life of a machine. */
+    #define HPET_MAX_WAIT (INT64_MAX / 2 / 10)
+    """
+    const uint64_t MAX_WAIT "HPET_MAX_WAIT"
+
+
+cdef inline void set_low(uint64_t *r, uint32_t half) noexcept nogil:
+    r[0] = r[0] >> 32 << 32 | half
+
+
+cdef inline void set_high(uint64_t *r, uint32_t half) noexcept nogil:
+    r[0] = <uint64_t>half << 32 | <uint32_t>r[0]
+
+
+GSI_PINS = tuple(f"gsi{n}" for n in range(N_GSI))
+
+
+def _timer(n):
+    """Registers of timer n, in halves, as software may access them."""
+    at = TIMERS + n * TIMER_STRIDE
+    return (
+        Register(f"T{n}_CONF", at + TN_CONF, 32, RW, TN_PER_INT_CAP | TN_SIZE_CAP, TN_WMASK, "starts or stops the timer",
+                 "HPET 2.3.8"),
+        Register(f"T{n}_CONF_H", at + TN_CONF + HIGH, 32, RO, None, 0, "", "HPET 2.3.8"),
+        Register(f"T{n}_CMP", at + TN_CMP, 32, RW, 0xFFFFFFFF, 0xFFFFFFFF, "starts the timer", "HPET 2.3.9"),
+        Register(f"T{n}_CMP_H", at + TN_CMP + HIGH, 32, RW, 0xFFFFFFFF, 0xFFFFFFFF, "starts the timer", "HPET 2.3.9"),
+        Register(f"T{n}_FSB", at + TN_FSB, 32, RW, 0, 0xFFFFFFFF, "message data", "HPET 2.3.10"),
+        Register(f"T{n}_FSB_H", at + TN_FSB + HIGH, 32, RW, 0, 0xFFFFFFFF, "message address", "HPET 2.3.10"),
+    )
+
+
+cdef class Hpet(Device):
+    """One region.  Outputs "gsi0" to "gsi23" and "pit_disable"; inputs "pit" and "rtc", the lines that legacy replacement
+    cuts: the board wires OUT0 of the 8254 and IRQ# of the RTC here, not to GSI 0 and 8.  intcap: the GSIs a timer may
+    use, one bit each."""
+    TITLE = "IA-PC high precision event timers"
+    OUT = GSI_PINS + ("pit_disable",)
+    IN = ("pit", "rtc")
+    CONFIG = {"intcap": ROUTE_CAP}
+    STATE = (("counter", "u8"), ("offset", "u8"), ("comparator", "u8", N_SLOTS), ("period", "u8", N_SLOTS),
+             ("fsb", "u8", N_SLOTS), ("expiry", "u8", N_SLOTS), ("conf", "u4", N_SLOTS), ("gen_conf", "u4"),
+             ("status", "u4"), ("at_wrap", "u1", N_SLOTS), ("rtc_level", "u1"))
+    REGISTERS = (
+        Register("GCAP_ID", GCAP_ID, 32, RO, VENDOR_INTEL << 16 | GCAP_LEG_RT | GCAP_COUNT_SIZE
+                 | (N_TIMERS - 1) << GCAP_NUM_TIM_SHIFT | GCAP_REV, 0, "", "HPET 2.3.4"),
+        Register("COUNTER_CLK_PERIOD", GCAP_ID + HIGH, 32, RO, COUNTER_CLK_PERIOD, 0, "", "HPET 2.3.4"),
+        Register("GEN_CONF", GEN_CONF, 32, RW, 0, GEN_WMASK, "runs or halts the counter, cuts the legacy lines", "HPET 2.3.5"),
+        Register("GINTR_STA", GINTR_STA, 32, RW1C, 0, 0, "lowers level interrupts", "HPET 2.3.6", w1c=0x7),
+        Register("MAIN_CNT", MAIN_CNT, 32, RW, 0, 0xFFFFFFFF, "", "HPET 2.3.7"),
+        Register("MAIN_CNT_H", MAIN_CNT + HIGH, 32, RW, 0, 0xFFFFFFFF, "", "HPET 2.3.7"),
+    ) + _timer(0) + _timer(1) + _timer(2)
+
+    def __init__(self, id="hpet", rank=0, arena=None, dma=None, **config):
+        Device.__init__(self, id, rank, arena, dma, **config)
+        self.intcap = self.config["intcap"]
+        self.s = <hpet_state *>self.state_alloc(sizeof(hpet_state))
+        self.power_on()
+
+    def regions(self):
+        return (Region("hpet", Space.MMIO, 0x400, accepts=(4, 8), implements=(4, 4)),)
+
+    cdef void on_reset(self, reset_kind kind) noexcept nogil:
+        # HPET 2.3.5, 2.3.8: the counter halts at 0, timers are off, legacy replacement ends.  The legacy lines are low
+        # too: their sources are under the same reset.  The block behind the last timer has no reset in the reference.
+        cdef uint32_t n
+        if kind == RESET_POWER_ON:
+            for n in range(N_SLOTS):
+                self.s.conf[n] = 0
+                self.s.comparator[n] = 0
+                self.s.fsb[n] = 0
+                self.s.period[n] = 0
+                self.s.expiry[n] = NEVER
+                self.s.at_wrap[n] = 0
+        for n in range(N_TIMERS):
+            self.s.conf[n] = TN_PER_INT_CAP | TN_SIZE_CAP
+            self.s.comparator[n] = ~<uint64_t>0
+            self.s.period[n] = 0
+            self.s.expiry[n] = NEVER
+            self.s.at_wrap[n] = 0
+        self.s.gen_conf = 0
+        self.s.status = 0
+        self.s.counter = 0
+        self.s.offset = 0
+        self.s.rtc_level = 0
+        for n in range(N_GSI):
+            self.set_line(n, 0)
+        self.set_line(OUT_PIT_DISABLE, 0)
+        self.publish()
+
+    # ------------------------------------------------------------------ counter and lines
+
+    cdef uint64_t ticks(self) noexcept nogil:
+        """The main counter if it runs (and what it would be, with the last offset, if not)."""
+        return (self.core.now + self.s.offset) // TICK_NS
+
+    cdef uint64_t main_counter(self) noexcept nogil:
+        return self.ticks() if self.s.gen_conf & ENABLE_CNF else self.s.counter
+
+    cdef void drive(self, uint32_t gsi, bint level) noexcept nogil:
+        if gsi < N_GSI:
+            self.set_line(gsi, level)
+
+    cdef void update_irq(self, uint32_t n, bint active) noexcept nogil:
+        """Timer n matched, or its interrupt ends: status bit and line or message (HPET 2.3.6, 2.4.1).  A shared output is
+        driven by whoever drove it last, as in the reference."""
+        cdef uint32_t conf = self.s.conf[n], bit = <uint32_t>1 << n
+        cdef uint32_t gsi = (conf & TN_INT_ROUTE) >> TN_INT_ROUTE_SHIFT
+        if n <= 1 and self.s.gen_conf & LEG_RT_CNF:
+            gsi = GSI_RTC if n else GSI_PIT
+        # A level timer keeps its status even while its interrupt is disabled.
+        if active and conf & TN_INT_TYPE:
+            self.s.status |= bit
+        else:
+            self.s.status &= ~bit
+        if active and conf & TN_INT_ENB and self.s.gen_conf & ENABLE_CNF:
+            if conf & TN_FSB_EN:
+                self.emit(EFFECT_MESSAGE, 0, <uint32_t>(self.s.fsb[n] >> 32), <uint32_t>self.s.fsb[n])
+            else:
+                self.drive(gsi, 1)
+                if not conf & TN_INT_TYPE:
+                    self.drive(gsi, 0)
+        elif not conf & TN_FSB_EN:
+            self.drive(gsi, 0)
+
+    cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
+        if kind == INPUT_LINE:
+            if pin == IN_RTC:
+                self.s.rtc_level = value != 0
+            if not self.s.gen_conf & LEG_RT_CNF:
+                self.set_line(GSI_RTC if pin == IN_RTC else GSI_PIT, value != 0)
+        return ~<uint64_t>0
+
+    # ------------------------------------------------------------------ timers
+
+    cdef uint64_t ticks_to_match(self, uint32_t n, uint64_t now) noexcept nogil:
+        """Ticks until the comparator matches; 1 if it has."""
+        cdef uint64_t wide = self.s.comparator[n] - now
+        cdef uint32_t low = <uint32_t>wide
+        if self.s.conf[n] & TN_32MODE:
+            return low if <int32_t>low > 0 else 1
+        return wide if <int64_t>wide > 0 else 1
+
+    cdef void arm(self, uint32_t n, uint64_t ticks) noexcept nogil:
+        self.s.expiry[n] = self.core.now + ticks * TICK_NS if ticks < MAX_WAIT else NEVER
+
+    cdef void publish(self) noexcept nogil:
+        cdef uint64_t when = NEVER
+        cdef uint32_t n
+        for n in range(N_SLOTS):
+            when = min(when, self.s.expiry[n])
+        self.set_deadline(when)
+
+    cdef void start(self, uint32_t n) noexcept nogil:
+        """Arm timer n for its comparator, or for the wrap of the counter if that comes first (HPET 2.3.9.2.1)."""
+        cdef uint64_t now = self.ticks(), ticks = self.ticks_to_match(n, now)
+        cdef uint32_t to_wrap = ~<uint32_t>now
+        self.s.at_wrap[n] = 0
+        if self.s.conf[n] & TN_32MODE and not self.s.conf[n] & TN_TYPE and to_wrap < <uint32_t>ticks:
+            ticks = to_wrap
+            self.s.at_wrap[n] = 1
+        self.arm(n, ticks)
+
+    cdef void stop(self, uint32_t n) noexcept nogil:
+        self.s.expiry[n] = NEVER
+        self.update_irq(n, 0)
+
+    cdef void advance(self, uint32_t n, uint64_t now) noexcept nogil:
+        """Add periods to the comparator until it is not behind the counter (HPET 2.3.9.2.2), however many have passed."""
+        cdef uint64_t period = self.s.period[n], behind
+        cdef uint32_t behind32, period32 = <uint32_t>period
+        if self.s.conf[n] & TN_32MODE:
+            behind32 = <uint32_t>now - <uint32_t>self.s.comparator[n]
+            if <int32_t>behind32 > 0 and period32:
+                behind32 = (behind32 - 1) // period32 + 1
+                self.s.comparator[n] = <uint32_t>(self.s.comparator[n] + behind32 * period32)
+        else:
+            behind = now - self.s.comparator[n]
+            if <int64_t>behind > 0:
+                self.s.comparator[n] += ((behind - 1) // period + 1) * period
+
+    cdef void expire(self, uint32_t n) noexcept nogil:
+        cdef uint64_t now = self.ticks()
+        self.s.expiry[n] = NEVER
+        if self.s.conf[n] & TN_TYPE:
+            if self.s.period[n]:
+                self.advance(n, now)
+                self.arm(n, self.ticks_to_match(n, now))
+        elif self.s.conf[n] & TN_32MODE and self.s.at_wrap[n]:
+            self.s.at_wrap[n] = 0
+            self.arm(n, self.ticks_to_match(n, now))
+        self.update_irq(n, 1)
+
+    cdef void on_time(self) noexcept nogil:
+        cdef uint32_t n
+        for n in range(N_SLOTS):
+            if self.s.expiry[n] <= self.core.now:
+                self.expire(n)
+        self.publish()
+
+    # ------------------------------------------------------------------ registers
+
+    cdef uint32_t read_timer(self, uint32_t n, uint32_t offset) noexcept nogil:
+        if offset == TN_CONF:
+            return self.s.conf[n]
+        if offset == TN_CONF + HIGH:
+            return self.intcap if n < N_TIMERS else 0
+        if offset == TN_CMP:
+            return <uint32_t>self.s.comparator[n]
+        if offset == TN_CMP + HIGH:
+            return <uint32_t>(self.s.comparator[n] >> 32)
+        if offset == TN_FSB:
+            return <uint32_t>self.s.fsb[n]
+        if offset == TN_FSB + HIGH:
+            return <uint32_t>(self.s.fsb[n] >> 32)
+        return 0
+
+    cdef void write_timer(self, uint32_t n, uint32_t offset, uint32_t value) noexcept nogil:
+        cdef uint32_t old = self.s.conf[n]
+        if offset == TN_CONF:
+            if value & ~old & TN_FSB_EN or old & ~value & TN_INT_TYPE:
+                self.update_irq(n, 0)        # with the old routing, which is the line to lower
+            self.s.conf[n] = value & TN_WMASK | old & ~<uint32_t>TN_WMASK
+            if value & ~old & TN_INT_ENB and self.s.status & <uint32_t>1 << n:
+                self.update_irq(n, 1)
+            if value & TN_32MODE:
+                self.s.comparator[n] = <uint32_t>self.s.comparator[n]
+                self.s.period[n] = <uint32_t>self.s.period[n]
+            if self.s.gen_conf & ENABLE_CNF:
+                self.start(n)
+        elif offset == TN_CMP:
+            if not old & TN_TYPE or old & TN_VAL_SET:
+                set_low(&self.s.comparator[n], value)
+            if old & TN_TYPE:
+                set_low(&self.s.period[n], min(value, <uint32_t>INT32_MAX) if old & TN_32MODE else value)
+            # Both halves are to be set: the flag lasts until the upper half, except where there is none.
+            if old & TN_32MODE:
+                self.s.conf[n] &= ~<uint32_t>TN_VAL_SET
+            if self.s.gen_conf & ENABLE_CNF:
+                self.start(n)
+        elif offset == TN_CMP + HIGH:
+            if not old & TN_32MODE:
+                if not old & TN_TYPE or old & TN_VAL_SET:
+                    set_high(&self.s.comparator[n], value)
+                if old & TN_TYPE:
+                    set_high(&self.s.period[n], min(value, <uint32_t>INT32_MAX))
+                self.s.conf[n] &= ~<uint32_t>TN_VAL_SET
+                if self.s.gen_conf & ENABLE_CNF:
+                    self.start(n)
+        elif offset == TN_FSB:
+            set_low(&self.s.fsb[n], value)
+        elif offset == TN_FSB + HIGH:
+            set_high(&self.s.fsb[n], value)
+
+    cdef void write_gen_conf(self, uint32_t value) noexcept nogil:
+        cdef uint32_t old = self.s.gen_conf, n
+        self.s.gen_conf = value & GEN_WMASK
+        if value & ~old & ENABLE_CNF:
+            self.s.offset = self.s.counter * TICK_NS - self.core.now
+            for n in range(N_TIMERS):
+                if self.s.conf[n] & TN_INT_ENB and self.s.status & <uint32_t>1 << n:
+                    self.update_irq(n, 1)
+                if self.s.comparator[n] != ~<uint64_t>0:
+                    self.start(n)
+        elif old & ~value & ENABLE_CNF:
+            self.s.counter = self.ticks()
+            for n in range(N_TIMERS):
+                self.stop(n)
+        if value & ~old & LEG_RT_CNF:
+            self.set_line(OUT_PIT_DISABLE, 1)
+            self.set_line(GSI_PIT, 0)
+            self.set_line(GSI_RTC, 0)
+        elif old & ~value & LEG_RT_CNF:
+            # The 8254 answers the release with OUT0's level.
+            self.set_line(GSI_PIT, 0)
+            self.set_line(OUT_PIT_DISABLE, 0)
+            self.set_line(GSI_RTC, self.s.rtc_level)
+
+    cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        if offset & 3:
+            return IO_UNALIGNED
+        if offset >= TIMERS:
+            if (offset - TIMERS) // TIMER_STRIDE < N_SLOTS:
+                value[0] = self.read_timer((offset - TIMERS) // TIMER_STRIDE, offset % TIMER_STRIDE)
+        elif offset == MAIN_CNT:
+            value[0] = <uint32_t>self.main_counter()
+        elif offset == MAIN_CNT + HIGH:
+            value[0] = self.main_counter() >> 32
+        elif offset == GCAP_ID:
+            value[0] = (<uint32_t>VENDOR_INTEL << 16 | GCAP_LEG_RT | GCAP_COUNT_SIZE
+                        | (N_TIMERS - 1) << GCAP_NUM_TIM_SHIFT | GCAP_REV)
+        elif offset == GCAP_ID + HIGH:
+            value[0] = COUNTER_CLK_PERIOD
+        elif offset == GEN_CONF:
+            value[0] = self.s.gen_conf
+        elif offset == GINTR_STA:
+            value[0] = self.s.status
+        return IO_OK                         # reserved: 0 (HPET 2.3.1)
+
+    cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        cdef uint32_t half = <uint32_t>value, n
+        if offset & 3:
+            return IO_UNALIGNED
+        if offset >= TIMERS:
+            if (offset - TIMERS) // TIMER_STRIDE < N_SLOTS:
+                self.write_timer((offset - TIMERS) // TIMER_STRIDE, offset % TIMER_STRIDE, half)
+        elif offset == GEN_CONF:
+            self.write_gen_conf(half)
+        elif offset == GINTR_STA:
+            for n in range(N_TIMERS):
+                if half & self.s.status & <uint32_t>1 << n:
+                    self.update_irq(n, 0)
+        elif offset == MAIN_CNT:
+            set_low(&self.s.counter, half)
+        elif offset == MAIN_CNT + HIGH:
+            set_high(&self.s.counter, half)
+        self.publish()
+        return IO_OK
