@@ -1,0 +1,209 @@
+"""One router's sequencer: numbers the inputs, moves time, carries effects along the wires, on every path the same."""
+from cpython.ref cimport PyObject
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from engine._abi cimport engine_acc, engine_effect, engine_rec
+from engine._dispatch cimport dispatch_entry, dispatch_table
+from engine._executor cimport Executor
+from engine._ring cimport link_view
+from engine.workers._wait cimport waiter
+
+# An input that is no access, as a front-end hands it over (INPUT dtype): before access `index`, at its own time.
+cdef packed struct seq_input:
+    uint64_t t_ns
+    uint64_t index         # the access it comes before
+    uint64_t addr          # INPUT_MESSAGE: address; SEQ_RAM: guest-physical address
+    uint64_t value         # what the device gets; SEQ_RAM: offset in the RAM bytes << 32 | length
+    uint32_t kind          # INPUT_* of the device contract, or SEQ_RAM
+    uint32_t target        # rank << 8 | pin
+
+cdef enum:
+    SEQ_RAM = 255          # bytes appear in guest RAM
+    SEQ_LOCAL = 0          # paths
+    SEQ_SYNC = 1
+    SEQ_BUFFERED = 2
+    SEQ_BATCHED = 3
+
+# The order of everything: key = index << 13 | place << 1 | phase.  place is the input's number before that access, or
+# PLACE_ACCESS for the access itself; phase 0 is "as the clock moved up to it", 1 is "in it".
+cdef enum:
+    PLACE_ACCESS = 4095
+    KEY_INDEX_SHIFT = 13
+
+cdef struct fx_item:       # one effect on its way to a net
+    uint64_t key
+    uint64_t t_ns
+    uint32_t delta         # length of the chain of effects since the input
+    uint32_t n             # counts the effects of its source device
+    uint16_t rank
+    uint8_t level
+    uint8_t pad
+    uint32_t addr
+    uint64_t value
+
+cdef struct fx_vec:
+    fx_item *at
+    uint32_t n, cap
+
+cdef struct held_item:     # one record on its way to a unit
+    uint64_t key
+    uint64_t t_ns
+    uint32_t delta
+    uint32_t n
+    uint32_t aux           # input number, for its answer; NO_AUX
+    uint16_t rank
+    uint16_t pad
+    engine_rec rec
+
+cdef struct held_vec:
+    held_item *at
+    uint32_t n, cap
+
+cdef struct net_entry:
+    uint32_t high          # sources that are high
+    int16_t line           # observed line, or -1
+    uint16_t level         # after the units of this level - 1
+    uint32_t first, n      # sinks
+    fx_vec pend
+
+cdef struct sink_entry:
+    uint16_t rank
+    uint8_t pin
+
+cdef struct line_change:
+    uint64_t key
+    uint64_t t_ns
+    uint16_t line
+    uint8_t level
+
+cdef struct map_change:
+    uint16_t rank
+    uint8_t index
+    uint8_t on
+    uint64_t base
+
+cdef struct unit_route:
+    int link               # which worker, -1: this process
+    uint32_t lead          # rank of a member
+    uint32_t level
+    uint32_t source        # has wires to other units
+    uint64_t deadline      # as last published
+    uint64_t last          # ring index after its last posted record
+    uint32_t touched       # records pushed since the last cut
+    uint32_t is_sync       # never buffer its writes
+    held_vec held          # accesses waiting for upstream (batched)
+    held_vec pend          # inputs from wires
+
+
+cdef struct seq_link:
+    link_view *v
+    PyObject *owner        # the Link; kept by Sequencer.links
+    uint64_t *meta         # by ring index: key << 6 | delta
+    uint32_t *aux          # by ring index
+    uint64_t *stamp        # by ring index / SAMPLE: TSC when pushed
+    uint64_t slot_key
+    uint32_t slot_delta
+    uint32_t open          # records reserved and filled, not yet committed
+    uint32_t batch         # accesses among them
+
+cdef struct seq_counts:
+    uint64_t local, router, sync, buffered, batched, fallback, posted_eligible, batches, batch_accesses, inputs, settles, cuts
+
+cdef class Sequencer:
+    cdef readonly object plan
+    cdef object map                    # Dispatcher
+    cdef const dispatch_table *table
+    cdef Executor local                # devices of this process; None when workers own all
+    cdef list links                    # Link objects
+    cdef seq_link *link
+    cdef uint32_t n_links
+    cdef unit_route *units
+    cdef uint32_t n_units, n_levels
+    cdef uint32_t *unit_of             # by rank
+    cdef uint32_t *fx_count            # by rank
+    cdef uint32_t n_devices
+    cdef net_entry *nets
+    cdef uint32_t n_nets
+    cdef int *net_of                   # by rank << 6 | pin; -1 none
+    cdef sink_entry *sinks
+    cdef uint8_t *cone                 # [unit * n_units + v]: v is upstream of unit
+    cdef uint8_t *net_cone             # [unit * n_nets + net]: net feeds unit, directly or through others
+    cdef uint16_t *message_sinks
+    cdef uint32_t n_message_sinks
+    cdef uint32_t *vcpu_region         # region of vCPU 0's copy << 8 | vcpu -> region
+    cdef uint32_t n_vcpus
+    cdef uint32_t *region_unit         # by region id
+    cdef uint32_t *region_next         # by region id: 1 if it is banked by vCPU
+    cdef uint32_t n_regions, cap_regions
+    cdef dict region_ids               # (rank, index, base) -> region
+    cdef dict mapped                   # (rank, index) -> region
+    cdef line_change *lines
+    cdef uint64_t n_lines, cap_lines
+    cdef map_change *maps
+    cdef uint32_t n_maps, cap_maps
+    cdef fx_vec messages               # message-signalled interrupts on their way
+    cdef held_vec merged
+    cdef uint64_t now
+    cdef uint64_t next_deadline        # local: no device wants the clock before this
+    cdef uint64_t key                  # what is being executed (local)
+    cdef uint32_t latch                # CONFIG_ADDRESS
+    cdef bint cf8
+    cdef int reset_pending
+    cdef uint64_t resets
+    cdef seq_counts counts
+    cdef uint64_t *hist                # latency histogram, in TSC ticks
+    cdef uint64_t odd                  # accesses that were split by the router
+    cdef public object check           # called at least each 50 ms while waiting; raises to stop
+    # the run in hand
+    cdef const engine_acc *acc
+    cdef uint64_t n_acc
+    cdef const seq_input *inp
+    cdef uint64_t n_inp
+    cdef uint64_t *value
+    cdef uint8_t *status
+    cdef int64_t *answers
+    cdef const uint8_t *ram_bytes
+    cdef uint8_t *ram
+    cdef uint64_t ram_size, low_ram
+    cdef readonly object ram_owner
+    cdef waiter wait
+    cdef uint32_t policy
+    cdef uint64_t window_used
+    cdef int _run_local(self) except -1 nogil
+    cdef int _run_batched(self) except -1 nogil
+    cdef int _run_waiting(self, bint buffered) except -1 nogil
+    cdef int _local_input(self, uint64_t j, uint32_t place) except -1 nogil
+    cdef int _advance(self, uint64_t t_ns) except -1 nogil
+    cdef int _effects(self) except -1 nogil
+    cdef int _after(self) except -1 nogil
+    cdef uint32_t _find(self, const engine_acc *a, uint64_t *addr, uint32_t *op, const dispatch_entry **entry) noexcept nogil
+    cdef uint64_t _nobody(self, uint32_t space, uint32_t size) noexcept nogil
+    cdef int _line(self, uint64_t key, uint64_t t_ns, int line, uint32_t level) except -1 nogil
+    cdef int _map_later(self, uint32_t rank, uint32_t index, bint on, uint64_t base) except -1 nogil
+    cdef int _apply_maps(self) except -1
+    cdef int _ram_write(self, const seq_input *inp) noexcept nogil
+    cdef uint32_t _banked(self, uint32_t region, uint32_t vcpu) noexcept nogil
+    cdef uint64_t _timer_key(self, uint64_t t_ns) noexcept nogil
+    cdef void _sample(self, uint64_t ticks) noexcept nogil
+    cdef int _split_local(self, const engine_acc *a, uint64_t t_ns, uint64_t *value) except -1 nogil
+    cdef int _check(self) except -1
+    # links
+    cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil
+    cdef int _commit(self, uint32_t k) except -1 nogil
+    cdef int _collect(self, uint32_t k) except -1 nogil
+    cdef int _drain(self, uint32_t k) except -1 nogil
+    cdef int _finish(self, uint64_t t_ns) except -1 nogil
+    cdef int _wait_link(self, uint32_t k) except -1 nogil
+    cdef int _pause(self, uint32_t k) except -1 nogil
+    cdef int _room(self, uint32_t k) except -1 nogil
+    cdef int _batched_input(self, uint64_t j, uint32_t place) except -1 nogil
+    cdef int _waiting_input(self, uint64_t j, uint32_t place) except -1 nogil
+    cdef void _input_record(self, const seq_input *inp, engine_rec *rec) noexcept nogil
+    cdef int _net(self, uint32_t n) except -1 nogil
+    cdef int _messages_out(self, uint32_t level) except -1 nogil
+    cdef int _flush_unit(self, uint32_t unit, bint sync) except -1 nogil
+    cdef int _bring_up(self, uint32_t unit, uint64_t t_ns) except -1 nogil
+    cdef int _sync(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint64_t *value,
+                   uint32_t *status) except -1 nogil
+    cdef int _split_links(self, const engine_acc *a, uint64_t t_ns, uint64_t key, uint64_t *value) except -1 nogil
+    cdef int _reset_links(self, uint64_t t_ns) except -1 nogil

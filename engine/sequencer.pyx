@@ -1,0 +1,1510 @@
+"""One router's sequencer: virtual time, the order of inputs and effects, and the four ways to carry an access.
+
+What makes results the same on every path and placement is one order, `key`: inputs are numbered by the access they are or
+precede; a deadline belongs to the first input whose time reaches it; an effect inherits the key of what caused it.  A
+device sees its inputs in that order, whoever executes it.
+
+local      every device in this process: each access is executed at once, effects follow immediately.
+sync       one access at a time through the worker's slot; before it, the devices upstream of its device are settled.
+buffered   the same, but writes to posted regions go into the ring and the guest goes on.
+batched    a stretch of accesses is routed into the rings at once.  Devices without upstream run while it is being routed;
+           the others follow level by level, with the effects of the levels above merged into their accesses.  A stretch ends
+           behind a write that can move a region or reset (barrier), before RAM contents, and after WINDOW accesses.
+
+docs/ordering.md says why this is enough.
+"""
+from cpython.ref cimport PyObject
+from libc.stdlib cimport calloc, free, qsort, realloc
+from libc.string cimport memcpy, memset
+
+import mmap
+
+import numpy as np
+
+from engine._abi cimport *
+from engine._atomics cimport tsc
+from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
+                             RESET_BUS, Device)
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_POSTED, DISPATCH_SMM, Dispatcher, dispatch_fill, dispatch_find)
+from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, latch_read, latch_written, window_target
+from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
+                           link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_poll, slot_post)
+from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_state, wait_word, waiter_init,
+                                   wake)
+
+from engine.errors import EngineError, MachineError, RingError
+from engine.types import Space
+
+cdef enum:
+    WINDOW = 16384         # accesses of one stretch at most (batched)
+    COMMIT_AT = 64         # records published at once, and one wake-up
+    SAMPLE = 64            # one record in so many is stamped for latency
+    NO_AUX = 0xFFFFFFFF
+    SLOT_CAUSE_BIT = 62
+    HIST = 2048            # 32 sub-buckets per octave of TSC ticks
+    FIND_OK = 0
+    FIND_ROUTER = 1        # the router itself answers
+    FIND_NOBODY = 2
+    FIND_SPLIT = 3
+
+PATHS = {"local": SEQ_LOCAL, "sync": SEQ_SYNC, "buffered": SEQ_BUFFERED, "batched": SEQ_BATCHED}
+RAM = SEQ_RAM
+INPUT = np.dtype([("t_ns", "<u8"), ("index", "<u8"), ("addr", "<u8"), ("value", "<u8"), ("kind", "<u4"), ("target", "<u4")])
+LINE_CHANGE = np.dtype([("index", "<u8"), ("t_ns", "<u8"), ("line", "<u2"), ("level", "u1"), ("phase", "u1"), ("pad", "<u4")])
+POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
+
+
+cdef int fx_push(fx_vec *v, const fx_item *item) except -1 nogil:
+    cdef fx_item *at
+    cdef uint32_t cap
+    if v.n == v.cap:
+        cap = v.cap * 2 if v.cap else 64
+        at = <fx_item *>realloc(v.at, cap * sizeof(fx_item))
+        if at == NULL:
+            with gil:
+                raise MemoryError("effects")
+        v.at = at
+        v.cap = cap
+    v.at[v.n] = item[0]
+    v.n += 1
+    return 0
+
+
+cdef held_item *held_push(held_vec *v) except NULL nogil:
+    cdef held_item *at
+    cdef uint32_t cap
+    if v.n == v.cap:
+        cap = v.cap * 2 if v.cap else 64
+        at = <held_item *>realloc(v.at, cap * sizeof(held_item))
+        if at == NULL:
+            with gil:
+                raise MemoryError("held records")
+        v.at = at
+        v.cap = cap
+    v.n += 1
+    return &v.at[v.n - 1]
+
+
+cdef inline int _order(uint64_t ka, uint64_t kb, uint64_t ta, uint64_t tb, uint32_t da, uint32_t db, uint32_t ra, uint32_t rb,
+                       uint32_t na, uint32_t nb) noexcept nogil:
+    if ka != kb:
+        return -1 if ka < kb else 1
+    if ta != tb:
+        return -1 if ta < tb else 1
+    if da != db:
+        return -1 if da < db else 1
+    if ra != rb:
+        return -1 if ra < rb else 1
+    return -1 if <int>(na - nb) < 0 else (1 if na != nb else 0)
+
+
+cdef int fx_compare(const void *a, const void *b) noexcept nogil:
+    cdef const fx_item *x = <const fx_item *>a
+    cdef const fx_item *y = <const fx_item *>b
+    return _order(x.key, y.key, x.t_ns, y.t_ns, x.delta, y.delta, x.rank, y.rank, x.n, y.n)
+
+
+cdef int held_compare(const void *a, const void *b) noexcept nogil:
+    cdef const held_item *x = <const held_item *>a
+    cdef const held_item *y = <const held_item *>b
+    return _order(x.key, y.key, x.t_ns, y.t_ns, x.delta, y.delta, x.rank, y.rank, x.n, y.n)
+
+
+cdef inline uint64_t access_key(uint64_t index) noexcept nogil:
+    return index << KEY_INDEX_SHIFT | PLACE_ACCESS << 1 | 1
+
+
+cdef inline uint8_t log2_size(uint32_t size) noexcept nogil:
+    return 0 if size == 1 else 1 if size == 2 else 2 if size == 4 else 3
+
+
+cdef class Sequencer:
+    """`Sequencer(plan, ram=None, executor=None, links=None, owners=None, wait="adaptive")`.
+
+    plan: engine.machine.build.Plan.  ram: writable buffer of guest RAM.  executor: an Executor with every device, for the local path;
+    or links: the router's ends of one Link per worker, with owners[unit] = worker number.  One thread uses it.
+    """
+
+    def __cinit__(self):
+        self.hist = <uint64_t *>calloc(HIST, sizeof(uint64_t))
+        if self.hist == NULL:
+            raise MemoryError()
+
+    def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False):
+        cdef uint32_t u, v, n, i, at
+        cdef Link link
+        cdef unsigned char[::1] view
+        self.plan = plan
+        self.local = executor
+        self.policy = POLICIES[wait]
+        waiter_init(&self.wait, self.policy, 20000, crowded)
+        self.n_devices = len(plan.devices)
+        self.n_units = len(plan.units)
+        self.n_levels = max(plan.unit_level) + 1
+        self.units = <unit_route *>calloc(self.n_units, sizeof(unit_route))
+        self.unit_of = <uint32_t *>calloc(self.n_devices, sizeof(uint32_t))
+        self.fx_count = <uint32_t *>calloc(self.n_devices, sizeof(uint32_t))
+        self.n_nets = len(plan.nets)
+        self.nets = <net_entry *>calloc(self.n_nets + 1, sizeof(net_entry))
+        self.net_of = <int *>calloc(self.n_devices << 6, sizeof(int))
+        self.sinks = <sink_entry *>calloc(sum(len(n.sinks) for n in plan.nets) + 1, sizeof(sink_entry))
+        self.cone = <uint8_t *>calloc(self.n_units * self.n_units + 1, 1)
+        self.net_cone = <uint8_t *>calloc(self.n_units * (self.n_nets + 1) + 1, 1)
+        self.message_sinks = <uint16_t *>calloc(len(plan.message_sinks) + 1, sizeof(uint16_t))
+        if not (self.units and self.unit_of and self.fx_count and self.nets and self.net_of and self.sinks and self.cone
+                and self.net_cone and self.message_sinks):
+            raise MemoryError()
+        synced = set(plan.spec.placement.sync)
+        for u in range(self.n_units):
+            self.units[u].link = owners[u] if links is not None else -1
+            self.units[u].lead = plan.units[u][0]
+            self.units[u].level = plan.unit_level[u]
+            self.units[u].deadline = NEVER
+            self.units[u].is_sync = any(plan.devices[r].id in synced for r in plan.units[u])
+            for rank in plan.units[u]:
+                self.unit_of[rank] = u
+        for i in range(self.n_devices << 6):
+            self.net_of[i] = -1
+        at = 0
+        for n in range(self.n_nets):
+            net = plan.nets[n]
+            self.nets[n].line = net.line
+            self.nets[n].level = net.level
+            self.nets[n].first = at
+            for rank, pin in net.sources:
+                self.net_of[rank << 6 | pin] = n
+                self.units[self.unit_of[rank]].source = 1
+            for rank, pin in sorted(net.sinks):
+                self.sinks[at].rank = rank
+                self.sinks[at].pin = pin
+                at += 1
+            self.nets[n].n = at - self.nets[n].first
+        self._cones(plan)
+        for rank in plan.message_sinks:
+            self.message_sinks[self.n_message_sinks] = rank
+            self.n_message_sinks += 1
+        self.cf8 = plan.spec.board.config_access in ("cf8", "ecam")
+        self.n_vcpus = plan.spec.board.cpus
+        self.low_ram = plan.spec.board.low_ram
+        if ram is not None:
+            view = ram
+            self.ram_owner = ram
+            self.ram_size = view.shape[0]
+            self.ram = &view[0] if self.ram_size else NULL
+        self.links = list(links or ())
+        self.n_links = len(self.links)
+        self.link = <seq_link *>calloc(self.n_links + 1, sizeof(seq_link))
+        if self.link == NULL:
+            raise MemoryError()
+        for i in range(self.n_links):
+            link = self.links[i]
+            self.link[i].v = &link.v
+            self.link[i].owner = <PyObject *>link
+            at = <uint32_t>link.v.requests.capacity
+            self.link[i].meta = <uint64_t *>calloc(at, sizeof(uint64_t))
+            self.link[i].aux = <uint32_t *>calloc(at, sizeof(uint32_t))
+            self.link[i].stamp = <uint64_t *>calloc(at // SAMPLE + 1, sizeof(uint64_t))
+            if not (self.link[i].meta and self.link[i].aux and self.link[i].stamp):
+                raise MemoryError()
+        self._build_map(plan)
+        self.next_deadline = 0
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.n_units if self.units != NULL else 0):
+            free(self.units[i].held.at)
+            free(self.units[i].pend.at)
+        for i in range(self.n_nets if self.nets != NULL else 0):
+            free(self.nets[i].pend.at)
+        for i in range(self.n_links if self.link != NULL else 0):
+            free(self.link[i].meta)
+            free(self.link[i].aux)
+            free(self.link[i].stamp)
+        free(self.units)
+        free(self.unit_of)
+        free(self.fx_count)
+        free(self.nets)
+        free(self.net_of)
+        free(self.sinks)
+        free(self.cone)
+        free(self.net_cone)
+        free(self.message_sinks)
+        free(self.link)
+        free(self.hist)
+        free(self.lines)
+        free(self.maps)
+        free(self.messages.at)
+        free(self.merged.at)
+        free(self.region_unit)
+        free(self.region_next)
+
+    def _cones(self, plan):
+        """Which units and nets each unit hears of, directly or through others."""
+        unit_of = {r: u for u, ranks in enumerate(plan.units) for r in ranks}
+        into = {u: [] for u in range(self.n_units)}
+        for n, net in enumerate(plan.nets):
+            for rank, _ in net.sinks:
+                into[unit_of[rank]].append(n)
+        for rank in plan.message_sinks:
+            for d in plan.devices:
+                if getattr(d.cls, "MESSAGE_SOURCE", False) and d.unit != unit_of[rank]:
+                    self.cone[unit_of[rank] * self.n_units + d.unit] = 1
+        for u in sorted(into, key=lambda unit: plan.unit_level[unit]):
+            for n in into[u]:
+                self.net_cone[u * self.n_nets + n] = 1
+                for rank, _ in plan.nets[n].sources:
+                    self.cone[u * self.n_units + unit_of[rank]] = 1
+            for v in range(self.n_units):
+                if self.cone[u * self.n_units + v]:
+                    for w in range(self.n_units):
+                        self.cone[u * self.n_units + w] |= self.cone[v * self.n_units + w]
+                    for n in range(self.n_nets):
+                        self.net_cone[u * self.n_nets + n] |= self.net_cone[v * self.n_nets + n]
+
+    # ------------------------------------------------------------------ the address map
+
+    def _build_map(self, plan):
+        cdef Dispatcher m = Dispatcher()
+        self.map = m
+        self.region_ids = {}
+        self.mapped = {}
+        m.set_policy(Space.PIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.pio_unclaimed == "ones" else 0)
+        m.set_policy(Space.MMIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.mmio_unclaimed == "ones" else 0)
+        m.set_policy(Space.CONFIG, 0xFFFFFFFFFFFFFFFF)
+        for q in plan.placed:
+            self._new_region(q.region, q.rank, q.index, q.base)
+            if q.size:
+                self._map(q.region, q.rank, q.index, q.base)
+        for region, vcpus in plan.vcpu_regions.items():
+            for vcpu, other in vcpus.items():
+                self.region_next[region] = 1
+                self.region_ids["vcpu", region, vcpu] = other
+        m.publish()
+        self.table = m.table
+
+    def _new_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
+        """Name (device, BAR, base) by a region id and tell the owner."""
+        cdef uint32_t cap
+        cdef void *p
+        cdef engine_rec rec
+        cdef uint64_t value
+        cdef uint32_t status
+        if region >= self.cap_regions:
+            cap = max(region + 1, self.cap_regions * 2, 256)
+            p = realloc(self.region_unit, cap * sizeof(uint32_t))
+            if p == NULL:
+                raise MemoryError()
+            self.region_unit = <uint32_t *>p
+            p = realloc(self.region_next, cap * sizeof(uint32_t))
+            if p == NULL:
+                raise MemoryError()
+            self.region_next = <uint32_t *>p
+            memset(self.region_next + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(uint32_t))
+            self.cap_regions = cap
+        self.region_unit[region] = self.unit_of[rank]
+        self.n_regions = max(self.n_regions, region + 1)
+        self.region_ids[rank, index, base] = region
+        if self.local is not None:
+            self.local.map_region(region, rank, index, base)
+        else:
+            memset(&rec, 0, sizeof(rec))
+            rec.t_ns = self.now
+            rec.addr = base
+            rec.value = rank << 8 | index
+            rec.region = region
+            rec.op = ENGINE_REC_MAP
+            self._sync(self.unit_of[rank], &rec, 0, 0, &value, &status)
+            if status != IO_OK:
+                raise MachineError(f"worker refuses region {index} of {self.plan.devices[rank].id} at {base:#x}")
+
+    def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
+        r = self.plan.devices[rank].regions[index]
+        flags = (DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
+        accepts = sum(r.accepts)
+        self.map.map(int(r.space), base, r.size, region, priority=getattr(r, "priority", 0), flags=flags, owner=self.unit_of[rank],
+                     accepts=accepts)
+        self.mapped[rank, index] = region
+
+    cdef int _map_later(self, uint32_t rank, uint32_t index, bint on, uint64_t base) except -1 nogil:
+        cdef void *p
+        cdef uint32_t cap
+        if self.n_maps == self.cap_maps:
+            cap = self.cap_maps * 2 if self.cap_maps else 64
+            p = realloc(self.maps, cap * sizeof(map_change))
+            if p == NULL:
+                with gil:
+                    raise MemoryError("mapping changes")
+            self.maps = <map_change *>p
+            self.cap_maps = cap
+        self.maps[self.n_maps].rank = <uint16_t>rank
+        self.maps[self.n_maps].index = <uint8_t>index
+        self.maps[self.n_maps].on = on
+        self.maps[self.n_maps].base = base
+        self.n_maps += 1
+        return 0
+
+    cdef int _apply_maps(self) except -1:
+        """Publish the next table.  Every record ordered before has executed, so nobody is on the way to an old region."""
+        cdef uint32_t i
+        cdef map_change c
+        cdef Dispatcher m = self.map
+        changed = False
+        for i in range(self.n_maps):
+            c = self.maps[i]
+            if c.index >= len(self.plan.devices[c.rank].regions):
+                continue
+            region = self.plan.devices[c.rank].regions[c.index]
+            if region.size == 0 or region.name.startswith(("pam", "smram")):
+                continue
+            old = self.mapped.get((c.rank, c.index))
+            if old is not None:
+                m.unmap(old)
+                del self.mapped[c.rank, c.index]
+                changed = True
+            if c.on:
+                end = 1 << 16 if region.space == Space.PIO else 1 << 52
+                if c.base + region.size > end:
+                    continue
+                new = self.region_ids.get((c.rank, c.index, c.base))
+                if new is None:
+                    new = self.n_regions
+                    self._new_region(new, c.rank, c.index, c.base)
+                self._map(new, c.rank, c.index, c.base)
+                changed = True
+        self.n_maps = 0
+        if changed:
+            m.publish()
+            self.table = m.table
+        return 0
+
+    cdef uint32_t _banked(self, uint32_t region, uint32_t vcpu) noexcept nogil:
+        with gil:
+            return self.region_ids.get(("vcpu", region, vcpu), region)
+
+    cdef uint64_t _nobody(self, uint32_t space, uint32_t size) noexcept nogil:
+        return dispatch_fill(self.table, space, size)
+
+    cdef uint32_t _find(self, const engine_acc *a, uint64_t *addr, uint32_t *op, const dispatch_entry **entry) noexcept nogil:
+        """Where an access goes: FIND_*, and for FIND_OK the address and kind as a record has them, and the entry."""
+        cdef uint32_t space = a.space
+        cdef uint64_t at = a.addr
+        cdef const dispatch_entry *e
+        if self.cf8 and space == ENGINE_PIO and (at & ~<uint64_t>7) == CONFIG_ADDRESS:
+            if at & (a.size - 1):
+                return FIND_SPLIT
+            if at >= CONFIG_DATA:
+                at = window_target(self.latch, <uint32_t>at)
+                if at == NO_CONFIG:
+                    return FIND_NOBODY
+                space = ENGINE_CONFIG
+            else:
+                e = NULL
+                if at != CONFIG_ADDRESS and a.size == 1:
+                    e = dispatch_find(self.table, space, at)
+                if e == NULL:
+                    return FIND_ROUTER
+        e = dispatch_find(self.table, space | DISPATCH_SMM if a.flags & ENGINE_FLAG_SMM else space, at)
+        if e == NULL:
+            return FIND_NOBODY
+        if (at - e.base) & (a.size - 1) and space != ENGINE_CONFIG:
+            return FIND_SPLIT
+        addr[0] = at + e.delta
+        op[0] = space | (ENGINE_OP_WRITE if a.dir else 0) | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT
+        entry[0] = e
+        return FIND_OK
+
+    # ------------------------------------------------------------------ what all paths share
+
+    cdef int _line(self, uint64_t key, uint64_t t_ns, int line, uint32_t level) except -1 nogil:
+        cdef void *p
+        if self.n_lines == self.cap_lines:
+            self.cap_lines = self.cap_lines * 2 if self.cap_lines else 1024
+            p = realloc(self.lines, self.cap_lines * sizeof(line_change))
+            if p == NULL:
+                with gil:
+                    raise MemoryError("line changes")
+            self.lines = <line_change *>p
+        self.lines[self.n_lines].key = key
+        self.lines[self.n_lines].t_ns = t_ns
+        self.lines[self.n_lines].line = <uint16_t>line
+        self.lines[self.n_lines].level = <uint8_t>level
+        self.n_lines += 1
+        return 0
+
+    cdef void _sample(self, uint64_t ticks) noexcept nogil:
+        cdef uint32_t e = 0
+        cdef uint64_t v = ticks
+        while v >= 64:
+            v >>= 1
+            e += 1
+        v = e * 32 + v
+        if v >= HIST:
+            v = HIST - 1
+        self.hist[v] += 1
+
+    cdef int _ram_write(self, const seq_input *inp) noexcept nogil:
+        """Bytes that the trace says were in RAM."""
+        cdef uint64_t n = <uint32_t>inp.value, gpa = inp.addr, at
+        cdef const uint8_t *source = &self.ram_bytes[inp.value >> 32]
+        cdef uint64_t low = min(self.low_ram, self.ram_size), i
+        for i in range(n):
+            at = gpa + i
+            if at >= low:
+                if at < <uint64_t>1 << 32:
+                    continue
+                at = at - (<uint64_t>1 << 32) + low
+                if at >= self.ram_size:
+                    continue
+            self.ram[at] = source[i]
+        return 0
+
+    cdef uint64_t _timer_key(self, uint64_t t_ns) noexcept nogil:
+        """The key of a deadline: phase 0 of the first input whose time reaches it."""
+        cdef uint64_t lo = 0, hi = self.n_acc, mid, j
+        cdef uint64_t a = 0, b = self.n_inp
+        while lo < hi:
+            mid = (lo + hi) >> 1
+            if self.acc[mid].t_ns < t_ns:
+                lo = mid + 1
+            else:
+                hi = mid
+        while a < b:
+            mid = (a + b) >> 1
+            if self.inp[mid].t_ns < t_ns:
+                a = mid + 1
+            else:
+                b = mid
+        if a < self.n_inp and self.inp[a].index <= lo:
+            j = a
+            while j > 0 and self.inp[j - 1].index == self.inp[a].index:
+                j -= 1
+            return self.inp[a].index << KEY_INDEX_SHIFT | (a - j) << 1
+        return lo << KEY_INDEX_SHIFT | PLACE_ACCESS << 1
+
+    # ------------------------------------------------------------------ local
+
+    cdef int _effects(self) except -1 nogil:
+        """Carry the effects in fx along the wires until none is left."""
+        cdef uint32_t i = 0, k, rank, unit
+        cdef engine_effect fx
+        cdef engine_rec rec
+        cdef net_entry *net
+        cdef uint64_t value
+        cdef bint was
+        cdef int n
+        memset(&rec, 0, sizeof(rec))
+        while i < self.local.fx.n:
+            fx = self.local.fx.items[i]
+            i += 1
+            if fx.kind == ENGINE_EFFECT_LINE:
+                n = self.net_of[fx.device << 6 | fx.pin]
+                if n < 0:
+                    continue
+                net = &self.nets[n]
+                was = net.high != 0
+                if fx.value:
+                    net.high += 1
+                else:
+                    net.high -= 1
+                if was == (net.high != 0):
+                    continue
+                if net.line >= 0:
+                    self._line(self.key, fx.t_ns, net.line, not was)
+                rec.op = ENGINE_REC_INPUT
+                rec.t_ns = fx.t_ns
+                rec.addr = INPUT_LINE
+                rec.value = not was
+                for k in range(net.first, net.first + net.n):
+                    rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
+                    self.local.execute(&rec, &value)
+                    value = self.local.deadline(self.local.unit_of[self.sinks[k].rank])
+                    if value < self.next_deadline:
+                        self.next_deadline = value
+            elif fx.kind == ENGINE_EFFECT_MESSAGE:
+                rec.op = ENGINE_REC_INPUT
+                rec.t_ns = fx.t_ns
+                rec.addr = INPUT_MESSAGE | <uint64_t>fx.addr << 8
+                rec.value = fx.value
+                for k in range(self.n_message_sinks):
+                    rank = self.message_sinks[k]
+                    if self.unit_of[rank] == self.unit_of[fx.device]:
+                        continue                       # the executor delivered it
+                    rec.region = rank << 8
+                    self.local.execute(&rec, &value)
+                    value = self.local.deadline(self.local.unit_of[rank])
+                    if value < self.next_deadline:
+                        self.next_deadline = value
+            elif fx.kind == ENGINE_EFFECT_MAP:
+                self._map_later(fx.device, fx.pin, fx.addr != 0, fx.value)
+            elif fx.kind == ENGINE_EFFECT_RESET:
+                self.reset_pending = 1
+        self.local.fx.n = 0
+        if self.local.fx.lost:
+            with gil:
+                raise EngineError(f"{self.local.fx.lost} effects of one access found the queue full")
+        if self.n_maps or self.reset_pending:
+            self._after()
+        return 0
+
+    cdef int _after(self) except -1 nogil:
+        """Mappings that changed, and a reset, take effect behind the access that caused them."""
+        cdef engine_rec rec
+        cdef uint64_t value
+        if self.reset_pending:
+            self.reset_pending = 0
+            self.resets += 1
+            self.latch = 0
+            memset(&rec, 0, sizeof(rec))
+            rec.op = ENGINE_REC_RESET
+            rec.t_ns = self.now
+            rec.value = RESET_BUS
+            self.local.execute(&rec, &value)
+            self.next_deadline = 0
+            self._effects()
+        if self.n_maps:
+            with gil:
+                self._apply_maps()
+        return 0
+
+    cdef int _advance(self, uint64_t t_ns) except -1 nogil:
+        """Fire every deadline up to t_ns, in order of (deadline, rank)."""
+        cdef uint64_t best, d
+        cdef uint32_t u
+        self.key &= ~<uint64_t>1
+        while True:
+            best = NEVER
+            for u in range(self.local.n_units):
+                d = self.local.deadline(u)
+                if d < best:
+                    best = d
+            self.next_deadline = best
+            if best > t_ns:
+                break
+            for u in range(self.local.n_units):
+                if self.local.deadline(u) == best:
+                    self.local.settle(u, best)
+            if self.local.fx.n:
+                self._effects()
+        self.key |= 1
+        return 0
+
+    cdef int _local_input(self, uint64_t j, uint32_t place) except -1 nogil:
+        cdef const seq_input *inp = &self.inp[j]
+        cdef engine_rec rec
+        cdef uint64_t value = 0
+        cdef uint32_t unit
+        if inp.kind == SEQ_RAM:
+            return self._ram_write(inp)
+        if inp.t_ns > self.now:
+            self.now = inp.t_ns
+        self.key = inp.index << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1
+        if self.now >= self.next_deadline:
+            self._advance(self.now)
+        memset(&rec, 0, sizeof(rec))
+        rec.op = ENGINE_REC_INTACK if inp.kind == INPUT_INTACK else ENGINE_REC_INPUT
+        rec.t_ns = self.now
+        rec.addr = inp.kind | inp.addr << 8
+        rec.value = inp.value
+        rec.vcpu = <uint16_t>inp.value if inp.kind == INPUT_INTACK else 0
+        rec.region = inp.target
+        self.local.execute(&rec, &value)
+        if self.answers != NULL:
+            self.answers[j] = <int64_t>value
+        if self.local.fx.n:
+            self._effects()
+        unit = self.local.unit_of[inp.target >> 8]
+        if self.local.deadline(unit) < self.next_deadline:
+            self.next_deadline = self.local.deadline(unit)
+        self.counts.inputs += 1
+        return 0
+
+    cdef int _split_local(self, const engine_acc *a, uint64_t t_ns, uint64_t *value) except -1 nogil:
+        """An access that is not aligned in its region: aligned parts, low address first, each looked up for itself."""
+        cdef engine_acc part = a[0]
+        cdef uint64_t done = 0, v, whole = 0, addr, mask
+        cdef const dispatch_entry *e
+        cdef uint32_t worst = IO_OK, st, op = 0, found, align
+        self.odd += 1
+        while done < a.size:
+            part.addr = a.addr + done
+            align = 1
+            while align * 2 <= a.size - done and not part.addr & (align * 2 - 1):
+                align *= 2
+            part.size = <uint8_t>align
+            mask = ~<uint64_t>0 if align == 8 else (<uint64_t>1 << align * 8) - 1
+            v = value[0] >> (done * 8) & mask
+            found = self._find(&part, &addr, &op, &e)
+            st = IO_OK
+            if found == FIND_SPLIT:
+                part.size = 1
+                align = 1
+                mask = 0xff
+                v &= mask
+                found = self._find(&part, &addr, &op, &e)
+            if found == FIND_OK:
+                st = self.local.access(&self.local.regions[e.region], t_ns, addr, align, a.dir, &v)
+                if self.local.fx.n:
+                    self._effects()
+                self.next_deadline = 0
+            elif found == FIND_ROUTER:
+                if a.dir:
+                    self.latch = latch_written(self.latch, <uint32_t>part.addr, align, v)
+                else:
+                    v = latch_read(self.latch, align)
+            else:
+                st = IO_UNCLAIMED
+            if st & ~<uint32_t>IO_CONTENT:
+                v = self._nobody(a.space, align)
+                worst = st
+            whole |= (v & mask) << (done * 8)
+            done += align
+        if not a.dir:
+            value[0] = whole
+        return worst
+
+    cdef int _run_local(self) except -1 nogil:
+        cdef uint64_t i, j = 0, t, v, addr, ticks = 0, d
+        cdef uint32_t place = 0, st, op = 0, found, region
+        cdef const engine_acc *a
+        cdef const dispatch_entry *e = NULL
+        cdef PyObject *dev
+        for i in range(self.n_acc):
+            a = &self.acc[i]
+            if j < self.n_inp and self.inp[j].index <= i:
+                place = 0
+                while j < self.n_inp and self.inp[j].index <= i:
+                    self._local_input(j, place)
+                    place += 1
+                    j += 1
+            if not i & (SAMPLE - 1):
+                ticks = tsc()
+            self.key = access_key(i)
+            t = a.t_ns
+            self.now = t
+            if t >= self.next_deadline:
+                self._advance(t)
+            v = a.value
+            found = self._find(a, &addr, &op, &e)
+            if found == FIND_OK:
+                region = e.region
+                if self.n_vcpus > 1 and self.region_next[region]:
+                    region = self._banked(region, a.vcpu)
+                st = self.local.access(&self.local.regions[region], t, addr, a.size, a.dir, &v)
+                if self.local.fx.n:
+                    self._effects()
+                d = (<Device>self.local.regions[region].dev).core.deadline
+                if d < self.next_deadline:
+                    self.next_deadline = d
+                elif self.local.units[self.local.regions[region].unit].n > 1:
+                    d = self.local.deadline(self.local.regions[region].unit)
+                    if d < self.next_deadline:
+                        self.next_deadline = d
+                if st & ~<uint32_t>IO_CONTENT:
+                    v = self._nobody(a.space, a.size)
+                self.counts.local += 1
+            elif found == FIND_ROUTER:
+                st = IO_OK
+                if a.dir:
+                    self.latch = latch_written(self.latch, <uint32_t>a.addr, a.size, v)
+                else:
+                    v = latch_read(self.latch, a.size)
+                self.counts.router += 1
+            elif found == FIND_SPLIT:
+                st = self._split_local(a, t, &v)
+                self.counts.local += 1
+            else:
+                st = IO_UNCLAIMED
+                v = self._nobody(a.space, a.size)
+                self.counts.router += 1
+            self.value[i] = a.value if a.dir else v
+            self.status[i] = <uint8_t>st
+            if not i & (SAMPLE - 1):
+                self._sample(tsc() - ticks)
+            if not i & 0xFFFF:
+                with gil:
+                    self._check()
+        place = 0
+        while j < self.n_inp:
+            self._local_input(j, place)
+            place += 1
+            j += 1
+        return 0
+
+    # ------------------------------------------------------------------ links: what sync, buffered and batched share
+
+    cdef int _check(self) except -1:
+        """Signals, and the caller's own check (are the workers alive?)."""
+        if self.check is not None:
+            self.check()
+        return 0
+
+    cdef int _drain(self, uint32_t k) except -1 nogil:
+        """Take the effects a worker published, give each its key, and put it on its net."""
+        cdef seq_link *l = &self.link[k]
+        cdef engine_effect e
+        cdef fx_item item
+        cdef int64_t n, i
+        cdef uint64_t meta
+        cdef int net
+        while True:
+            n = ring_peek(&l.v.effects, 256)
+            if n == 0:
+                return 0
+            if n < 0:
+                break
+            for i in range(n):
+                ring_copy(&e, ring_item(&l.v.effects, i), sizeof(engine_effect))
+                if e.device >= self.n_devices or self.units[self.unit_of[e.device]].link != <int>k or e.pin > 63:
+                    n = -1
+                    break
+                item.t_ns = e.t_ns
+                item.rank = e.device
+                item.n = self.fx_count[e.device]
+                self.fx_count[e.device] += 1
+                item.addr = e.addr
+                item.value = e.value
+                item.level = e.value != 0
+                item.delta = 1
+                if e.cause & ENGINE_CAUSE_TIMER:
+                    item.key = self._timer_key(e.t_ns)
+                elif e.cause >> SLOT_CAUSE_BIT:
+                    item.key = l.slot_key
+                    item.delta = l.slot_delta + 1
+                else:
+                    if l.v.requests.mine + l.open - 1 - e.cause >= l.v.requests.capacity:
+                        n = -1
+                        break
+                    meta = l.meta[e.cause & l.v.requests.mask]
+                    item.key = meta >> 6
+                    item.delta = <uint32_t>(meta & 63) + 1
+                if e.kind == ENGINE_EFFECT_LINE:
+                    net = self.net_of[<uint32_t>e.device << 6 | e.pin]
+                    if net >= 0:
+                        fx_push(&self.nets[net].pend, &item)
+                elif e.kind == ENGINE_EFFECT_MESSAGE:
+                    fx_push(&self.messages, &item)
+                elif e.kind == ENGINE_EFFECT_MAP:
+                    self._map_later(e.device, e.pin, e.addr != 0, e.value)
+                elif e.kind == ENGINE_EFFECT_RESET:
+                    self.reset_pending = 1
+            if n < 0:
+                break
+            ring_release(&l.v.effects, n)
+        with gil:
+            raise RingError(f"worker {k + 1}: impossible words in its effect ring")
+
+    cdef int _collect(self, uint32_t k) except -1 nogil:
+        """Take the completions that are there, and the effects published before them."""
+        cdef seq_link *l = &self.link[k]
+        cdef engine_cpl c
+        cdef int64_t n, i
+        cdef uint64_t key, index, meta
+        cdef uint32_t aux
+        while True:
+            n = link_completed(l.v, 256)
+            if n == 0:
+                return 0
+            if n < 0:
+                break
+            self._drain(k)
+            for i in range(n):
+                if link_completion(l.v, i, &c) < 0:
+                    n = -1
+                    break
+                meta = l.meta[(l.v.seen + i) & l.v.requests.mask]
+                key = meta >> 6
+                index = key >> KEY_INDEX_SHIFT
+                if (key & (PLACE_ACCESS << 1 | 1)) == (PLACE_ACCESS << 1 | 1):
+                    if meta & 63:                      # an input that an access caused: no answer
+                        continue
+                    if self.acc[index].dir == 0:
+                        self.value[index] = c.value
+                    self.status[index] = c.status
+                    if c.status & ~<uint32_t>IO_CONTENT and self.acc[index].dir == 0:
+                        self.value[index] = self._nobody(self.acc[index].space, self.acc[index].size)
+                    if not (l.v.seen + i) & (SAMPLE - 1):
+                        self._sample(tsc() - l.stamp[((l.v.seen + i) & l.v.requests.mask) // SAMPLE])
+                else:
+                    aux = l.aux[(l.v.seen + i) & l.v.requests.mask]
+                    if aux != NO_AUX and self.answers != NULL:
+                        self.answers[aux] = <int64_t>c.value
+            if n < 0:
+                break
+            link_seen(l.v, n)
+        with gil:
+            raise RingError(f"worker {k + 1}: impossible words in its completion ring")
+
+    cdef int _commit(self, uint32_t k) except -1 nogil:
+        cdef seq_link *l = &self.link[k]
+        if l.open:
+            link_commit(l.v, l.open)
+            l.open = 0
+            if l.batch:
+                self.counts.batches += 1
+                self.counts.batch_accesses += l.batch
+                l.batch = 0
+            if self.policy != WAIT_SPIN:
+                wake(&self.wait, &l.v.hdr.worker_asleep)
+        return 0
+
+    cdef int _wait_link(self, uint32_t k) except -1 nogil:
+        """Until every record of this link has executed and its answers are here."""
+        cdef seq_link *l = &self.link[k]
+        cdef wait_word words[2]
+        self._commit(k)
+        while True:
+            self._collect(k)
+            if l.v.seen == l.v.requests.mine:
+                break
+            self._drain(k)
+            self._pause(k)
+        return self._drain(k)
+
+    cdef int _pause(self, uint32_t k) except -1 nogil:
+        """Wait for a worker's next completion or effect, at most one slice."""
+        cdef seq_link *l = &self.link[k]
+        cdef wait_word words[2]
+        words[0].word = &l.v.hdr.executed
+        words[0].known = l.v.executed
+        words[0].asleep = &l.v.hdr.router_asleep
+        words[0].wide = 1
+        words[1].word = &l.v.hdr.effects_produced
+        words[1].known = l.v.effects.mine
+        words[1].asleep = &l.v.hdr.router_asleep
+        words[1].wide = 1
+        if wait_any(&self.wait, words, 2) == 0:
+            with gil:
+                self._check()
+        return 0
+
+    cdef int _room(self, uint32_t k) except -1 nogil:
+        """Until one more record fits the link's ring."""
+        cdef seq_link *l = &self.link[k]
+        while link_reserve(l.v, l.open + 1) < <int64_t>l.open + 1:
+            self._commit(k)
+            self._collect(k)
+            if link_reserve(l.v, l.open + 1) >= <int64_t>l.open + 1:
+                break
+            self._drain(k)
+            self._pause(k)
+        return 0
+
+    cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil:
+        """Put one record into the ring of the unit's owner."""
+        cdef uint32_t k = self.units[unit].link
+        cdef seq_link *l = &self.link[k]
+        cdef uint64_t at
+        if link_reserve(l.v, l.open + 1) < <int64_t>l.open + 1:
+            self._room(k)
+        link_request(l.v, l.open)[0] = rec[0]
+        at = (l.v.requests.mine + l.open) & l.v.requests.mask
+        l.meta[at] = key << 6 | (delta if delta < 63 else 63)
+        l.aux[at] = aux
+        if not (l.v.requests.mine + l.open) & (SAMPLE - 1):
+            l.stamp[at // SAMPLE] = tsc()
+        l.open += 1
+        self.units[unit].touched += 1
+        if l.open >= COMMIT_AT:
+            self._commit(k)
+            if not l.v.requests.mine & 511:
+                self._collect(k)
+        return 0
+
+    cdef int _net(self, uint32_t n) except -1 nogil:
+        """Evaluate a wire whose sources have all come as far as its readers will look."""
+        cdef net_entry *net = &self.nets[n]
+        cdef fx_item *f
+        cdef held_item *h
+        cdef uint32_t i, k
+        cdef bint was
+        if net.pend.n == 0:
+            return 0
+        if net.pend.n > 1:
+            qsort(net.pend.at, net.pend.n, sizeof(fx_item), fx_compare)
+        for i in range(net.pend.n):
+            f = &net.pend.at[i]
+            was = net.high != 0
+            if f.level:
+                net.high += 1
+            elif net.high:
+                net.high -= 1
+            if was == (net.high != 0):
+                continue
+            if net.line >= 0:
+                self._line(f.key, f.t_ns, net.line, not was)
+            for k in range(net.first, net.first + net.n):
+                h = held_push(&self.units[self.unit_of[self.sinks[k].rank]].pend)
+                memset(h, 0, sizeof(held_item))
+                h.key = f.key
+                h.t_ns = f.t_ns
+                h.delta = f.delta
+                h.rank = f.rank
+                h.n = f.n
+                h.aux = NO_AUX
+                h.rec.op = ENGINE_REC_INPUT
+                h.rec.t_ns = f.t_ns
+                h.rec.addr = INPUT_LINE
+                h.rec.value = not was
+                h.rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
+        net.pend.n = 0
+        return 0
+
+    cdef int _messages_out(self, uint32_t level) except -1 nogil:
+        """Message-signalled interrupts, to the sinks whose units are at this level."""
+        cdef uint32_t i, k, rank
+        cdef fx_item *f
+        cdef held_item *h
+        if self.messages.n == 0:
+            return 0
+        if self.n_message_sinks and self.units[self.unit_of[self.message_sinks[0]]].level != level:
+            return 0
+        for i in range(self.messages.n):
+            f = &self.messages.at[i]
+            for k in range(self.n_message_sinks):
+                rank = self.message_sinks[k]
+                if self.unit_of[rank] == self.unit_of[f.rank]:
+                    continue                           # the executor delivered it
+                h = held_push(&self.units[self.unit_of[rank]].pend)
+                memset(h, 0, sizeof(held_item))
+                h.key = f.key
+                h.t_ns = f.t_ns
+                h.delta = f.delta
+                h.rank = f.rank
+                h.n = f.n
+                h.aux = NO_AUX
+                h.rec.op = ENGINE_REC_INPUT
+                h.rec.t_ns = f.t_ns
+                h.rec.addr = INPUT_MESSAGE | <uint64_t>f.addr << 8
+                h.rec.value = f.value
+                h.rec.region = rank << 8
+        self.messages.n = 0
+        return 0
+
+    cdef int _flush_unit(self, uint32_t unit, bint sync) except -1 nogil:
+        """Send a unit what waits for it: inputs from wires merged, by key, into the accesses that were held back."""
+        cdef unit_route *u = &self.units[unit]
+        cdef uint32_t i = 0, j = 0
+        cdef held_item *h
+        cdef uint64_t value
+        cdef uint32_t status
+        if u.pend.n > 1:
+            qsort(u.pend.at, u.pend.n, sizeof(held_item), held_compare)
+        while i < u.pend.n or j < u.held.n:
+            if j >= u.held.n or (i < u.pend.n and u.pend.at[i].key < u.held.at[j].key):
+                h = &u.pend.at[i]
+                i += 1
+            else:
+                h = &u.held.at[j]
+                j += 1
+            if sync:
+                self._sync(unit, &h.rec, h.key, h.delta, &value, &status)
+            else:
+                self._push(unit, &h.rec, h.key, h.delta, h.aux)
+                if h.delta == 0:
+                    self.link[u.link].batch += 1
+        u.pend.n = 0
+        u.held.n = 0
+        return 0
+
+    cdef int _finish(self, uint64_t t_ns) except -1 nogil:
+        """A cut: everything pushed has executed, every deadline up to t_ns of a device that others hear has fired, and
+        every effect has arrived."""
+        cdef uint32_t level, u, k, n
+        cdef engine_rec rec
+        memset(&rec, 0, sizeof(rec))
+        rec.op = ENGINE_REC_SETTLE
+        rec.t_ns = t_ns
+        self.counts.cuts += 1
+        for level in range(self.n_levels):
+            self._messages_out(level)
+            for u in range(self.n_units):
+                if self.units[u].level != level:
+                    continue
+                if self.units[u].pend.n or self.units[u].held.n:
+                    self._flush_unit(u, False)
+                if self.units[u].source and (self.units[u].touched or self.units[u].deadline <= t_ns):
+                    rec.region = self.units[u].lead
+                    self._push(u, &rec, 0, 63, NO_AUX)
+                    self.counts.settles += 1
+            for k in range(self.n_links):
+                self._commit(k)
+            for k in range(self.n_links):
+                self._wait_link(k)
+            for u in range(self.n_units):
+                if self.units[u].touched:
+                    self.units[u].touched = 0
+                    self.units[u].deadline = link_read_deadline(self.link[self.units[u].link].v, u)
+            for n in range(self.n_nets):
+                if self.nets[n].level == level + 1 and self.nets[n].pend.n:
+                    self._net(n)
+        self.window_used = 0
+        if self.reset_pending:
+            self._reset_links(t_ns)
+        if self.n_maps:
+            with gil:
+                self._apply_maps()
+        return 0
+
+    cdef int _reset_links(self, uint64_t t_ns) except -1 nogil:
+        cdef uint32_t k, u
+        cdef engine_rec rec
+        self.reset_pending = 0
+        self.resets += 1
+        self.latch = 0
+        memset(&rec, 0, sizeof(rec))
+        rec.op = ENGINE_REC_RESET
+        rec.t_ns = t_ns
+        rec.value = RESET_BUS
+        for k in range(self.n_links):
+            for u in range(self.n_units):
+                if self.units[u].link == <int>k:
+                    self._push(u, &rec, self.key, 1, NO_AUX)
+                    break
+        for u in range(self.n_units):
+            self.units[u].touched = 1
+        self._finish(t_ns)
+        return 0
+
+    cdef int _sync(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint64_t *value,
+                   uint32_t *status) except -1 nogil:
+        """One record through the owner's slot; it executes after everything pushed to that owner."""
+        cdef uint32_t k = self.units[unit].link, vcpu = 0
+        cdef seq_link *l = &self.link[k]
+        cdef int got
+        if l.open:
+            self._commit(k)
+        l.slot_key = key
+        l.slot_delta = delta
+        if rec.vcpu < l.v.n_vcpus:
+            vcpu = rec.vcpu
+        if slot_post(l.v, vcpu, rec, l.v.requests.mine) < 0:
+            with gil:
+                raise RingError(f"worker {k + 1}: the slot of vCPU {vcpu} is taken")
+        if self.policy != WAIT_SPIN:
+            wake(&self.wait, &l.v.hdr.worker_asleep)
+        while True:
+            got = slot_poll(l.v, vcpu, value, status)
+            if got:
+                break
+            if l.v.seen != l.v.requests.mine:
+                self._collect(k)
+            if wait_state(&self.wait, &l.v.slots[vcpu].state, l.v.slot_state[vcpu], &l.v.hdr.router_asleep) == 0:
+                self._drain(k)
+                with gil:
+                    self._check()
+        if got < 0:
+            with gil:
+                raise RingError(f"worker {k + 1}: impossible state in the slot of vCPU {vcpu}")
+        status[0] &= 0xff
+        self._drain(k)
+        self.units[unit].deadline = link_read_deadline(l.v, unit)
+        return 0
+
+    cdef int _bring_up(self, uint32_t unit, uint64_t t_ns) except -1 nogil:
+        """Settle what is upstream of a unit up to t_ns, and give the unit the effects that precede what comes next."""
+        cdef uint32_t level, v, n, status
+        cdef uint64_t value
+        cdef engine_rec rec
+        cdef unit_route *r
+        if self.units[unit].level:
+            memset(&rec, 0, sizeof(rec))
+            rec.op = ENGINE_REC_SETTLE
+            rec.t_ns = t_ns
+            for level in range(self.units[unit].level):
+                for v in range(self.n_units):
+                    r = &self.units[v]
+                    if r.level != level or not self.cone[unit * self.n_units + v]:
+                        continue
+                    if r.pend.n:
+                        self._flush_unit(v, True)
+                    if r.deadline <= t_ns or r.last > self.link[r.link].v.seen:
+                        rec.region = r.lead
+                        self._sync(v, &rec, 0, 63, &value, &status)
+                        self._collect(r.link)
+                        self.counts.settles += 1
+                for n in range(self.n_nets):
+                    if self.nets[n].level == level + 1 and self.net_cone[unit * self.n_nets + n] and self.nets[n].pend.n:
+                        self._net(n)
+            self._messages_out(self.units[unit].level)
+        if self.units[unit].pend.n:
+            self._flush_unit(unit, True)
+        return 0
+
+    cdef int _split_links(self, const engine_acc *a, uint64_t t_ns, uint64_t key, uint64_t *value) except -1 nogil:
+        """As _split_local, each part through the slot of its owner."""
+        cdef engine_acc part = a[0]
+        cdef engine_rec rec
+        cdef uint64_t done = 0, v, whole = 0, addr, mask
+        cdef const dispatch_entry *e
+        cdef uint32_t worst = IO_OK, st, op = 0, found, align
+        self.odd += 1
+        while done < a.size:
+            part.addr = a.addr + done
+            align = 1
+            while align * 2 <= a.size - done and not part.addr & (align * 2 - 1):
+                align *= 2
+            part.size = <uint8_t>align
+            found = self._find(&part, &addr, &op, &e)
+            if found == FIND_SPLIT:
+                part.size = 1
+                align = 1
+                found = self._find(&part, &addr, &op, &e)
+            mask = ~<uint64_t>0 if align == 8 else (<uint64_t>1 << align * 8) - 1
+            v = value[0] >> (done * 8) & mask
+            st = IO_OK
+            if found == FIND_OK:
+                memset(&rec, 0, sizeof(rec))
+                rec.t_ns = t_ns
+                rec.addr = addr
+                rec.value = v
+                rec.region = e.region
+                rec.vcpu = a.vcpu
+                rec.op = <uint8_t>op
+                self._bring_up(e.owner, t_ns)
+                self._sync(e.owner, &rec, key, 0, &v, &st)
+            elif found == FIND_ROUTER:
+                if a.dir:
+                    self.latch = latch_written(self.latch, <uint32_t>part.addr, align, v)
+                else:
+                    v = latch_read(self.latch, align)
+            else:
+                st = IO_UNCLAIMED
+            if st & ~<uint32_t>IO_CONTENT:
+                v = self._nobody(a.space, align)
+                worst = st
+            whole |= (v & mask) << (done * 8)
+            done += align
+        if not a.dir:
+            value[0] = whole
+        return worst
+
+    cdef int _run_batched(self) except -1 nogil:
+        cdef uint64_t i, j = 0, addr = 0, key
+        cdef uint32_t place = 0, op = 0, found, unit, st
+        cdef const engine_acc *a
+        cdef const seq_input *inp
+        cdef const dispatch_entry *e = NULL
+        cdef engine_rec rec
+        cdef held_item *h
+        cdef seq_link *l
+        memset(&rec, 0, sizeof(rec))
+        self.window_used = 0
+        for i in range(self.n_acc):
+            a = &self.acc[i]
+            if j < self.n_inp and self.inp[j].index <= i:
+                place = 0
+                while j < self.n_inp and self.inp[j].index <= i:
+                    self._batched_input(j, place)
+                    place += 1
+                    j += 1
+            self.now = a.t_ns
+            found = self._find(a, &addr, &op, &e)
+            if found == FIND_OK:
+                rec.t_ns = a.t_ns
+                rec.addr = addr
+                rec.value = a.value
+                rec.region = e.region
+                rec.vcpu = a.vcpu
+                rec.op = <uint8_t>op
+                unit = e.owner
+                if self.n_vcpus > 1 and self.region_next[e.region]:
+                    rec.region = self._banked(e.region, a.vcpu)
+                    unit = self.region_unit[rec.region]
+                key = i << KEY_INDEX_SHIFT | PLACE_ACCESS << 1 | 1
+                if self.units[unit].level == 0:
+                    self.link[self.units[unit].link].batch += 1
+                    self._push(unit, &rec, key, 0, NO_AUX)
+                else:
+                    h = held_push(&self.units[unit].held)
+                    h.key = key
+                    h.t_ns = a.t_ns
+                    h.delta = 0
+                    h.aux = NO_AUX
+                    h.rec = rec
+                if a.dir:
+                    self.value[i] = a.value
+                self.counts.batched += 1
+                self.window_used += 1
+                if (a.dir and e.flags & DISPATCH_BARRIER) or self.window_used >= WINDOW:
+                    self.key = key
+                    self._finish(a.t_ns)
+            elif found == FIND_ROUTER:
+                self.value[i] = a.value
+                self.status[i] = IO_OK
+                if a.dir:
+                    self.latch = latch_written(self.latch, <uint32_t>a.addr, a.size, a.value)
+                else:
+                    self.value[i] = latch_read(self.latch, a.size)
+                self.counts.router += 1
+            elif found == FIND_NOBODY:
+                self.value[i] = a.value if a.dir else self._nobody(a.space, a.size)
+                self.status[i] = IO_UNCLAIMED
+                self.counts.router += 1
+            else:
+                self._finish(a.t_ns)
+                self.key = access_key(i)
+                self.value[i] = a.value
+                self.status[i] = <uint8_t>self._split_links(a, a.t_ns, self.key, &self.value[i])
+                self.counts.sync += 1
+                self._finish(a.t_ns)
+        place = 0
+        while j < self.n_inp:
+            self._batched_input(j, place)
+            place += 1
+            j += 1
+        self._finish(self.now)
+        return 0
+
+    cdef int _batched_input(self, uint64_t j, uint32_t place) except -1 nogil:
+        cdef const seq_input *inp = &self.inp[j]
+        cdef engine_rec rec
+        cdef uint32_t unit
+        cdef uint64_t key = inp.index << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1
+        cdef held_item *h
+        if inp.kind == SEQ_RAM:
+            if self.window_used:
+                self._finish(self.now)
+            return self._ram_write(inp)
+        if inp.t_ns > self.now:
+            self.now = inp.t_ns
+        self._input_record(inp, &rec)
+        unit = self.unit_of[inp.target >> 8]
+        if self.units[unit].level == 0:
+            self._push(unit, &rec, key, 0, <uint32_t>j)
+        else:
+            h = held_push(&self.units[unit].held)
+            h.key = key
+            h.t_ns = rec.t_ns
+            h.delta = 0
+            h.aux = <uint32_t>j
+            h.rec = rec
+        self.window_used += 1
+        self.counts.inputs += 1
+        return 0
+
+    cdef void _input_record(self, const seq_input *inp, engine_rec *rec) noexcept nogil:
+        memset(rec, 0, sizeof(engine_rec))
+        rec.op = ENGINE_REC_INTACK if inp.kind == INPUT_INTACK else ENGINE_REC_INPUT
+        rec.t_ns = self.now
+        rec.addr = inp.kind | inp.addr << 8
+        rec.value = inp.value
+        rec.vcpu = <uint16_t>inp.value if inp.kind == INPUT_INTACK else 0
+        rec.region = inp.target
+
+    cdef int _waiting_input(self, uint64_t j, uint32_t place) except -1 nogil:
+        cdef const seq_input *inp = &self.inp[j]
+        cdef engine_rec rec
+        cdef uint32_t unit, status = 0, k
+        cdef uint64_t value = 0
+        if inp.kind == SEQ_RAM:
+            for k in range(self.n_links):
+                self._wait_link(k)
+            return self._ram_write(inp)
+        if inp.t_ns > self.now:
+            self.now = inp.t_ns
+        self._input_record(inp, &rec)
+        unit = self.unit_of[inp.target >> 8]
+        self._bring_up(unit, self.now)
+        self._sync(unit, &rec, inp.index << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1, 0, &value, &status)
+        if self.answers != NULL:
+            self.answers[j] = <int64_t>value
+        self.counts.inputs += 1
+        return 0
+
+    cdef int _run_waiting(self, bint buffered) except -1 nogil:
+        cdef uint64_t i, j = 0, addr = 0, v, ticks
+        cdef uint32_t place = 0, op = 0, found, unit, st
+        cdef const engine_acc *a
+        cdef const dispatch_entry *e = NULL
+        cdef engine_rec rec
+        cdef seq_link *l
+        memset(&rec, 0, sizeof(rec))
+        for i in range(self.n_acc):
+            a = &self.acc[i]
+            if j < self.n_inp and self.inp[j].index <= i:
+                place = 0
+                while j < self.n_inp and self.inp[j].index <= i:
+                    self._waiting_input(j, place)
+                    place += 1
+                    j += 1
+            self.now = a.t_ns
+            v = a.value
+            ticks = tsc()
+            found = self._find(a, &addr, &op, &e)
+            if found == FIND_OK:
+                rec.t_ns = a.t_ns
+                rec.addr = addr
+                rec.value = a.value
+                rec.region = e.region
+                rec.vcpu = a.vcpu
+                rec.op = <uint8_t>op
+                unit = e.owner
+                if self.n_vcpus > 1 and self.region_next[e.region]:
+                    rec.region = self._banked(e.region, a.vcpu)
+                    unit = self.region_unit[rec.region]
+                self.key = access_key(i)
+                self._bring_up(unit, a.t_ns)
+                if buffered and a.dir and e.flags & DISPATCH_POSTED and not self.units[unit].is_sync:
+                    self.counts.posted_eligible += 1
+                    l = &self.link[self.units[unit].link]
+                    if link_reserve(l.v, 1) < 1:
+                        self._collect(self.units[unit].link)
+                    if link_reserve(l.v, 1) == 1:
+                        self._push(unit, &rec, self.key, 0, NO_AUX)
+                        self._commit(self.units[unit].link)
+                        self.units[unit].last = l.v.requests.mine
+                        self.counts.buffered += 1
+                        self.value[i] = a.value
+                        if self.n_acc > 1:
+                            self._sample(tsc() - ticks)
+                        continue
+                    self.counts.fallback += 1
+                self._sync(unit, &rec, self.key, 0, &v, &st)
+                self.counts.sync += 1
+                self._sample(tsc() - ticks)
+                if st & ~<uint32_t>IO_CONTENT and not a.dir:
+                    v = self._nobody(a.space, a.size)
+                if e.flags & DISPATCH_BARRIER and a.dir:
+                    if self.reset_pending:
+                        self._finish(a.t_ns)
+                    elif self.n_maps:
+                        with gil:
+                            self._apply_maps()
+            elif found == FIND_ROUTER:
+                st = IO_OK
+                if a.dir:
+                    self.latch = latch_written(self.latch, <uint32_t>a.addr, a.size, v)
+                else:
+                    v = latch_read(self.latch, a.size)
+                self.counts.router += 1
+            elif found == FIND_SPLIT:
+                self.key = access_key(i)
+                st = self._split_links(a, a.t_ns, self.key, &v)
+                self.counts.sync += 1
+            else:
+                st = IO_UNCLAIMED
+                v = self._nobody(a.space, a.size)
+                self.counts.router += 1
+            self.value[i] = a.value if a.dir else v
+            self.status[i] = <uint8_t>st
+            if not i & 0xFFFF and i:
+                self._finish(a.t_ns)
+                with gil:
+                    self._check()
+        place = 0
+        while j < self.n_inp:
+            self._waiting_input(j, place)
+            place += 1
+            j += 1
+        if self.n_acc > 1 or self.n_inp:
+            self._finish(self.now)
+        return 0
+
+    # ------------------------------------------------------------------ what Python sees
+
+    def run(self, acc, inputs=None, str path="local", ram_bytes=None):
+        """Execute a batch of accesses, in order, with the inputs between them.
+
+        acc: ACC records (32 bytes, C-contiguous), t_ns never decreasing and not before the clock.  inputs: INPUT records sorted by index;
+        `index` is the access they come before.  ram_bytes: what RAM inputs point into.  Returns (value u64[n], status
+        u8[n], answers i64[m]): the value read (for a write: written), the status, and each input's answer.
+        """
+        cdef const unsigned char[::1] a = np.ascontiguousarray(acc).view(np.uint8).reshape(-1)
+        cdef const unsigned char[::1] b, r
+        cdef int kind = PATHS[path]
+        n = a.shape[0] // sizeof(engine_acc)
+        value = np.zeros(n, np.uint64)
+        status = np.zeros(n, np.uint8)
+        m = 0 if inputs is None else len(inputs)
+        answers = np.full(m, -1, np.int64)
+        cdef uint64_t[::1] v = value
+        cdef uint8_t[::1] s = status
+        cdef int64_t[::1] w = answers
+        if (self.local is None) != (kind != SEQ_LOCAL):
+            raise EngineError(f"path {path} does not fit a machine {'without' if self.local is not None else 'with'} workers")
+        self.acc = <const engine_acc *>&a[0] if n else NULL
+        self.n_acc = n
+        self.value = &v[0] if n else NULL
+        self.status = &s[0] if n else NULL
+        self.inp = NULL
+        self.n_inp = m
+        self.answers = NULL
+        if m:
+            b = np.ascontiguousarray(inputs).view(np.uint8).reshape(-1)
+            self.inp = <const seq_input *>&b[0]
+            self.answers = &w[0]
+        self.ram_bytes = NULL
+        if ram_bytes is not None and len(ram_bytes):
+            r = ram_bytes
+            self.ram_bytes = &r[0]
+        try:
+            with nogil:
+                if kind == SEQ_LOCAL:
+                    self._run_local()
+                elif kind == SEQ_BATCHED:
+                    self._run_batched()
+                else:
+                    self._run_waiting(kind == SEQ_BUFFERED)
+        finally:
+            self.acc = NULL
+            self.inp = NULL
+            self.n_acc = self.n_inp = 0
+            self.value = NULL
+            self.status = NULL
+            self.answers = NULL
+        return value, status, answers
+
+    def take_lines(self):
+        """The observed line changes since the last call, in order: LINE_CHANGE records.  `line` is the number in the
+        board's `observe` list, `index` the access during which (phase 1) or before which (phase 0) it changed."""
+        out = np.zeros(self.n_lines, LINE_CHANGE)
+        keys = np.zeros(self.n_lines, np.uint64)
+        cdef uint64_t i
+        cdef uint64_t[::1] k = keys
+        cdef uint64_t[::1] t = np.zeros(self.n_lines, np.uint64)
+        cdef uint16_t[::1] line = np.zeros(self.n_lines, np.uint16)
+        cdef uint8_t[::1] level = np.zeros(self.n_lines, np.uint8)
+        for i in range(self.n_lines):
+            k[i] = self.lines[i].key
+            t[i] = self.lines[i].t_ns
+            line[i] = self.lines[i].line
+            level[i] = self.lines[i].level
+        self.n_lines = 0
+        out["index"] = keys >> np.uint64(KEY_INDEX_SHIFT)
+        out["t_ns"] = t
+        out["line"] = line
+        out["level"] = level
+        out["phase"] = (keys & np.uint64(PLACE_ACCESS << 1 | 1)) == np.uint64(PLACE_ACCESS << 1 | 1)
+        return out[np.lexsort((out["line"], out["t_ns"], keys))]
+
+    @property
+    def counters(self):
+        """How accesses went: local, router, sync, buffered, batched, fallback, posted_eligible, batches, ..."""
+        c = dict(self.counts)
+        c["mean_batch"] = c["batch_accesses"] / c["batches"] if c["batches"] else 0.0
+        c["split"] = self.odd
+        c["resets"] = self.resets
+        return c
+
+    @property
+    def clock(self):
+        """Virtual time of the last input, in ns."""
+        return self.now
+
+    def histogram(self):
+        """Latency counts by bucket, in TSC ticks (see bucket_ticks)."""
+        cdef uint32_t i
+        return np.array([self.hist[i] for i in range(HIST)], np.uint64)
+
+    def clear_histogram(self):
+        """Forget the latencies so far."""
+        memset(self.hist, 0, HIST * sizeof(uint64_t))
+
+    @staticmethod
+    def bucket_ticks():
+        """Lower edge of each histogram bucket, in TSC ticks."""
+        out = [0] * HIST
+        for i in range(HIST):
+            e, m = (0, i) if i < 64 else ((i - 32) // 32, (i - 32) % 32 + 32)
+            out[i] = m << e
+        return np.array(out, dtype=object)
