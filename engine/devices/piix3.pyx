@@ -109,7 +109,8 @@ cdef class Piix3(PciFunction):
 
     cdef void update_irq(self) noexcept nogil:
         """Each ISA interrupt is the OR of the PIRQs routed to it: 2.2.11.  A route of 10h and more goes nowhere."""
-        cdef uint32_t n, isa = 0
+        cdef uint32_t isa = 0
+        cdef int n
         cdef uint8_t route
         for n in range(N_PIRQ):
             route = self.p.config[PIRQRCA + n]

@@ -203,7 +203,7 @@ cdef class PciFunction(Device):
 
     cdef void update_mappings(self) noexcept nogil:
         """Tell the router which BARs have moved, come or gone."""
-        cdef uint32_t n
+        cdef int n
         cdef uint64_t base
         for n in range(N_BARS + 1):
             if self.bars[n].size == 0:
@@ -233,7 +233,7 @@ cdef class PciFunction(Device):
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         """Configuration space as after RST# (PCI 4.3.2, 6.1): the initial bytes, but for those that the part keeps."""
-        cdef uint32_t i
+        cdef int i
         for i in range(CONFIG_SIZE):
             if kind == RESET_POWER_ON or not self.keep[i]:
                 self.p.config[i] = self.initial[i]

@@ -74,7 +74,7 @@ cdef class I440fx(PciFunction):
 
     cdef void update_attributes(self) noexcept nogil:
         """Publish the PAM nibbles and SMRAM that have changed: 3.2.21, 3.2.26."""
-        cdef uint32_t n
+        cdef int n
         cdef uint8_t value
         for n in range(PAM_SEGMENTS):
             value = self.p.config[PAM0 + (n + 1) // 2]
