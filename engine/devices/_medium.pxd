@@ -1,0 +1,23 @@
+"""Sectors behind a drive: an image file, or nothing, under what the guest has written."""
+from libc.stdint cimport uint8_t, uint64_t
+
+cdef enum:
+    SECTOR = 512
+
+cdef class Medium:
+    cdef readonly uint64_t size        # bytes, a multiple of SECTOR
+    cdef readonly bint readonly
+    cdef readonly uint64_t errors      # reads and writes that failed
+    cdef int fd                        # the image, or -1
+    cdef bint through                  # writes go to the image
+    cdef uint64_t file_size            # of the image when it was opened
+    cdef uint8_t *content              # sectors learnt or given, where there is no image; sparse
+    cdef uint8_t *known                # one bit a sector of content
+    cdef uint8_t *written              # sectors the guest wrote, where they do not go to the image; sparse
+    cdef uint8_t *dirty                # one bit a sector of written
+    cdef int read(self, uint64_t at, uint8_t *buf, uint64_t n) noexcept nogil
+    cdef int write(self, uint64_t at, const uint8_t *buf, uint64_t n) noexcept nogil
+    cdef int flush(self) noexcept nogil
+    cdef bint learn(self, uint64_t at, uint64_t value, uint64_t n) noexcept nogil
+    cdef dict _runs(self, const uint8_t *bits, const uint8_t *data)
+    cdef int _put(self, uint8_t *bits, uint8_t *data, dict runs) except -1
