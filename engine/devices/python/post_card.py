@@ -1,0 +1,43 @@
+"""POST card: the worked example of a device written in Python.  docs/devices/post-card.md walks through it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from engine._device import PyDevice
+from engine.types import RW, Region, Register, Space
+
+
+class PostCard(PyDevice):
+    """POST code latch at one port, with the last `depth` codes.  No data sheet; IBM PC/AT Technical Reference, port 80h."""
+
+    TITLE = "POST card: code latch with history"
+    CONFIG = {"depth": 64}
+    REGISTERS = (Register("POST", 0, 8, RW, reset=0x00, wmask=0xFF, section="PC/AT TR: System Board"),)
+
+    def setup(self) -> None:
+        self.history: deque[tuple[int, int]] = deque(maxlen=self.config["depth"])  # (t_ns, code), oldest first
+
+    def regions(self) -> tuple[Region, ...]:
+        return (Region("post", Space.PIO, 1, accepts=(1,), implements=(1, 1), posted=True),)
+
+    def on_reset(self, kind: int) -> None:
+        self.code = 0x00  # the history stays: a person wants to see what came before the reset
+
+    def read(self, region: int, offset: int, size: int) -> int:
+        return self.code
+
+    def write(self, region: int, offset: int, size: int, value: int) -> None:
+        self.code = value
+        self.history.append((self.now, value))
+
+    def save(self) -> dict[str, Any]:
+        return super().save() | {"code": self.code, "history": list(self.history)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        code, history = state.pop("code"), state.pop("history")
+        super().restore(state)
+        self.code = code
+        self.history = deque(map(tuple, history), maxlen=self.config["depth"])
