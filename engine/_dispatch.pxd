@@ -131,3 +131,25 @@ cdef inline void dispatch_leave(dispatch_root *root, uint32_t reader) noexcept n
 cdef uint32_t dispatch_resolve(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
                                dispatch_hit *hit) noexcept nogil
 cdef size_t dispatch_batch(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil
+
+cdef class Table:
+    """One published version of the map, for Python readers."""
+    cdef const dispatch_table *t
+    cdef void *block                       # the memory; NULL if it is somebody else's
+    cdef object __weakref__
+
+cdef class Dispatcher:
+    cdef const dispatch_table *table       # the current version: valid until the owner publishes and no reader holds it
+    cdef dispatch_root *root
+    cdef readonly Table current
+    cdef object rows                       # array of ROW; a handle is an index
+    cdef uint32_t n_rows
+    cdef list free_rows
+    cdef dict by_region                    # region id -> handle
+    cdef dict aliases                      # region id -> handles of its aliases
+    cdef list views                        # by key: built view, or None where a space changed since
+    cdef list retired                      # tables that readers may still hold
+    cdef uint64_t[3] fills
+    cdef bint fills_changed
+    cdef object __weakref__
+    cdef bint passed(self, uint64_t version) noexcept nogil

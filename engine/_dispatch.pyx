@@ -101,7 +101,9 @@ cdef inline bint outranks(const row *a, const row *b) noexcept nogil:
         return a.kind == KIND_HOLE
     if a.region != b.region:
         return a.region > b.region
-    return a.handle > b.handle
+    if a.delta != b.delta:                 # aliases of one region: any rule that does not depend on when they came
+        return a.delta > b.delta
+    return a.base > b.base
 
 
 cdef void heap_push(const row *rows, uint32_t *heap, size_t n, uint32_t r) noexcept nogil:
@@ -165,13 +167,15 @@ cdef size_t sweep(const row *rows, const int64_t *order, size_t n, dispatch_entr
             heap_push(rows, heap, h, <uint32_t>order[k])
             h += 1
             k += 1
-        if top.kind != KIND_HOLE:
+        if m and out[m - 1].last + 1 == at and out[m - 1].region == top.region and out[m - 1].delta == top.delta:
+            out[m - 1].last = end          # two aliases that show neighbouring bytes side by side
+        elif top.kind != KIND_HOLE:
             out[m].base = at
             out[m].last = end
             out[m].delta = top.delta
             out[m].region = top.region
             out[m].owner = top.owner
-            out[m].flags = top.flags
+            out[m].flags = top.flags & ~(DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY)
             out[m].accepts = top.accepts
             m += 1
         at = end + 1
@@ -325,6 +329,20 @@ cdef class _View:
         return at + aligned(self.n_slots * sizeof(uint32_t))
 
 
+cdef _View build_view(rows, uint32_t key):
+    """The view of a key, from an array of ROW."""
+    cdef _View view = _View.__new__(_View)
+    cdef uint32_t hidden = DISPATCH_NON_SMM_ONLY if key & DISPATCH_SMM else DISPATCH_SMM_ONLY
+    chosen = np.flatnonzero((rows["kind"] != KIND_DEAD) & (rows["space"] == (key & 3)) & (rows["flags"] & hidden == 0))
+    order = np.ascontiguousarray(chosen[np.argsort(rows["base"][chosen], kind="stable")], np.int64)
+    if len(order) == 0:
+        return view
+    cdef const uint8_t[::1] r = rows.view(np.uint8)
+    cdef const int64_t[::1] o = order
+    view.build(<const row *>&r[0], &o[0], len(order), (key & 3) == ENGINE_PIO)
+    return view
+
+
 cdef inline size_t aligned(size_t n) noexcept nogil:
     return (n + 63) & ~<size_t>63
 
@@ -432,9 +450,6 @@ cdef class Table:
 
     Dispatcher.publish makes it; its memory lives as long as the object.
     """
-    cdef const dispatch_table *t
-    cdef void *block
-    cdef object __weakref__
 
     def __init__(self):
         raise TypeError("tables are made by Dispatcher.publish")
@@ -540,18 +555,6 @@ cdef class Dispatcher:
     `mmio_fill`: what reads of MMIO that nobody answers give (cut to size); ports and configuration space give all ones.
     Ranges mapped or unmapped are seen only after publish().
     """
-    cdef dispatch_root *root
-    cdef readonly Table table              # the current version
-    cdef object rows                       # array of ROW; a handle is an index
-    cdef uint32_t n_rows
-    cdef list free_rows
-    cdef dict by_region                    # region id -> handle
-    cdef dict aliases                      # region id -> handles of its aliases
-    cdef list views                        # by key: _View, or None where a space changed since
-    cdef list retired                      # tables that readers may still hold
-    cdef uint64_t[3] fills
-    cdef object __weakref__
-
     def __cinit__(self, mmio_fill=0):
         if posix_memalign(<void **>&self.root, 64, sizeof(dispatch_root)):
             raise MemoryError("no memory for the readers' words")
@@ -714,20 +717,14 @@ cdef class Dispatcher:
         live = self.rows[:self.n_rows][self.rows[:self.n_rows]["kind"] != KIND_DEAD]
         return live[np.lexsort((live["handle"], live["base"], live["space"]))]
 
-    # -------------------------------------------------------------- publication
+    def set_policy(self, uint32_t space, uint64_t value):
+        """What reads that nobody answers give in a space, from the next publication on; cut to the access's size."""
+        if space >= N_SPACES:
+            raise MachineError(f"there is no space {space}")
+        self.fills[space] = value
+        self.fills_changed = True
 
-    cdef _View _build(self, uint32_t key):
-        """The view of a key, from the rows."""
-        cdef _View view = _View.__new__(_View)
-        cdef uint32_t hidden = DISPATCH_NON_SMM_ONLY if key & DISPATCH_SMM else DISPATCH_SMM_ONLY
-        rows = self.rows[:self.n_rows]
-        chosen = np.flatnonzero((rows["kind"] != KIND_DEAD) & (rows["space"] == (key & 3)) & (rows["flags"] & hidden == 0))
-        order = np.ascontiguousarray(chosen[np.argsort(rows["base"][chosen], kind="stable")], np.int64)
-        cdef const uint8_t[::1] r = rows.view(np.uint8) if self.n_rows else None
-        cdef const int64_t[::1] o = order
-        if len(order):
-            view.build(<const row *>&r[0], &o[0], len(order), (key & 3) == ENGINE_PIO)
-        return view
+    # -------------------------------------------------------------- publication
 
     def publish(self):
         """Make the changes since the last call visible; returns the version of the table that shows them."""
@@ -737,16 +734,16 @@ cdef class Dispatcher:
         cdef void *block
         cdef _View view
         cdef Table made
-        if self.table is not None and None not in self.views[:N_SPACES]:
+        if self.table != NULL and None not in self.views[:N_SPACES] and not self.fills_changed:
             return self.table.version
         for space in range(N_SPACES):
             if self.views[space] is not None:
                 continue
-            self.views[space] = self._build(space)
+            self.views[space] = build_view(self.rows[:self.n_rows], space)
             rows = self.rows[:self.n_rows]
             apart = (rows["kind"] != KIND_DEAD) & (rows["space"] == space) & (
                 rows["flags"] & (DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY) != 0)
-            self.views[space | DISPATCH_SMM] = self._build(space | DISPATCH_SMM) if apart.any() else self.views[space]
+            self.views[space | DISPATCH_SMM] = build_view(rows, space | DISPATCH_SMM) if apart.any() else self.views[space]
         for space in range(N_SPACES):
             view = self.views[space]
             size += view.bytes()
@@ -778,9 +775,11 @@ cdef class Dispatcher:
         made = Table.__new__(Table)
         made.block = block
         made.t = t
-        if self.table is not None:
-            self.retired.append(self.table)
-        self.table = made
+        if self.current is not None:
+            self.retired.append(self.current)
+        self.current = made
+        self.table = t
+        self.fills_changed = False
         store_release64(&self.root.current, <uint64_t>t)          # D4 pairs with D3 (dispatch_enter)
         store_release64(&self.root.version, t.version)            # D2 pairs with D1 (dispatch_enter)
         self._reap()
@@ -825,12 +824,12 @@ cdef class Dispatcher:
 
     def lookup(self, space, addr, smm=False):
         """Table.lookup on the current table."""
-        return self.table.lookup(space, addr, smm)
+        return self.current.lookup(space, addr, smm)
 
     def lookup_many(self, space, addr, size=1, smm=False):
         """Table.lookup_many on the current table."""
-        return self.table.lookup_many(space, addr, size, smm)
+        return self.current.lookup_many(space, addr, size, smm)
 
     def lookup_batch(self, acc, out=None):
         """Table.lookup_batch on the current table."""
-        return self.table.lookup_batch(acc, out)
+        return self.current.lookup_batch(acc, out)

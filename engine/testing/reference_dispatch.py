@@ -30,9 +30,9 @@ class Mapped:
     delta: int = 0
 
     @property
-    def rank(self) -> tuple[int, bool, int, int]:
+    def rank(self) -> tuple[int, bool, int, int, int]:
         """What decides between two ranges that hold one address; the greater is seen."""
-        return (self.priority, self.region is None, self.region or 0, self.handle)
+        return (self.priority, self.region is None, self.region or 0, self.delta % 2**64, self.base)
 
 
 class ReferenceDispatch:
@@ -90,7 +90,8 @@ class ReferenceDispatch:
         first = self.find(space, addr, smm)
         if size not in (1, 2, 4, 8):
             return HIT_REFUSED, first
-        seen = {self.find(space, addr + i, smm) for i in range(size)}
+        bytes_at = [self.find(space, addr + i, smm) for i in range(size)]
+        seen = {None if r is None else (r.region, r.delta) for r in bytes_at}
         if len(seen) > 1:
             return HIT_STRADDLE, first
         if first is None:
