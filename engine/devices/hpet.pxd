@@ -59,6 +59,8 @@ cdef struct hpet_state:
     uint64_t period[4]
     uint64_t fsb[4]
     uint64_t expiry[4]       # when the timer is next looked at; NEVER if not armed
+    uint64_t armed[4]        # value of `armings` then: timers that expire together do so in the order they were armed
+    uint64_t armings
     uint32_t conf[4]
     uint32_t gen_conf
     uint32_t status
@@ -76,7 +78,7 @@ cdef class Hpet(Device):
     cdef void arm(self, uint32_t n, uint64_t ticks) noexcept nogil
     cdef void start(self, uint32_t n) noexcept nogil
     cdef void stop(self, uint32_t n) noexcept nogil
-    cdef void advance(self, uint32_t n, uint64_t now) noexcept nogil
+    cdef void advance(self, uint32_t n, uint64_t period, uint64_t now) noexcept nogil
     cdef void expire(self, uint32_t n) noexcept nogil
     cdef void publish(self) noexcept nogil
     cdef uint32_t read_timer(self, uint32_t n, uint32_t offset) noexcept nogil

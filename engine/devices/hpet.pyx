@@ -36,6 +36,14 @@ cdef inline void set_high(uint64_t *r, uint32_t half) noexcept nogil:
     r[0] = <uint64_t>half << 32 | <uint32_t>r[0]
 
 
+cdef inline uint64_t periods_behind(uint64_t behind, uint64_t period, uint64_t half) noexcept nogil:
+    """How many periods take a comparator that is `behind` (0 < behind < half) the counter to it or in front of it, on a
+    circle of 2 * half ticks.  A period beyond half a turn is a step backwards, and arrives from the other side."""
+    if period < half:
+        return (behind - 1) // period + 1
+    return (half - behind) // (2 * half - period) + 1
+
+
 GSI_PINS = tuple(f"gsi{n}" for n in range(N_GSI))
 
 
@@ -62,7 +70,8 @@ cdef class Hpet(Device):
     IN = ("pit", "rtc")
     CONFIG = {"intcap": ROUTE_CAP}
     STATE = (("counter", "u8"), ("offset", "u8"), ("comparator", "u8", N_SLOTS), ("period", "u8", N_SLOTS),
-             ("fsb", "u8", N_SLOTS), ("expiry", "u8", N_SLOTS), ("conf", "u4", N_SLOTS), ("gen_conf", "u4"),
+             ("fsb", "u8", N_SLOTS), ("expiry", "u8", N_SLOTS), ("armed", "u8", N_SLOTS), ("armings", "u8"),
+             ("conf", "u4", N_SLOTS), ("gen_conf", "u4"),
              ("status", "u4"), ("at_wrap", "u1", N_SLOTS), ("rtc_level", "u1"))
     REGISTERS = (
         Register("GCAP_ID", GCAP_ID, 32, RO, VENDOR_INTEL << 16 | GCAP_LEG_RT | GCAP_COUNT_SIZE
@@ -131,19 +140,18 @@ cdef class Hpet(Device):
         cdef uint32_t gsi = (conf & TN_INT_ROUTE) >> TN_INT_ROUTE_SHIFT
         if n <= 1 and self.s.gen_conf & LEG_RT_CNF:
             gsi = GSI_RTC if n else GSI_PIT
-        # A level timer keeps its status even while its interrupt is disabled.
-        if active and conf & TN_INT_TYPE:
+        if not active or not conf & TN_INT_ENB or not self.s.gen_conf & ENABLE_CNF:
+            self.s.status &= ~bit
+            if not conf & TN_FSB_EN:
+                self.drive(gsi, 0)
+        elif conf & TN_FSB_EN:
+            self.emit(EFFECT_MESSAGE, 0, <uint32_t>(self.s.fsb[n] >> 32), <uint32_t>self.s.fsb[n])
+        elif conf & TN_INT_TYPE:
             self.s.status |= bit
+            self.drive(gsi, 1)
         else:
             self.s.status &= ~bit
-        if active and conf & TN_INT_ENB and self.s.gen_conf & ENABLE_CNF:
-            if conf & TN_FSB_EN:
-                self.emit(EFFECT_MESSAGE, 0, <uint32_t>(self.s.fsb[n] >> 32), <uint32_t>self.s.fsb[n])
-            else:
-                self.drive(gsi, 1)
-                if not conf & TN_INT_TYPE:
-                    self.drive(gsi, 0)
-        elif not conf & TN_FSB_EN:
+            self.drive(gsi, 1)
             self.drive(gsi, 0)
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
@@ -166,6 +174,8 @@ cdef class Hpet(Device):
 
     cdef void arm(self, uint32_t n, uint64_t ticks) noexcept nogil:
         self.s.expiry[n] = self.core.now + ticks * TICK_NS if ticks < MAX_WAIT else NEVER
+        self.s.armings += 1
+        self.s.armed[n] = self.s.armings
 
     cdef void publish(self) noexcept nogil:
         cdef uint64_t when = NEVER
@@ -188,26 +198,24 @@ cdef class Hpet(Device):
         self.s.expiry[n] = NEVER
         self.update_irq(n, 0)
 
-    cdef void advance(self, uint32_t n, uint64_t now) noexcept nogil:
+    cdef void advance(self, uint32_t n, uint64_t period, uint64_t now) noexcept nogil:
         """Add periods to the comparator until it is not behind the counter (HPET 2.3.9.2.2), however many have passed."""
-        cdef uint64_t period = self.s.period[n], behind
-        cdef uint32_t behind32, period32 = <uint32_t>period
+        cdef uint64_t behind = now - self.s.comparator[n]
         if self.s.conf[n] & TN_32MODE:
-            behind32 = <uint32_t>now - <uint32_t>self.s.comparator[n]
-            if <int32_t>behind32 > 0 and period32:
-                behind32 = (behind32 - 1) // period32 + 1
-                self.s.comparator[n] = <uint32_t>(self.s.comparator[n] + behind32 * period32)
-        else:
-            behind = now - self.s.comparator[n]
-            if <int64_t>behind > 0:
-                self.s.comparator[n] += ((behind - 1) // period + 1) * period
+            if <int32_t>behind > 0:
+                period *= periods_behind(<uint32_t>behind, period, <uint64_t>1 << 31)
+                self.s.comparator[n] = <uint32_t>(self.s.comparator[n] + period)
+        elif <int64_t>behind > 0:
+            self.s.comparator[n] += period * periods_behind(behind, period, <uint64_t>1 << 63)
 
     cdef void expire(self, uint32_t n) noexcept nogil:
-        cdef uint64_t now = self.ticks()
+        cdef uint64_t now = self.ticks(), period = self.s.period[n]
         self.s.expiry[n] = NEVER
+        if self.s.conf[n] & TN_32MODE:
+            period = <uint32_t>period
         if self.s.conf[n] & TN_TYPE:
-            if self.s.period[n]:
-                self.advance(n, now)
+            if period:
+                self.advance(n, period, now)
                 self.arm(n, self.ticks_to_match(n, now))
         elif self.s.conf[n] & TN_32MODE and self.s.at_wrap[n]:
             self.s.at_wrap[n] = 0
@@ -215,10 +223,15 @@ cdef class Hpet(Device):
         self.update_irq(n, 1)
 
     cdef void on_time(self) noexcept nogil:
-        cdef uint32_t n
-        for n in range(N_SLOTS):
-            if self.s.expiry[n] <= self.core.now:
-                self.expire(n)
+        cdef uint32_t n, first
+        while True:
+            first = N_SLOTS
+            for n in range(N_SLOTS):
+                if self.s.expiry[n] <= self.core.now and (first == N_SLOTS or self.s.armed[n] < self.s.armed[first]):
+                    first = n
+            if first == N_SLOTS:
+                break
+            self.expire(first)
         self.publish()
 
     # ------------------------------------------------------------------ registers
@@ -241,35 +254,34 @@ cdef class Hpet(Device):
     cdef void write_timer(self, uint32_t n, uint32_t offset, uint32_t value) noexcept nogil:
         cdef uint32_t old = self.s.conf[n]
         if offset == TN_CONF:
-            if value & ~old & TN_FSB_EN or old & ~value & TN_INT_TYPE:
-                self.update_irq(n, 0)        # with the old routing, which is the line to lower
+            if value & ~old & TN_FSB_EN:
+                self.update_irq(n, 0)
             self.s.conf[n] = value & TN_WMASK | old & ~<uint32_t>TN_WMASK
-            if value & ~old & TN_INT_ENB and self.s.status & <uint32_t>1 << n:
-                self.update_irq(n, 1)
             if value & TN_32MODE:
                 self.s.comparator[n] = <uint32_t>self.s.comparator[n]
                 self.s.period[n] = <uint32_t>self.s.period[n]
-            if self.s.gen_conf & ENABLE_CNF:
+            if value & ~old & TN_INT_ENB and self.s.gen_conf & ENABLE_CNF:
                 self.start(n)
+            elif old & ~value & TN_INT_ENB:
+                self.stop(n)
         elif offset == TN_CMP:
+            # VAL_SET covers one write: a 64-bit value written in halves sets the lower half of the comparator and both of
+            # the period.
             if not old & TN_TYPE or old & TN_VAL_SET:
                 set_low(&self.s.comparator[n], value)
             if old & TN_TYPE:
-                set_low(&self.s.period[n], min(value, <uint32_t>INT32_MAX) if old & TN_32MODE else value)
-            # Both halves are to be set: the flag lasts until the upper half, except where there is none.
-            if old & TN_32MODE:
-                self.s.conf[n] &= ~<uint32_t>TN_VAL_SET
+                set_low(&self.s.period[n], value & INT32_MAX if old & TN_32MODE else value)
+            self.s.conf[n] &= ~<uint32_t>TN_VAL_SET
             if self.s.gen_conf & ENABLE_CNF:
                 self.start(n)
         elif offset == TN_CMP + HIGH:
-            if not old & TN_32MODE:
-                if not old & TN_TYPE or old & TN_VAL_SET:
-                    set_high(&self.s.comparator[n], value)
-                if old & TN_TYPE:
-                    set_high(&self.s.period[n], min(value, <uint32_t>INT32_MAX))
-                self.s.conf[n] &= ~<uint32_t>TN_VAL_SET
-                if self.s.gen_conf & ENABLE_CNF:
-                    self.start(n)
+            if not old & TN_TYPE or old & TN_VAL_SET:
+                set_high(&self.s.comparator[n], value)
+            else:
+                set_high(&self.s.period[n], value & INT32_MAX if old & TN_32MODE else value)
+            self.s.conf[n] &= ~<uint32_t>TN_VAL_SET
+            if self.s.gen_conf & ENABLE_CNF:
+                self.start(n)
         elif offset == TN_FSB:
             set_low(&self.s.fsb[n], value)
         elif offset == TN_FSB + HIGH:
@@ -281,8 +293,6 @@ cdef class Hpet(Device):
         if value & ~old & ENABLE_CNF:
             self.s.offset = self.s.counter * TICK_NS - self.core.now
             for n in range(N_TIMERS):
-                if self.s.conf[n] & TN_INT_ENB and self.s.status & <uint32_t>1 << n:
-                    self.update_irq(n, 1)
                 if self.s.comparator[n] != ~<uint64_t>0:
                     self.start(n)
         elif old & ~value & ENABLE_CNF:
