@@ -1454,6 +1454,15 @@ cdef class Sequencer:
             self.answers = NULL
         return value, status, answers
 
+    def settle(self, uint64_t t_ns):
+        """Move the clock to t_ns (never back); everything due happens."""
+        if t_ns > self.now:
+            self.now = t_ns
+        if self.local is not None:
+            self._advance(self.now)
+        else:
+            self._finish(self.now)
+
     def take_lines(self):
         """The observed line changes since the last call, in order: LINE_CHANGE records.  `line` is the number in the
         board's `observe` list, `index` the access during which (phase 1) or before which (phase 0) it changed."""

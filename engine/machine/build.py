@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from engine._device import Arena, Device, Dma
 from engine.errors import MachineError
@@ -136,7 +135,6 @@ def _order(units: list[list[int]], names: list[str], nets: list[Net], unit_of: M
 
 def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
     """Check the whole spec and lay it out.  `probes` collects the device objects made on the way (state at power-on)."""
-    where = spec.path or "machine"
     devices: list[PlannedDevice] = []
     made: dict[str, Device] = {} if probes is None else probes
     for rank, d in enumerate(spec.devices):
@@ -164,11 +162,12 @@ def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
                 raise MachineError(f"{p.spec.source}: device {p.id!r} pulls from its peer {other!r}, so both must stand in one `unit`")
 
     nets = _nets(spec, devices, unit_of)
-    levels = _order(units, unit_names, nets, unit_of)
+    sinks = [p.rank for p in devices if getattr(p.cls, "MESSAGE_SINK", False)]
+    heard = [Net("messages", [(p.rank, 0) for p in devices if getattr(p.cls, "MESSAGE_SOURCE", False)], [(r, 0) for r in sinks])]
+    levels = _order(units, unit_names, nets + heard, unit_of)
     for n in nets:
         n.level = 1 + max((levels[unit_of[s]] for s, _ in n.sources), default=-1)
-    placed, vcpu_regions = _place(spec, devices, where)
-    sinks = [p.rank for p in devices if getattr(p.cls, "MESSAGE_SINK", False)]
+    placed, vcpu_regions = _place(devices, made)
     observed = list(spec.board.observe)
     by_name = {n.name: n for n in nets}
     for number, name in enumerate(observed):
@@ -202,7 +201,7 @@ def _nets(spec: MachineSpec, devices: list[PlannedDevice], unit_of: Mapping[int,
     return list(nets.values())
 
 
-def _place(spec: MachineSpec, devices: list[PlannedDevice], where: str) -> tuple[list[Placed], dict[int, dict[int, int]]]:
+def _place(devices: list[PlannedDevice], made: Mapping[str, Device]) -> tuple[list[Placed], dict[int, dict[int, int]]]:
     placed: list[Placed] = []
     vcpu_regions: dict[int, dict[int, int]] = {}
     shared: dict[tuple[Space, int], int] = {}
@@ -222,6 +221,9 @@ def _place(spec: MachineSpec, devices: list[PlannedDevice], where: str) -> tuple
             if other is not p.spec:
                 raise MachineError(f"{p.spec.source}: devices {other.id!r} and {p.id!r} both have bdf {p.spec.bdf}")
             bases[CONFIG_REGION] = p.spec.bdf.number << 32
+        for index, on, base in getattr(made[p.id], "mappings", tuple)():
+            if on and p.regions[index].size:
+                bases.setdefault(index, base)     # what the part maps by itself at power-on
         for index, base in sorted(bases.items()):
             r = p.regions[index]
             end = PIO_END if r.space == Space.PIO else MMIO_END if r.space == Space.MMIO else 1 << 64
@@ -250,7 +252,3 @@ def _overlaps(devices: list[PlannedDevice], placed: list[Placed]) -> None:
                 f"{db.spec.source}: device {db.id!r} region {db.regions[b.index].name!r} at {b.base:#x}-{b.base + b.size - 1:#x} overlaps device "
                 f"{da.id!r} region {da.regions[a.index].name!r} at {a.base:#x}-{a.base + a.size - 1:#x} ({da.spec.source}); move or remove one")
 
-
-def describe(value: Any) -> str:
-    """A wire, device or number for people."""
-    return f"{value:#x}" if isinstance(value, int) else str(value)
