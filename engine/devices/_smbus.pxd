@@ -79,6 +79,7 @@ cdef struct smbus_state:
     uint8_t eeprom[2048]
 
 cdef void smbus_init(smbus_state *s, uint8_t present, const uint8_t *contents) noexcept nogil
+cdef void eeproms_reset(smbus_state *s, const uint8_t *contents) noexcept nogil
 cdef void smbus_reset(smbus_state *s) noexcept nogil
 cdef uint8_t smbus_read(smbus_state *s, uint32_t offset) noexcept nogil
 cdef void smbus_write(smbus_state *s, uint32_t offset, uint8_t value) noexcept nogil

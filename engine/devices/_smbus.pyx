@@ -5,7 +5,7 @@ SMBHSTCNT has been written, or, with interrupts off, when SMBHSTSTS is next read
 firmware insists on seeing it).  Not modelled: the slave interface, alerts, PEC, the process call (DEV_ERR), arbitration.
 Functions over smbus_state, called by the worker that owns the struct only.
 """
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 SMBUS_STATE = (
     *((name, "u1") for name in ("smb_sts", "smb_cnt", "smb_cmd", "smb_addr", "smb_dat0", "smb_dat1", "smb_blkdat",
@@ -275,6 +275,9 @@ cdef void smbus_write(smbus_state *s, uint32_t offset, uint8_t value) noexcept n
             if not s.done:
                 s.index = 0
                 s.done = 1
+                if s.i2c_read:
+                    s.i2c_read = 0
+                    bus_stop(s)
             s.deferred = not value & CNT_INTREN
             if s.deferred:
                 s.sts |= STS_HOST_BUSY
@@ -347,15 +350,18 @@ cdef bint smbus_irq(const smbus_state *s) noexcept nogil:
 
 
 cdef void smbus_init(smbus_state *s, uint8_t present, const uint8_t *contents) noexcept nogil:
-    """As after power-on, with the EEPROMs of the mask `present`; `contents`: 2048 bytes, or NULL for zeros."""
-    cdef int i
+    """As after power-on, with the EEPROMs of the mask `present`; `contents`: all their bytes."""
     memset(s, 0, sizeof(smbus_state))
     s.done = 1
     s.auxctl = AUX_E32B
     s.present = present
-    if contents != NULL:
-        for i in range(N_EEPROMS * EEPROM_SIZE):
-            s.eeprom[i] = contents[i]
+    eeproms_reset(s, contents)
+
+
+cdef void eeproms_reset(smbus_state *s, const uint8_t *contents) noexcept nogil:
+    """The slaves as the board's reset leaves them: what was written to them is gone."""
+    memset(s.at, 0, sizeof(s.at))
+    memcpy(s.eeprom, contents, sizeof(s.eeprom))
 
 
 cdef void smbus_reset(smbus_state *s) noexcept nogil:

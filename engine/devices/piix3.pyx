@@ -77,7 +77,7 @@ cdef class Piix3(PciFunction):
         self.power_on()
 
     def fixed_regions(self):
-        return (Region("reset-control", Space.PIO, 1, (1, 2, 4), (1, 4), barrier=True),)
+        return (Region("reset-control", Space.PIO, 1, (1, 2, 4), (1, 1), barrier=True),)
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         if region != RCR_REGION:
@@ -86,7 +86,7 @@ cdef class Piix3(PciFunction):
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        """2.3.5.1.  Both types of reset (SRST) end in the board's reset."""
+        """2.3.5.1.  Both types of reset (SRST) end in the board's reset.  Wider accesses meet the register byte by byte."""
         if region != RCR_REGION:
             return IO_NO_REGISTER
         if value & RC_RCPU:

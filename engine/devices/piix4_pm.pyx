@@ -11,7 +11,7 @@ Regions: 8 PM events (4 bytes), 9 PM control (2), 10 PM timer (4): at PMBA + 0, 
 13 SMBus (64): at SMBBA while SMBHSTCFG.SMB_HST_EN is set, MAP effects; mapped after power-on.
 """
 from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON, io_status, reset_kind
-from engine.devices._smbus cimport (EEPROM_SIZE, N_EEPROMS, SMB_SIZE, smbus_init, smbus_read, smbus_write)
+from engine.devices._smbus cimport (EEPROM_SIZE, N_EEPROMS, SMB_SIZE, eeproms_reset, smbus_init, smbus_read, smbus_write)
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
@@ -104,7 +104,7 @@ cdef class Piix4Pm(PciFunction):
     IN = ("pwrbtn",)
     OUT = ("inta", "sci", "smi", "power_off", "suspend")
     CONFIG = {**PCI_CONFIG, "smm": True, "smb_io_base": 0xB100, "parallel": False, "serial1": True, "serial2": False,
-              "eeproms": 8, "spd": "", "cpus": 1, "max_cpus": 1, "fixed_slots": 0x00000003}
+              "eeproms": 8, "spd": "", "cpus": 1, "max_cpus": 1, "fixed_slots": 0x00000007}
     STATE = PCI_STATE + (
         ("overflow", "u8"), ("pm_base", "u8"), ("smb_base", "u8"), ("pci_select", "u4"), ("cpu_select", "u4"),
         ("pmsts", "u2"), ("pmen", "u2"), ("pmcntrl", "u2"), ("gpe", "u1", 4), ("apmc", "u1"), ("apms", "u1"),
@@ -119,9 +119,12 @@ cdef class Piix4Pm(PciFunction):
         if not 0 <= c["eeproms"] <= N_EEPROMS:
             raise MachineError(f"{id}: eeproms = {c['eeproms']}; there is room for {N_EEPROMS}")
         try:
-            self.spd = bytes.fromhex(c["spd"]).ljust(N_EEPROMS * EEPROM_SIZE, b"\0")
+            spd = bytes.fromhex(c["spd"])
         except ValueError as e:
             raise MachineError(f"{id}: spd: {e}") from None
+        if len(spd) > c["eeproms"] * EEPROM_SIZE:
+            raise MachineError(f"{id}: spd: {len(spd)} bytes do not fit {c['eeproms']} EEPROMs of {EEPROM_SIZE}")
+        self.spd = spd.ljust(N_EEPROMS * EEPROM_SIZE, b"\0")
         self.eeproms = c["eeproms"]
         self.spd_bytes = self.spd
         self.s = <piix4_pm_state *>self.pci_alloc(sizeof(piix4_pm_state))
@@ -353,7 +356,7 @@ cdef class Piix4Pm(PciFunction):
             return
         if offset == CPU_FLAGS:                 # 02h, 04h acknowledge events that never come, 08h ejects: CPUs stay
             if not value & 0x0E and value & CPU_FW_REMOVE and 0 < self.s.cpu_select < self.cpus:
-                self.s.cpu_fw_remove[self.s.cpu_select] ^= 1
+                self.s.cpu_fw_remove[self.s.cpu_select] = 1
         elif offset == CPU_COMMAND and value <= CMD_CPU_ID:
             self.s.cpu_command = <uint8_t>value
             if value == CMD_NEXT_EVENT:
@@ -377,6 +380,8 @@ cdef class Piix4Pm(PciFunction):
         self.set_line(SMI, 0)
         if kind == RESET_POWER_ON:
             self.clear_extras()
+        else:
+            eeproms_reset(&self.s.smb, <const uint8_t *>self.spd_bytes)
         self.update_sci()
         self.update_ranges()
 

@@ -50,13 +50,16 @@ cdef class PciFunction(Device):
 
     # ------------------------------------------------------------------ building
 
-    cdef void *pci_alloc(self, size_t size) except NULL:
-        """state_alloc for a function: the struct begins with a pci_state."""
-        self.p = <pci_state *>self.state_alloc(size)
+    cdef void *state_alloc(self, size_t size) except NULL:
+        """The state struct, which begins with a pci_state; nothing is mapped."""
+        self.p = <pci_state *>Device.state_alloc(self, size)
         memset(self.p.mapped, 0xff, sizeof(self.p.mapped))
         self.bar_regions = [Region(f"bar{n}", Space.MMIO, 0) for n in range(N_BARS)] + [Region("rom", Space.MMIO, 0)]
         self.all_regions = None
         return self.p
+
+    cdef void *pci_alloc(self, size_t size) except NULL:
+        return self.state_alloc(size)
 
     def identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
                       uint8_t interrupt_pin=0, bint multifunction=False):
@@ -94,6 +97,7 @@ cdef class PciFunction(Device):
         put(self.wmask + reg, ~(size - 1), 8 if is64 else 4)
         if is64:
             self.bars[n + 1].reg = <uint8_t>(reg + 4)
+        self.all_regions = None
         self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted)
 
     def add_rom(self, uint64_t size, str name="rom"):
@@ -103,6 +107,7 @@ cdef class PciFunction(Device):
         self.bars[ROM_BAR].size = size
         self.bars[ROM_BAR].reg = EXPANSION_ROM
         put(self.wmask + EXPANSION_ROM, ~(size - 1) | ROM_ENABLE, 4)
+        self.all_regions = None
         self.bar_regions[ROM_BAR] = Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8))
 
     def add_capability(self, uint8_t cap, uint32_t length):
