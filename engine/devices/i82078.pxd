@@ -1,4 +1,4 @@
-"""Floppy disk controller 82078.  Names and section numbers: Intel 82078 data sheet, 290468 / 290474 (64-pin, 44-pin)."""
+"""Floppy disk controller 82078.  Names: Intel 82078 data sheet, 290468 / 290474 (64-pin, 44-pin)."""
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport Device, device_core, io_status, reset_kind
@@ -16,13 +16,13 @@ cdef enum:                  # offsets in the first region
     DSR = 3                 # write
     FIFO = 4
 
-cdef enum:                  # 2.1.2 status register B
+cdef enum:                  # status register B
     SRB_MTR0 = 0x01
     SRB_MTR1 = 0x02
     SRB_DR0 = 0x20
     SRB_RESET = 0xC0
 
-cdef enum:                  # 2.1.3 digital output register
+cdef enum:                  # digital output register
     DOR_DRIVE = 0x01        # two drives
     DOR_NRESET = 0x04
     DOR_DMAGATE = 0x08
@@ -31,19 +31,19 @@ cdef enum:                  # 2.1.3 digital output register
     DOR_RESET = DOR_NRESET | DOR_DMAGATE
 
 cdef enum:
-    TDR_BOOTSEL = 0x04      # 2.1.4: swaps the two drives
-    DSR_RATE = 0x03         # 2.1.5 data rate select register
+    TDR_BOOTSEL = 0x04      # swaps the two drives
+    DSR_RATE = 0x03         # data rate select register
     DSR_POWERDOWN = 0x40
     DSR_RESET = 0x80
-    DIR_CHANGED = 0x80      # 2.1.8 digital input register
+    DIR_CHANGED = 0x80      # digital input register
 
-cdef enum:                  # 2.1.6 main status register
+cdef enum:                  # main status register
     MSR_BUSY = 0x10
     MSR_NONDMA = 0x20
     MSR_DIO = 0x40
     MSR_RQM = 0x80
 
-cdef enum:                  # section 6 status registers 0 to 3
+cdef enum:                  # status registers 0 to 3
     ST0_HEAD = 0x04
     ST0_SEEK_END = 0x20
     ST0_ABNORMAL = 0x40
@@ -57,7 +57,7 @@ cdef enum:                  # section 6 status registers 0 to 3
     ST3_ONES = 0x28         # ready, two sides
     ST3_PROTECTED = 0x40
 
-cdef enum:                  # section 5 commands
+cdef enum:                  # commands
     CMD_INVALID = 0x00
     CMD_READ_TRACK = 0x02
     CMD_SPECIFY = 0x03
@@ -102,7 +102,7 @@ cdef enum:                  # what a transfer does
     DIR_SCAN_HIGH = 4
     DIR_VERIFY = 5
 
-cdef enum:                  # section 4 phases
+cdef enum:                  # controller phases
     PHASE_COMMAND = 1
     PHASE_EXECUTION = 2
     PHASE_RESULT = 3
@@ -166,6 +166,7 @@ cdef class I82078(DmaClient):
     cdef uint32_t select(self) noexcept nogil
     cdef int seek(self, uint32_t d, uint8_t head, uint8_t track, uint8_t sector) noexcept nogil
     cdef void seek_done(self) noexcept nogil
+    cdef int64_t number(self, uint32_t d, uint8_t head, uint8_t track, uint8_t sector) noexcept nogil
     cdef bint next_sector(self, uint32_t d) noexcept nogil
     cdef uint8_t *sector_at(self, uint32_t d) noexcept nogil
     cdef void read_sector(self, uint32_t d) noexcept nogil

@@ -22,7 +22,7 @@ cdef enum:
     RESULT_NS = 20000000    # READ ID: the next sector's address passes the head (50 a second)
     NO_DISK_BOUND = 0xFF    # an empty drive steps as far as it is told
 
-# Section 5, Table 5-2: first byte under a mask, number of parameters.  The first that matches counts; the last line but
+# 82078 "Command Set/Descriptions": first byte under a mask, number of parameters.  The first that matches counts; the last line but
 # one is a WRITE with bits that the data sheet wants zero (BeOS).
 _COMMANDS = (
     (CMD_READ, 0x1F, 8), (CMD_WRITE, 0x3F, 8), (CMD_SEEK, 0xFF, 2), (CMD_SENSE_INTERRUPT, 0xFF, 0),
@@ -40,7 +40,7 @@ for _byte in range(256):
     COMMAND_OF[_byte], PARAMETERS_OF[_byte] = next(
         (command, n) for command, mask, n in _COMMANDS if _byte & mask == command & mask)
 
-# Media by drive type and data rate code (2.1.5): (sectors a track, tracks, sides).  Earlier ones win where sizes collide.
+# Media by drive type and data rate code (DSR): (sectors a track, tracks, sides).  Earlier ones win where sizes collide.
 _MEDIA = tuple(
     (drive, rate, *geometry) for drive, rate, geometries in (
         ("144", 0, ((18, 80, 2), (20, 80, 2), (21, 80, 2), (21, 82, 2), (21, 83, 2), (22, 80, 2), (23, 80, 2), (24, 80, 2))),
@@ -54,15 +54,15 @@ _MEDIA = tuple(
     ) for geometry in geometries)
 
 _REGISTERS = (
-    Register("SRB", SRB, 8, RO, SRB_RESET, 0, "", "82078 2.1.2", region=REGION_FDC),
+    Register("SRB", SRB, 8, RO, SRB_RESET, 0, "", "82078: Status Register B (SRB)", region=REGION_FDC),
     Register("DOR", DOR, 8, RW, DOR_RESET, 0xFF, "leaving reset (bit 2) resets the controller and interrupts",
-             "82078 2.1.3", region=REGION_FDC),
-    Register("TDR", TDR, 8, RW, 0x00, TDR_BOOTSEL, "", "82078 2.1.4", region=REGION_FDC),
-    Register("MSR", MSR, 8, RO, MSR_RQM, 0, "ends power down", "82078 2.1.6", region=REGION_FDC),
-    Register("DSR", DSR, 8, WO, None, 0, "may reset the controller", "82078 2.1.5", region=REGION_FDC),
-    Register("FIFO", FIFO, 8, RW, None, 0, "commands, data, results", "82078 2.1.7", region=REGION_FDC),
-    Register("DIR", 0, 8, RO, None, 0, "", "82078 2.1.8", region=REGION_DIR),
-    Register("CCR", 0, 8, WO, None, 0, "sets the data rate", "82078 2.1.9", region=REGION_DIR),
+             "82078: Digital Output Register (DOR)", region=REGION_FDC),
+    Register("TDR", TDR, 8, RW, 0x00, TDR_BOOTSEL, "", "82078: Tape Drive Register (TDR)", region=REGION_FDC),
+    Register("MSR", MSR, 8, RO, MSR_RQM, 0, "ends power down", "82078: Main Status Register (MSR)", region=REGION_FDC),
+    Register("DSR", DSR, 8, WO, None, 0, "may reset the controller", "82078: Datarate Select Register (DSR)", region=REGION_FDC),
+    Register("FIFO", FIFO, 8, RW, None, 0, "commands, data, results", "82078: FIFO (Data)", region=REGION_FDC),
+    Register("DIR", 0, 8, RO, None, 0, "", "82078: Digital Input Register (DIR)", region=REGION_DIR),
+    Register("CCR", 0, 8, WO, None, 0, "sets the data rate", "82078: Configuration Control Register (CCR)", region=REGION_DIR),
 )
 
 
@@ -201,7 +201,7 @@ cdef class I82078(DmaClient):
         if region == REGION_FDC and offset == DOR:
             self.write_dor(v)
         elif not self.s.dor & DOR_NRESET:
-            pass                          # held in reset: nothing else listens (2.1.3)
+            pass                          # held in reset: nothing else listens
         elif region == REGION_DIR:
             self.s.dsr = self.s.dsr & ~DSR_RATE | v & DSR_RATE
         elif offset == TDR:
@@ -223,7 +223,7 @@ cdef class I82078(DmaClient):
             self.finish(0, 0, 0)
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        # 3.1: the RESET pin sets everything to its default.  What the mechanics hold (geometry of the disk, changed
+        # 82078 "Reset": the RESET pin sets everything to its default.  What the mechanics hold (geometry of the disk, changed
         # line) stays.
         self.controller_reset(False)
         memset(self.s.fifo, 0, SECTOR)
@@ -235,7 +235,7 @@ cdef class I82078(DmaClient):
     # ------------------------------------------------------------------ registers
 
     cdef uint32_t current(self) noexcept nogil:
-        """The selected drive; the boot select bit of TDR swaps them (2.1.4)."""
+        """The selected drive; the boot select bit of TDR swaps them."""
         return self.s.unit ^ (self.s.tdr >> 2)
 
     cdef void set_irq(self) noexcept nogil:
@@ -249,7 +249,7 @@ cdef class I82078(DmaClient):
         self.set_line(0, False)
 
     cdef void controller_reset(self, bint interrupt) noexcept nogil:
-        """3.2: stop whatever runs, bring both heads to track 0; a reset by software ends with an interrupt for which four
+        """Stop whatever runs, bring both heads to track 0; a reset by software ends with an interrupt for which four
         SENSE INTERRUPT STATUS answer, one for each drive."""
         self.clear_irq()
         self.s.srb = SRB_RESET
@@ -281,7 +281,7 @@ cdef class I82078(DmaClient):
             self.controller_reset(True)
         self.s.dsr = v
 
-    # ------------------------------------------------------------------ phases (section 4)
+    # ------------------------------------------------------------------ phases (82078 "Controller Phases")
 
     cdef void command_phase(self) noexcept nogil:
         self.s.phase = PHASE_COMMAND
@@ -344,7 +344,7 @@ cdef class I82078(DmaClient):
             self.s.phase = PHASE_EXECUTION
             self.execute()
 
-    # ------------------------------------------------------------------ commands (section 5)
+    # ------------------------------------------------------------------ commands (82078 "Command Descriptions")
 
     cdef void execute(self) noexcept nogil:
         cdef uint8_t command = COMMAND_OF[self.s.fifo[0]]
@@ -447,7 +447,7 @@ cdef class I82078(DmaClient):
         self.set_irq()
 
     cdef void sense_interrupt(self) noexcept nogil:
-        """5.2.4.  Without an interrupt to explain it is an invalid command."""
+        """Without an interrupt to explain it is an invalid command."""
         if self.s.resets:
             self.s.fifo[0] = ST0_READY_CHANGED + 4 - self.s.resets
             self.s.resets -= 1
@@ -528,14 +528,20 @@ cdef class I82078(DmaClient):
             return SEEK_BAD_TRACK
         if sector > self.s.sectors[d]:
             return SEEK_BAD_SECTOR
-        if self.s.track[d] != track:
-            if self.media[d] != NULL:
-                self.s.changed[d] = 0
-            outcome = SEEK_MOVED
-        self.s.head[d] = head
-        self.s.track[d] = track
-        self.s.sector[d] = sector
+        # Two names of one sector (sector 0 is the last of the track before) are one place, as in the reference.
+        if self.number(d, head, track, sector) != self.number(d, self.s.head[d], self.s.track[d], self.s.sector[d]):
+            if self.s.track[d] != track:
+                if self.media[d] != NULL:
+                    self.s.changed[d] = 0
+                outcome = SEEK_MOVED
+            self.s.head[d] = head
+            self.s.track[d] = track
+            self.s.sector[d] = sector
         return SEEK_BAD_TRACK if self.media[d] == NULL else outcome
+
+    cdef int64_t number(self, uint32_t d, uint8_t head, uint8_t track, uint8_t sector) noexcept nogil:
+        """A sector's place in the image."""
+        return (track * (2 if self.s.two_sided[d] else 1) + head) * self.s.sectors[d] + sector - 1
 
     cdef bint next_sector(self, uint32_t d) noexcept nogil:
         """Go to the sector after this one; False at the end of the track, or of the cylinder's last side with MT."""
@@ -558,8 +564,7 @@ cdef class I82078(DmaClient):
 
     cdef uint8_t *sector_at(self, uint32_t d) noexcept nogil:
         """The drive's current sector in its image; NULL if that has none there."""
-        cdef int64_t n = (<int64_t>self.s.track[d] * (2 if self.s.two_sided[d] else 1) + self.s.head[d]) * \
-            self.s.sectors[d] + self.s.sector[d] - 1
+        cdef int64_t n = self.number(d, self.s.head[d], self.s.track[d], self.s.sector[d])
         if self.media[d] == NULL or n < 0 or <uint64_t>(n + 1) * SECTOR > self.media_size[d]:
             return NULL
         return self.media[d] + n * SECTOR
@@ -578,7 +583,7 @@ cdef class I82078(DmaClient):
         memcpy(p, self.s.fifo, SECTOR)
         return True
 
-    # ------------------------------------------------------------------ data transfers (5.1)
+    # ------------------------------------------------------------------ data transfers (82078 "Data Transfer Commands")
 
     cdef void start(self, uint8_t direction) noexcept nogil:
         """Begin a transfer; the command's bytes are cylinder, head, sector, size code, end of track, gap, length."""

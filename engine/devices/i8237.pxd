@@ -1,6 +1,6 @@
 """The PC's two 8237A DMA controllers and their page registers.
 
-Names: Intel 8237A data sheet (231466); page registers: 82371FB/82371SB (PIIX/PIIX3) data sheet 290550-002, section 2.5.1.
+Names: Intel 8237A data sheet (231466); page registers: 82371FB/82371SB (PIIX/PIIX3) data sheet 290550-002, "DMA Registers".
 """
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t

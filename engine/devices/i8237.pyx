@@ -1,6 +1,6 @@
 """The PC's two 8237A DMA controllers with their page registers.
 
-Documents: Intel 8237A data sheet, 231466; 82371FB/82371SB (PIIX/PIIX3) data sheet, 290550-002, sections 2.5.1 and 3.3.
+Documents: Intel 8237A data sheet, 231466; 82371FB/82371SB (PIIX/PIIX3) data sheet, 290550-002, "DMA Registers".
 Modelled: every register of both chips, byte and word channels, requests by line, by client and by software, masks,
 terminal count, verify transfers, both address directions.  A channel that may run moves its whole block at once.  Not
 modelled: memory to memory, priority rotation, timing and sense of DREQ and DACK (the PC's chipsets cannot use them), bus
@@ -18,7 +18,7 @@ cdef enum:
     PIN_TC = 0
     NO_CHANNEL = 0xFF
 
-# 290550 2.5.1: port 81h + n belongs to channel PAGE_CHANNEL[n]; what has none answers nobody.
+# 290550 "DMA Memory Low Page Registers": port 81h + n belongs to channel PAGE_CHANNEL[n]; what has none answers nobody.
 cdef uint8_t PAGE_CHANNEL[15]
 PAGE_CHANNEL[:] = [2, 3, 1, NO_CHANNEL, NO_CHANNEL, NO_CHANNEL, 0, NO_CHANNEL, 6, 7, 5,
                    NO_CHANNEL, NO_CHANNEL, NO_CHANNEL, 4]
@@ -42,7 +42,7 @@ _REGISTERS = tuple(
           for reg in range(8) for what, text in ((("COUNT", "Current Word") if reg & 1 else ("ADDRESS", "Current Address")),)),
         *_CONTROL)
 ) + tuple(
-    Register(f"PAGE{channel}", port - 0x81, 8, RW, 0x00, 0xFF, "", "290550 2.5.1.7", region=REGION_PAGE)
+    Register(f"PAGE{channel}", port - 0x81, 8, RW, 0x00, 0xFF, "", "290550: DMA Memory Low Page Registers", region=REGION_PAGE)
     for port, channel in ((0x87, 0), (0x83, 1), (0x81, 2), (0x82, 3), (0x8F, 4), (0x8B, 5), (0x89, 6), (0x8A, 7)))
 
 

@@ -11,11 +11,13 @@ cdef enum:
     PORTS = 8
 
 cdef enum:                  # status; the lines as the host reads them: BUSY is inverted
+    STS_TIMEOUT = 0x01      # EPP time-out, on until the first printer reset
     STS_ERROR = 0x08        # 1: no error
     STS_ONLINE = 0x10
     STS_ACK = 0x40          # 0 while the printer acknowledges
     STS_BUSY = 0x80         # 0 while the printer is busy
-    STS_RESET = STS_BUSY | STS_ACK | STS_ONLINE | STS_ERROR
+    STS_READY = STS_BUSY | STS_ACK | STS_ONLINE | STS_ERROR
+    STS_RESET = STS_READY | STS_TIMEOUT
 
 cdef enum:                  # control
     CTL_STROBE = 0x01

@@ -76,7 +76,7 @@ cdef class Parallel(Device):
         """A rising strobe prints; its end makes the printer acknowledge, which may interrupt."""
         v |= CTL_ONES
         if not v & CTL_INIT:
-            self.s.status = STS_RESET
+            self.s.status = STS_READY
         elif v & CTL_SELECT:
             if v & CTL_STROBE:
                 self.s.status &= ~STS_BUSY

@@ -1,8 +1,8 @@
 """Two ports of the PC that are only written: the POST code (80h), which guests also use to wait, and the end of a
 coprocessor error (F0h).
 
-Documents: IBM PC/AT Technical Reference, "System Board"; 82371FB/82371SB (PIIX/PIIX3) data sheet, 290550-002, section
-2.5.7 (coprocessor error register).  Modelled: the code's latch, for people; FERR# to IRQ 13, and IGNNE#.  Not modelled:
+Documents: IBM PC/AT Technical Reference, "System Board"; 82371FB/82371SB (PIIX/PIIX3) data sheet, 290550-002, "Coprocessor
+Error Register".  Modelled: the code's latch, for people; FERR# to IRQ 13, and IGNNE#.  Not modelled:
 reading the latch back (the reference machine reads ones).  Called by the owning worker only.
 """
 cimport cython
@@ -13,7 +13,7 @@ from engine.types import RO, WO, Region, Register, Space
 
 _REGISTERS = (
     Register("POST", 0, 8, WO, None, 0, "", "PC/AT TR: System Board", region=REGION_POST),
-    Register("COPROCESSOR_ERROR", 0, 8, WO, None, 0, "ends the error's interrupt, asserts IGNNE#", "290550 2.5.7",
+    Register("COPROCESSOR_ERROR", 0, 8, WO, None, 0, "ends the error's interrupt, asserts IGNNE#", "290550: Coprocessor Error Register",
              region=REGION_FERR),
 )
 

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from engine._device import PyDevice
+from engine.errors import StateError
 from engine.types import RW, Region, Register, Space
 
 
@@ -36,8 +37,9 @@ class PostCard(PyDevice):
         return super().save() | {"code": self.code, "history": list(self.history)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        code, history = state.pop("code"), state.pop("history")
-        super().restore(state)
-        self.code = code
-        self.history = deque(map(tuple, history), maxlen=self.config["depth"])
+        own = {"code", "history"}
+        if not own <= state.keys():
+            raise StateError(f"{self.id}: code or history missing")
+        super().restore({k: v for k, v in state.items() if k not in own})
+        self.code = state["code"]
+        self.history = deque(map(tuple, state["history"]), maxlen=self.config["depth"])
