@@ -3,25 +3,22 @@
 The fast verbs are the inline functions of _ring.pxd.  Nothing here blocks.  One thread owns one side; the other side is
 not trusted, and what it got wrong raises RingError.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from engine._abi cimport *
-from engine._atomics cimport load_acquire64, load_relaxed32, load_relaxed64, store_relaxed32, store_release64
+from engine._atomics cimport (exchange32, full_fence, futex_wake, load_acquire64, load_relaxed32, load_relaxed64,
+                              store_relaxed32, store_release64)
 from engine._shm cimport Segment
 
 import numpy as np
 
+from engine._abi import CPL, EFFECT, REC
 from engine.errors import RingError
 
 ROUTER, WORKER = LINK_ROUTER, LINK_WORKER
 
-REC = np.dtype([("t_ns", "<u8"), ("addr", "<u8"), ("value", "<u8"), ("region", "<u4"), ("vcpu", "<u2"), ("op", "u1"),
-                ("status", "u1")])
-CPL = np.dtype([("value", "<u8"), ("seq", "<u4"), ("status", "u1"), ("flags", "u1"), ("pad", "<u2")])
-EFFECT = np.dtype([("t_ns", "<u8"), ("cause", "<u8"), ("value", "<u8"), ("addr", "<u4"), ("device", "<u2"),
-                   ("pin", "u1"), ("kind", "u1")])
 STAMP = np.dtype([("taken", "<u8"), ("done", "<u8")])
 
 # Upper limits of geometry, so that no sum of section sizes can overflow 64 bits.
@@ -316,10 +313,13 @@ cdef class Link:
         store_release64(&self.v.hdr.effects_produced, self.v.effects.mine)
         return self.v.kept
 
-    def stop(self):
-        """Ask the worker to end its loop."""
+    def stop(self, uint32_t word=1):
+        """Ask the worker to leave its loop, and wake it: 1 to end, 2 to look at its control socket, 0 takes it back."""
         self.segment.check()
-        store_relaxed32(&self.v.hdr.stop, 1)
+        store_relaxed32(&self.v.hdr.stop, word)
+        full_fence()                    # as in engine.workers._wait.wake
+        if exchange32(&self.v.hdr.worker_asleep, 0):
+            futex_wake(&self.v.hdr.worker_asleep, 1)
 
     # Worker
 
@@ -369,6 +369,11 @@ cdef class Link:
         if n:
             ring_commit(&self.v.effects, n)
         return n
+
+    def any_posted(self):
+        """Has an access been posted in any slot since the last call?"""
+        self._role(LINK_WORKER)
+        return bool(link_posted(&self.v))
 
     def take_posted(self, uint32_t vcpu, bint again=False):
         """(REC record, after) of the access posted in a vCPU's slot, or None.  again: one a dead worker had taken."""

@@ -1,0 +1,262 @@
+"""The worker's loop: take records, execute them, answer.  No GIL, except for devices written in Python.
+
+Per turn: a chunk of ring records (their effects are published first, then the deadlines, then the completions), then the
+synchronous slots, each after the ring records that precede it.  Idle, it waits by policy and returns at least each 50 ms
+to beat its heart and look at signals and the stop word.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from engine._abi cimport *
+from engine._atomics cimport load_acquire32, load_acquire64, load_relaxed32, monotonic_ns, pause
+from engine._device cimport NEVER
+from engine._executor cimport Executor
+from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_take, link_view,
+                           ring_commit, ring_item, ring_reserve, slot_answer, slot_take)
+from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_index, wait_word, waiter,
+                                   waiter_init, wake)
+
+from engine._device import PyDevice
+from engine.errors import RingError
+
+cdef enum:
+    CHUNK = 64             # records between two publications
+    SLOT_CAUSE_BIT = 62
+    SPIN_LOOKS = 512       # looks between two glances at the clock
+
+POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
+
+cdef struct worker_state:
+    link_view *v
+    uint64_t *published    # deadline of each unit, as last published
+    uint32_t *unit_number  # the plan's number of each of the executor's units
+    waiter wait
+    uint32_t policy
+    uint64_t spin_ns
+    int bad
+    int stopping
+
+
+cdef class WorkerLoop:
+    """`WorkerLoop(executor, link, unit_numbers, wait="adaptive", crowded=False)`; serve() runs until something wants attention."""
+    cdef Executor ex
+    cdef Link link
+    cdef worker_state w
+    cdef bint python       # some device needs the GIL: take it once per chunk
+
+    def __init__(self, Executor executor, Link link, unit_numbers, str wait="adaptive", bint crowded=False):
+        cdef uint32_t i
+        self.ex = executor
+        self.link = link
+        self.w.v = &link.v
+        self.w.policy = POLICIES[wait]
+        self.w.spin_ns = 50000
+        waiter_init(&self.w.wait, self.w.policy, self.w.spin_ns, crowded)
+        self.w.published = <uint64_t *>calloc(executor.n_units + 1, sizeof(uint64_t))
+        self.w.unit_number = <uint32_t *>calloc(executor.n_units + 1, sizeof(uint32_t))
+        if self.w.published == NULL or self.w.unit_number == NULL:
+            raise MemoryError()
+        for i in range(executor.n_units):
+            self.w.unit_number[i] = unit_numbers[i]
+        executor.flush = flush_effects
+        executor.flush_ctx = <void *>self
+        self.python = any(isinstance(d, PyDevice) for d in executor.keep)
+        self._deadlines(True)
+
+    def __dealloc__(self):
+        free(self.w.published)
+        free(self.w.unit_number)
+
+    cdef void _deadlines(self, bint all) noexcept nogil:
+        """Publish the deadlines that changed; seen with the completion or answer that follows."""
+        cdef uint32_t u
+        cdef uint64_t d
+        for u in range(self.ex.n_units):
+            d = self.ex.deadline(u)
+            if all or d != self.w.published[u]:
+                self.w.published[u] = d
+                link_deadline(self.w.v, self.w.unit_number[u], d)
+
+    cdef int _flush(self) noexcept nogil:
+        """Publish the effects in fx, waiting for room.  1 if the worker has to stop instead."""
+        cdef link_view *v = self.w.v
+        cdef uint32_t i = 0
+        cdef int64_t room, k
+        while i < self.ex.fx.n:
+            room = ring_reserve(&v.effects, self.ex.fx.n - i)
+            if room < 0:
+                self.w.bad = 1
+                return 1
+            if room == 0:
+                wake(&self.w.wait, &v.hdr.router_asleep)
+                wait_index(&self.w.wait, &v.hdr.effects_consumed, v.effects.theirs, &v.hdr.worker_asleep)
+                link_heartbeat(v)
+                if load_relaxed32(&v.hdr.stop) == 1:
+                    self.w.stopping = 1
+                    return 1
+                continue
+            for k in range(room):
+                (<engine_effect *>ring_item(&v.effects, k))[0] = self.ex.fx.items[i + k]
+            ring_commit(&v.effects, room)
+            i += <uint32_t>room
+        self.ex.fx.n = 0
+        return 0
+
+    cdef int _chunk(self, int64_t n) noexcept nogil:
+        """Execute n peeked records and answer them."""
+        cdef link_view *v = self.w.v
+        cdef engine_rec rec
+        cdef uint64_t value = 0
+        cdef uint32_t status
+        cdef int64_t i
+        for i in range(n):
+            link_take(v, i, &rec)
+            self.ex.fx.cause = v.requests.mine + i
+            status = self.ex.execute(&rec, &value)
+            link_answer(v, i, value, status, 0)
+            if self.ex.fx.n:
+                if self._flush():
+                    return 1
+        self._deadlines(False)
+        link_execute(v, n)
+        if self.w.policy != WAIT_SPIN:
+            wake(&self.w.wait, &v.hdr.router_asleep)
+        return 0
+
+    cdef int _slot(self, uint32_t vcpu, const engine_rec *rec, uint64_t after) noexcept nogil:
+        cdef link_view *v = self.w.v
+        cdef uint64_t value = 0
+        cdef uint32_t status
+        cdef int64_t n
+        while <int64_t>(after - v.requests.mine) > 0:
+            n = link_peek(v, min(after - v.requests.mine, <uint64_t>CHUNK))
+            if n <= 0:
+                self.w.bad = 1
+                return 1
+            if self._chunk(n):
+                return 1
+        self.ex.fx.cause = <uint64_t>1 << SLOT_CAUSE_BIT
+        status = self.ex.execute(rec, &value)
+        if self.ex.fx.n and self._flush():
+            return 1
+        self._deadlines(False)
+        slot_answer(v, vcpu, value, status)
+        if self.w.policy != WAIT_SPIN:
+            wake(&self.w.wait, &v.hdr.router_asleep)
+        return 0
+
+    cdef int _turn(self) noexcept nogil:
+        """Do what is there.  Number of things done, -1 to leave the loop."""
+        cdef link_view *v = self.w.v
+        cdef engine_rec rec
+        cdef uint64_t after = 0
+        cdef uint32_t vcpu
+        cdef int64_t n
+        cdef int done = 0, got
+        for vcpu in range(v.n_vcpus):
+            if load_relaxed32(&v.slots[vcpu].state) != ENGINE_SLOT_READY:
+                continue
+            got = slot_take(v, vcpu, &rec, &after)
+            if got < 0:
+                self.w.bad = 1
+                return -1
+            if got:
+                if self._slot(vcpu, &rec, after):
+                    return -1
+                done += 1
+        n = link_peek(v, CHUNK)
+        if n < 0:
+            self.w.bad = 1
+            return -1
+        if n:
+            if self._chunk(n):
+                return -1
+            done += 1
+        return done
+
+    cdef int _idle(self) noexcept nogil:
+        """Wait for work, at most one slice."""
+        cdef link_view *v = self.w.v
+        cdef wait_word words[2]
+        cdef uint64_t start = 0, now
+        cdef uint32_t i = 0, vcpu
+        if not self.w.wait.crowded and self.w.policy != WAIT_BLOCK:
+            start = monotonic_ns()
+            while True:
+                for vcpu in range(v.n_vcpus):
+                    if load_relaxed32(&v.slots[vcpu].state) == ENGINE_SLOT_READY:
+                        return 1
+                if load_acquire64(&v.hdr.produced) != v.requests.theirs:
+                    return 1
+                pause()
+                i += 1
+                if i == SPIN_LOOKS:
+                    i = 0
+                    if load_relaxed32(&v.hdr.stop):
+                        return 0
+                    now = monotonic_ns() - start
+                    if now > (50000000 if self.w.policy == WAIT_SPIN else self.w.spin_ns):
+                        break
+            if self.w.policy == WAIT_SPIN:
+                return 0
+        words[0].word = &v.hdr.produced
+        words[0].known = v.requests.theirs
+        words[0].asleep = &v.hdr.worker_asleep
+        words[0].wide = 1
+        words[1].word = &v.hdr.posted
+        words[1].known = v.posted
+        words[1].asleep = &v.hdr.worker_asleep
+        words[1].wide = 1
+        i = wait_any(&self.w.wait, words, 2)
+        v.posted = load_acquire64(&v.hdr.posted)
+        return i
+
+    cdef int _serve(self) noexcept nogil:
+        cdef int got
+        while True:
+            got = self._turn()
+            if got < 0:
+                return -1
+            if got == 0 and self._idle() == 0:
+                link_heartbeat(self.w.v)
+                return 0
+            if load_relaxed32(&self.w.v.hdr.stop):
+                return 0
+
+    cdef int _serve_python(self) noexcept:
+        """As _serve, with the GIL held through each turn, so that Python devices find it at hand."""
+        cdef int got
+        while True:
+            got = self._turn()
+            if got < 0:
+                return -1
+            if got == 0:
+                with nogil:
+                    got = self._idle()
+                if got == 0:
+                    link_heartbeat(self.w.v)
+                    return 0
+            if load_relaxed32(&self.w.v.hdr.stop):
+                return 0
+
+    def serve(self):
+        """Work until a slice passes idle or the stop word is set; returns the stop word.  Raises RingError if the router's
+        words are impossible."""
+        cdef int got
+        if self.python:
+            got = self._serve_python()
+        else:
+            with nogil:
+                got = self._serve()
+        if self.w.bad:
+            raise RingError(f"{self.link.segment.name}: the router's words are impossible")
+        return 1 if self.w.stopping else load_acquire32(&self.w.v.hdr.stop)
+
+    @property
+    def executed(self):
+        """Records executed so far."""
+        return self.ex.executed
+
+
+cdef int flush_effects(void *ctx) noexcept nogil:
+    return (<WorkerLoop>ctx)._flush()
