@@ -8,10 +8,9 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from engine._ring import REC
-
 import numpy as np
 
+from engine._abi import REC
 from engine.errors import RingError
 
 IOREQ = np.dtype([("addr", "<u8"), ("data", "<u8"), ("count", "<u4"), ("size", "<u4"), ("vp_eport", "<u4"),

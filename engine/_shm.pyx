@@ -22,7 +22,9 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <errno.h>
     #include <fcntl.h>
+    #include <stdint.h>
     #include <sys/mman.h>
     #include <sys/stat.h>
     #include <sys/syscall.h>
@@ -56,11 +58,31 @@ cdef extern from *:
         struct stat st;
         return fstat(fd, &st) < 0 ? -1 : (int64_t)st.st_size;
     }
-    static void *shm_map(int fd, size_t size, int populate)
+    /* A mapping with an inaccessible page on each side, so that an overrun faults instead of hitting a neighbour. */
+    enum { SHM_GUARD = 4096, SHM_HUGE_PAGE = 2 << 20 };
+    static void *shm_map(int fd, size_t size, int populate, int huge)
     {
-        void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | (populate ? MAP_POPULATE : 0), fd, 0);
-        return p == MAP_FAILED ? NULL : p;
+        size_t room = size + 2 * SHM_GUARD + (huge ? SHM_HUGE_PAGE : 0);
+        uint8_t *base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *at, *end;
+        if (base == MAP_FAILED)
+            return NULL;
+        at = base + SHM_GUARD;
+        if (huge)
+            at = (uint8_t *)(((uintptr_t)at + SHM_HUGE_PAGE - 1) & ~(uintptr_t)(SHM_HUGE_PAGE - 1));
+        end = at + size + SHM_GUARD;
+        if (at - SHM_GUARD > base)
+            munmap(base, (size_t)(at - SHM_GUARD - base));
+        if (base + room > end)
+            munmap(end, (size_t)(base + room - end));
+        if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0), fd, 0) == MAP_FAILED) {
+            int err = errno;
+            munmap(at - SHM_GUARD, size + 2 * SHM_GUARD);
+            errno = err;
+            return NULL;
+        }
+        return at;
     }
+    static void shm_unmap(void *p, size_t size) { munmap((uint8_t *)p - SHM_GUARD, size + 2 * SHM_GUARD); }
     static int shm_huge(void *p, size_t size) { return madvise(p, size, MADV_HUGEPAGE); }
     """
     enum:
@@ -74,11 +96,11 @@ cdef extern from *:
     int shm_seals(int fd) nogil
     int shm_dup(int fd) nogil
     long long shm_size(int fd) nogil
-    void *shm_map(int fd, size_t size, int populate) nogil
+    void *shm_map(int fd, size_t size, int populate, int huge) nogil
+    void shm_unmap(void *p, size_t size) nogil
     int shm_huge(void *p, size_t size) nogil
     int ftruncate(int fd, long long n) nogil
     int fallocate(int fd, int mode, long long at, long long n) nogil
-    int munmap(void *p, size_t size) nogil
 
 RAW, LINK, RING, ARENA = ENGINE_SEGMENT_RAW, ENGINE_SEGMENT_LINK, ENGINE_SEGMENT_RING, ENGINE_SEGMENT_ARENA
 KINDS = {RAW: "raw", LINK: "link", RING: "ring", ARENA: "arena"}
@@ -201,7 +223,7 @@ cdef class Segment:
         return s
 
     cdef int _map(self, size_t n, bint prefault, bint huge) except -1:
-        self.mem = <uint8_t *>shm_map(self._fd, n, prefault and not huge)
+        self.mem = <uint8_t *>shm_map(self._fd, n, prefault and not huge, huge)
         if self.mem == NULL:
             raise _failed(f"mapping {n} bytes", self.name, errno)
         self.size = n
@@ -238,7 +260,7 @@ cdef class Segment:
 
     cdef void _free(self):
         if self.mem != NULL:
-            munmap(self.mem, self.size)
+            shm_unmap(self.mem, self.size)
             self.mem = NULL
         if self._fd >= 0:
             c_close(self._fd)
@@ -246,7 +268,7 @@ cdef class Segment:
 
     def __dealloc__(self):
         if self.mem != NULL:
-            munmap(self.mem, self.size)
+            shm_unmap(self.mem, self.size)
         if self._fd >= 0:
             c_close(self._fd)
 

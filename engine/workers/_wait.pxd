@@ -1,5 +1,7 @@
 """Waiting for the other side of a ring: spin, adaptive, block.  Apart from the rings, which never block."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from engine._atomics cimport full_fence, load_relaxed32
 
 cdef enum:
     WAIT_SPIN = 0       # never sleeps
@@ -16,8 +18,9 @@ cdef struct wait_word:
     uint32_t wide
 
 cdef struct waiter:
-    uint32_t policy
-    uint32_t crowded    # more spinning threads than CPUs: give way while spinning
+    uint16_t policy
+    uint16_t crowded    # more spinning threads than CPUs: give way while spinning
+    uint32_t missed     # wake-ups lost: slept a slice out although the word had changed.  0, or a fence is missing
     uint64_t spin_ns
     uint64_t waits, spins, yields, sleeps, timeouts, wakes   # statistics; wakes: futex wake-ups this side sent
 
@@ -33,7 +36,6 @@ cdef inline void wake(waiter *w, uint32_t *asleep) noexcept nogil:
     if load_relaxed32(asleep) != 0:
         _wake(w, asleep)
 
-from engine._atomics cimport full_fence, load_relaxed32
 
 cdef class Waiter:
     """A waiting policy and its statistics, for one thread."""

@@ -6,14 +6,18 @@ sets its futex word, fences, and looks once more; a publisher publishes, fences,
 are needed: an ordinary store may pass a later load of another word, and then each side misses the other (a lost
 wake-up, which here would cost a slice of 50 ms and not a hang).
 """
-from libc.errno cimport EINTR, ETIMEDOUT
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport ETIMEDOUT
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from engine._atomics cimport (exchange32, full_fence, futex_wait, futex_wake, load_acquire32, load_acquire64,
-                              load_relaxed32, monotonic_ns, pause, store_relaxed32)
+                              monotonic_ns, pause, store_relaxed32)
+from engine._ring cimport LINK_ROUTER, Link, Ring, link_view
+from engine._abi cimport engine_ring
 
 import os
+
+from engine.errors import RingError
 
 cdef extern from *:
     """
@@ -24,19 +28,24 @@ cdef extern from *:
     #include <time.h>
     #include <unistd.h>
 
-    /* Sleep while every words[i] is 1; until CLOCK_MONOTONIC end_ns.  -1 with errno, ENOSYS before Linux 5.16. */
-    struct wait_waitv { uint64_t val, uaddr; uint32_t flags, reserved; };
-    #define WAIT_WAITV_MAX 64
-    static long wait_futex_waitv(uint32_t **words, uint32_t n, uint64_t end_ns)
+    /* Sleep while every *words[i] is 1, at most until end_ns of CLOCK_MONOTONIC.  0, or an errno: ENOSYS before Linux 5.16.
+       The structure and the number are spelled out because older kernel headers lack them. */
+    static int wait_futex_waitv(uint32_t **words, uint32_t n, uint64_t end_ns)
     {
-        struct wait_waitv v[WAIT_WAITV_MAX];
+        struct { uint64_t val, uaddr; uint32_t flags, reserved; } v[64];
         struct timespec t = {.tv_sec = (time_t)(end_ns / 1000000000u), .tv_nsec = (long)(end_ns % 1000000000u)};
-        for (uint32_t i = 0; i < n; i++)
-            v[i] = (struct wait_waitv){.val = 1, .uaddr = (uint64_t)(uintptr_t)words[i], .flags = 2 /* FUTEX_32 */};
-        return syscall(449, v, n, 0, &t, CLOCK_MONOTONIC);
+        for (uint32_t i = 0; i < n; i++) {
+            v[i].val = 1;
+            v[i].uaddr = (uint64_t)(uintptr_t)words[i];
+            v[i].flags = 2; /* FUTEX_32, shared */
+            v[i].reserved = 0;
+        }
+        return syscall(449, v, n, 0, &t, CLOCK_MONOTONIC) < 0 ? errno : 0;
     }
     """
-    long wait_futex_waitv(uint32_t **words, uint32_t n, uint64_t end_ns) nogil
+    enum:
+        ENOSYS
+    int wait_futex_waitv(uint32_t **words, uint32_t n, uint64_t end_ns) nogil
     int sched_yield() nogil
 
 SPIN, ADAPTIVE, BLOCK = WAIT_SPIN, WAIT_ADAPTIVE, WAIT_BLOCK
@@ -50,7 +59,7 @@ cdef enum:
 cdef void waiter_init(waiter *w, uint32_t policy, uint64_t spin_ns, bint crowded) noexcept nogil:
     """Set a policy; statistics at 0."""
     memset(w, 0, sizeof(waiter))
-    w.policy = policy
+    w.policy = <uint16_t>policy
     w.spin_ns = spin_ns
     w.crowded = crowded
 
@@ -70,10 +79,10 @@ cdef inline bint changed(const wait_word *words, uint32_t n) noexcept nogil:
 cdef int _sleep(waiter *w, const wait_word *words, uint32_t n, uint64_t end_ns) noexcept nogil:
     """Sleep until woken, a signal, or end_ns.  1: a word changed, 0: look around."""
     cdef uint32_t *futexes[WAIT_MAX]
-    cdef uint32_t i, j, m = 0
+    cdef uint32_t i, j, m = 0, still = 0
     cdef uint64_t now
-    cdef int ready
-    for i in range(n):      # each futex once: a link's two words share one
+    cdef int ready, why = 0
+    for i in range(n):      # each futex once: the words of one link share theirs
         for j in range(m):
             if futexes[j] == words[i].asleep:
                 break
@@ -89,20 +98,17 @@ cdef int _sleep(waiter *w, const wait_word *words, uint32_t n, uint64_t end_ns) 
         if now < end_ns:
             w.sleeps += 1
             if m == 1:
-                futex_wait(futexes[0], 1, end_ns - now)
-            elif wait_futex_waitv(futexes, m, end_ns) < 0 and errno_is_enosys():
-                futex_wait(futexes[0], 1, min(end_ns - now, <uint64_t>1000000))   # poll the others each millisecond
+                why = futex_wait(futexes[0], 1, end_ns - now)
+            else:
+                why = wait_futex_waitv(futexes, m, end_ns)
+                if why == ENOSYS:       # look at the other words each millisecond
+                    futex_wait(futexes[0], 1, min(end_ns - now, <uint64_t>1000000))
         ready = changed(words, n)
     for j in range(m):
-        store_relaxed32(futexes[j], 0)
+        still += exchange32(futexes[j], 0)
+    if ready and why == ETIMEDOUT and still == m:
+        w.missed += 1       # every publisher that saw the flag would have cleared it
     return ready
-
-
-cdef extern from *:
-    """
-    static int errno_is_enosys(void) { return errno == ENOSYS; }
-    """
-    int errno_is_enosys() nogil
 
 
 cdef int wait_any(waiter *w, const wait_word *words, uint32_t n) noexcept nogil:
@@ -133,7 +139,7 @@ cdef int wait_any(waiter *w, const wait_word *words, uint32_t n) noexcept nogil:
             now = monotonic_ns()
             if now >= spin_end:
                 break
-    if w.policy != WAIT_SPIN and _sleep(w, words, n, end):
+    if w.policy != WAIT_SPIN and _sleep(w, words, n, end) != 0:
         return 1
     w.timeouts += 1
     return 0
@@ -183,8 +189,75 @@ cdef class Waiter:
         waiter_init(&self.w, number, <uint64_t>(spin_us * 1000),
                     globals()["crowded"](threads) if crowded is None else crowded)
 
+    def wait(self, side, *, vcpu=None):
+        """Wait at most a slice (50 ms) for the other side of a Ring or Link; True: something changed.
+
+        Ring: the consumer waits for items, the producer for room.  Link: the worker waits for records and posted accesses,
+        the router for completions and effects, or with vcpu for the answer in that slot.
+        """
+        cdef wait_word words[3]
+        cdef uint32_t n = 0
+        cdef int ready
+        cdef Ring ring
+        cdef Link link
+        cdef link_view *l
+        cdef engine_ring *h
+        side.segment.fileno()                   # refuses after close and after a fork
+        if isinstance(side, Ring):
+            ring = side
+            h = <engine_ring *>ring.segment.mem
+            n = _watch64(words, n, ring.v.consumed if ring.producer else ring.v.produced, ring.v.theirs,
+                         &h.producer_asleep if ring.producer else &h.consumer_asleep)
+        else:
+            link = side
+            l = &link.v
+            if link.role == LINK_ROUTER and vcpu is not None:
+                if not 0 <= vcpu < l.n_vcpus:
+                    raise RingError(f"wait for slot {vcpu} of {l.n_vcpus}")
+                words[0].word = &l.slots[<uint32_t>vcpu].state
+                words[0].known = l.slot_state[<uint32_t>vcpu]
+                words[0].asleep = &l.hdr.router_asleep
+                words[0].wide = 0
+                n = 1
+            elif link.role == LINK_ROUTER:
+                n = _watch64(words, n, &l.hdr.executed, l.executed, &l.hdr.router_asleep)
+                n = _watch64(words, n, &l.hdr.effects_produced, l.effects.theirs, &l.hdr.router_asleep)
+            else:
+                n = _watch64(words, n, &l.hdr.produced, l.requests.theirs, &l.hdr.worker_asleep)
+                n = _watch64(words, n, &l.hdr.posted, l.posted, &l.hdr.worker_asleep)
+                words[n].word = &l.hdr.stop
+                words[n].known = 0
+                words[n].asleep = &l.hdr.worker_asleep
+                words[n].wide = 0
+                n += 1
+        with nogil:
+            ready = wait_any(&self.w, words, n)
+        return ready != 0
+
+    def wake(self, side):
+        """After publishing: wake the other side of a Ring or Link if it sleeps."""
+        cdef Ring ring
+        cdef Link link
+        cdef engine_ring *h
+        side.segment.fileno()
+        if isinstance(side, Ring):
+            ring = side
+            h = <engine_ring *>ring.segment.mem
+            wake(&self.w, &h.consumer_asleep if ring.producer else &h.producer_asleep)
+        else:
+            link = side
+            wake(&self.w, &link.v.hdr.worker_asleep if link.role == LINK_ROUTER else &link.v.hdr.router_asleep)
+
     @property
     def stats(self):
         w = self.w
         return {"waits": w.waits, "spins": w.spins, "yields": w.yields, "sleeps": w.sleeps, "timeouts": w.timeouts,
-                "wakes": w.wakes, "crowded": bool(w.crowded)}
+                "wakes": w.wakes, "missed": w.missed, "crowded": bool(w.crowded)}
+
+
+cdef uint32_t _watch64(wait_word *words, uint32_t n, const uint64_t *index, uint64_t known, uint32_t *asleep) noexcept:
+    words[n].word = index
+    words[n].known = known
+    words[n].asleep = asleep
+    words[n].wide = 1
+    return n + 1
