@@ -314,10 +314,13 @@ cdef class Executor:
                 self._deliver(unit, mark)
             return IO_OK
         if kind == ENGINE_REC_RESET:
+            mark = self.fx.n
             for i in range(self.n_members):
                 d = self.members[i]
                 (<Device>d).core.now = r.t_ns
                 (<Device>d).on_reset(<reset_kind>r.value)
+            if self.fx.n > mark:
+                self._deliver(0, mark)
             return IO_OK
         return IO_UNCLAIMED
 
