@@ -27,9 +27,9 @@ class FakeBus:
     """Drives devices as the engine would, through the same executor.
 
     `FakeBus(device, ...)`: the first device is the one that read, write, set and key mean.  `wires` are
-    (source device, output pin name, sink device, input pin name).  Region n of device d has base 0, so that addresses
-    are offsets.  A read that the device refuses gives all ones; `status` keeps the last access's status without the
-    content flag, `content` the flag.
+    (source device, output pin name, sink device, input pin name); messages reach every device that takes them.  Region
+    n of device d has base 0, so that addresses are offsets.  A read that the device refuses gives all ones; `status`
+    keeps the last access's status without the content flag, `content` the flag.
     """
 
     def __init__(self, *devices: Device, wires: Sequence[tuple[Device, str, Device, str]] = ()) -> None:
@@ -40,6 +40,8 @@ class FakeBus:
         self.content = False
         self.effects: list[Effect] = []
         inner = [(a.rank, 0, type(a).OUT.index(out), b.rank, type(b).IN.index(pin)) for a, out, b, pin in wires]
+        sinks = [d for d in devices if getattr(type(d), "MESSAGE_SINK", False)]
+        inner += [(a.rank, 1, 0, b.rank, 0) for a in devices for b in sinks]
         self.executor = Executor(devices, [[d.rank for d in devices]] if len(devices) > 1 else None, inner)
         self._ids: dict[tuple[int, int], int] = {}
         for d in devices:
