@@ -41,7 +41,7 @@ _REGISTERS = tuple(
     )
 ) + (
     Register("ELCR1", 0, 8, RW, 0x00, ELCR0_WMASK, "", "290550 2.5.3.9", region=ELCR0),
-    Register("ELCR2", 0, 8, RW, 0x00, ELCR1_WMASK, "", "290550 2.5.3.9", region=ELCR1),
+    Register("ELCR2", 0, 8, RW, 0x00, ELCR1_WMASK, "", "290550 2.5.3.10", region=ELCR1),
 )
 
 
