@@ -1,19 +1,19 @@
 """An SMBus host controller as PIIX4 and ICHs have it, and the serial EEPROMs on its bus: functions over one struct.
 
-Names and section numbers: 82371AB (PIIX4) data sheet 290562-001, section 11.3; what later ICHs added (AUXCTL, the block
+Names and section numbers: 82371AB (PIIX4) data sheet 290562-001, section 7.3; what later ICHs added (AUXCTL, the block
 buffer) from 82801IB (ICH9) 316972-004, section 20.2.  System Management Bus Specification 2.0 for the protocols.
 """
 from libc.stdint cimport uint8_t, uint32_t
 
-cdef enum:                    # registers, 11.3
-    SMBHSTSTS = 0x00          # 11.3.1 host status
-    SMBSLVSTS = 0x01          # 11.3.2 slave status
-    SMBHSTCNT = 0x02          # 11.3.3 host control
-    SMBHSTCMD = 0x03          # 11.3.4 host command
-    SMBHSTADD = 0x04          # 11.3.5 host address
-    SMBHSTDAT0 = 0x05         # 11.3.6 host data 0
-    SMBHSTDAT1 = 0x06         # 11.3.7 host data 1
-    SMBBLKDAT = 0x07          # 11.3.8 block data
+cdef enum:                    # registers, 7.3
+    SMBHSTSTS = 0x00          # host status
+    SMBSLVSTS = 0x01          # slave status
+    SMBHSTCNT = 0x02          # host control
+    SMBHSTCMD = 0x03          # host command
+    SMBHSTADD = 0x04          # host address
+    SMBHSTDAT0 = 0x05         # host data 0
+    SMBHSTDAT1 = 0x06         # host data 1
+    SMBBLKDAT = 0x07          # block data
     SMBAUXCTL = 0x0D          # ICH9 20.2.12 auxiliary control
     SMB_SIZE = 0x40
 

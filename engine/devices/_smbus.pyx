@@ -1,6 +1,6 @@
 """SMBus host controller of PIIX4 and the ICHs with serial EEPROMs (SPD) on the bus.
 
-Documents: PIIX4 290562-001 section 11.3, ICH9 316972-004 section 20.2, SMBus 2.0.  A transaction takes no time: it is over when
+Documents: PIIX4 290562-001 section 7.3, ICH9 316972-004 section 20.2, SMBus 2.0.  A transaction takes no time: it is over when
 SMBHSTCNT has been written, or, with interrupts off, when SMBHSTSTS is next read, which itself still shows HOST_BUSY (some
 firmware insists on seeing it).  Not modelled: the slave interface, alerts, PEC, the process call (DEV_ERR), arbitration.
 Functions over smbus_state, called by the worker that owns the struct only.

@@ -13,41 +13,43 @@ from engine.pci.regs cimport *
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, Region, Register, Space
 
-_S = "290550-001 2.2."
+_S = "290550-001 2.2 "
 
 
-def _private(name, offset, width, reset, section, effect="none"):
-    return Register(name, offset, width, RW, reset, (1 << width) - 1, effect, _S + section, CONFIG_REGION)
+def _private(name, offset, width, reset, effect="none"):
+    return Register(name, offset, width, RW, reset, (1 << width) - 1, effect, _S + name, CONFIG_REGION)
 
 
 REGISTERS = (
-    Register("VID", VENDOR_ID, 16, RO, 0x8086, section=_S + "1", region=CONFIG_REGION),
-    Register("DID", DEVICE_ID, 16, RO, 0x7000, section=_S + "2", region=CONFIG_REGION),
-    Register("PCICMD", COMMAND, 16, RW, 0, COMMAND_WMASK, "gates, see docs", _S + "3", CONFIG_REGION),
-    Register("PCISTS", STATUS, 16, RW1C, STATUS_DEVSEL_MEDIUM, section=_S + "4", region=CONFIG_REGION, w1c=STATUS_W1C),
-    Register("RID", REVISION_ID, 8, RO, 0, section=_S + "5", region=CONFIG_REGION),
-    Register("CLASSC", CLASS_CODE, 24, RO, 0x060100, section=_S + "6", region=CONFIG_REGION),
-    Register("HEDT", HEADER_TYPE, 8, RO, HEADER_MULTIFUNCTION, section=_S + "7", region=CONFIG_REGION),
-    _private("IORT", IORT, 8, 0x4D, "9"),
-    _private("XBCS", XBCS, 16, 0x0003, "10"),
-    *(_private(f"PIRQRC{'ABCD'[n]}", PIRQRCA + n, 8, PIRQ_DISABLE, "11", f"routes PIRQ{'ABCD'[n]}#") for n in range(4)),
-    _private("TOM", TOM, 8, 0x02, "12"),
-    _private("MSTAT", MSTAT, 16, 0x0000, "13"),
-    _private("MBIRQ0", MBIRQ0, 8, 0x80, "14"),
-    _private("MBIRQ1", MBIRQ1, 8, 0x00, "14"),
-    _private("MBDMA0", MBDMA0, 8, 0x0C, "15"),
-    _private("MBDMA1", MBDMA0 + 1, 8, 0x0C, "15"),
-    _private("PCSC", PCSC, 16, 0x0002, "16"),
-    _private("APICBASE", APICBASE, 8, 0x00, "17"),
-    _private("DLC", DLC, 8, 0x00, "18"),
-    _private("SMICNTL", SMICNTL, 8, 0x08, "19"),
-    _private("SMIEN", SMIEN, 16, 0x0000, "20"),
-    _private("SEE", SEE, 32, 0x00000000, "21"),
-    _private("FTMR", FTMR, 8, 0x0F, "22"),
-    _private("SMIREQ", SMIREQ, 16, 0x0000, "23"),
-    _private("CTLTMR", CTLTMR, 8, 0x00, "24"),
-    _private("CTHTMR", CTHTMR, 8, 0x00, "25"),
-    Register("RC", 0, 8, RW, 0, RC_SRST, "bit 2 resets the machine", "290550-001 2.3.5.1", RCR_REGION),
+    Register("VID", VENDOR_ID, 16, RO, 0x8086, section=_S + "VID", region=CONFIG_REGION),
+    Register("DID", DEVICE_ID, 16, RO, 0x7000, section=_S + "DID", region=CONFIG_REGION),
+    Register("PCICMD", COMMAND, 16, RW, 0, COMMAND_WMASK, "gates, see docs", _S + "PCICMD", CONFIG_REGION),
+    Register("PCISTS", STATUS, 16, RW1C, STATUS_DEVSEL_MEDIUM, section=_S + "PCISTS", region=CONFIG_REGION, w1c=STATUS_W1C),
+    Register("RID", REVISION_ID, 8, RO, 0, section=_S + "RID", region=CONFIG_REGION),
+    Register("PI", CLASS_CODE, 8, RO, 0x00, section=_S + "CLASSC", region=CONFIG_REGION),
+    Register("SCC", CLASS_CODE + 1, 8, RO, 0x01, section=_S + "CLASSC", region=CONFIG_REGION),
+    Register("BCC", CLASS_CODE + 2, 8, RO, 0x06, section=_S + "CLASSC", region=CONFIG_REGION),
+    Register("HEDT", HEADER_TYPE, 8, RO, HEADER_MULTIFUNCTION, section=_S + "HEDT", region=CONFIG_REGION),
+    _private("IORT", IORT, 8, 0x4D),
+    _private("XBCS", XBCS, 16, 0x0003),
+    *(_private(f"PIRQRC{'ABCD'[n]}", PIRQRCA + n, 8, PIRQ_DISABLE, f"routes PIRQ{'ABCD'[n]}#") for n in range(4)),
+    _private("TOM", TOM, 8, 0x02),
+    _private("MSTAT", MSTAT, 16, 0x0000),
+    _private("MBIRQ0", MBIRQ0, 8, 0x80),
+    _private("MBIRQ1", MBIRQ1, 8, 0x00),
+    _private("MBDMA0", MBDMA0, 8, 0x0C),
+    _private("MBDMA1", MBDMA0 + 1, 8, 0x0C),
+    _private("PCSC", PCSC, 16, 0x0002),
+    _private("APICBASE", APICBASE, 8, 0x00),
+    _private("DLC", DLC, 8, 0x00),
+    _private("SMICNTL", SMICNTL, 8, 0x08),
+    _private("SMIEN", SMIEN, 16, 0x0000),
+    _private("SEE", SEE, 32, 0x00000000),
+    _private("FTMR", FTMR, 8, 0x0F),
+    _private("SMIREQ", SMIREQ, 16, 0x0000),
+    _private("CTLTMR", CTLTMR, 8, 0x00),
+    _private("CTHTMR", CTHTMR, 8, 0x00),
+    Register("RC", 0, 8, RW, 0, RC_SRST, "bit 2 resets the machine", "290550-001 2.5 RC", RCR_REGION),
 )
 OUT = ("inta", *(f"isa{n}" for n in range(N_ISA)))
 # Registers that the reference's bus reset leaves alone; it leaves the bytes that no register owns alone, too.
@@ -86,7 +88,7 @@ cdef class Piix3(PciFunction):
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        """2.3.5.1.  Both types of reset (SRST) end in the board's reset.  Wider accesses meet the register byte by byte."""
+        """RC.  Both types of reset (SRST) end in the board's reset.  Wider accesses meet the register byte by byte."""
         if region != RCR_REGION:
             return IO_NO_REGISTER
         if value & RC_RCPU:
@@ -108,7 +110,7 @@ cdef class Piix3(PciFunction):
         return 0
 
     cdef void update_irq(self) noexcept nogil:
-        """Each ISA interrupt is the OR of the PIRQs routed to it: 2.2.11.  A route of 10h and more goes nowhere."""
+        """Each ISA interrupt is the OR of the PIRQs routed to it (PIRQRC).  A route of 10h and more goes nowhere."""
         cdef uint32_t isa = 0
         cdef int n
         cdef uint8_t route

@@ -1,6 +1,6 @@
 """Intel 82371AB (PIIX4), function 3, with the hot-plug registers PC virtual machines add beside it.
 
-Names and section numbers: data sheet 290562-001 (April 1997), "PIIX4"; ACPI 2.0c for what its registers mean.
+Names: data sheet 290562-001 (April 1997), chapter 7; ACPI 2.0c for what its registers mean.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -8,25 +8,25 @@ from engine._device cimport io_status, reset_kind
 from engine.devices._smbus cimport smbus_state
 from engine.pci._config cimport PciFunction, pci_state
 
-cdef enum:                    # configuration registers beside the header, section 7.2
-    PMBA = 0x40               # 7.2.1  power management base address, 4 bytes
-    DEVACTB = 0x58            # 7.2.8  device activity B, 4 bytes
+cdef enum:                    # configuration registers beside the header, 7.1
+    PMBA = 0x40               # power management base address, 4 bytes
+    DEVACTB = 0x58            # device activity B, 4 bytes
     DEVACTB_APMC_EN = 0x02    #   bit 25: a write of APMC makes an SMI (in byte 5Bh)
-    DEVRESA = 0x5C            # 7.2.9  device resource A, 4 bytes
-    DEVRESB = 0x60            # 7.2.11 device resource B
-    DEVRESC = 0x64            # 7.2.12 device resource C
-    PMREGMISC = 0x80          # 7.2.18 miscellaneous power management
+    DEVRESA = 0x5C            # device resource A, 4 bytes
+    DEVRESB = 0x60            # device resource B
+    DEVRESC = 0x64            # device resource C
+    PMREGMISC = 0x80          # miscellaneous power management
     PMIOSE = 0x01             #   PMBA answers
-    SMBBA = 0x90              # 7.3.1  SMBus base address, 4 bytes
-    SMBHSTCFG = 0xD2          # 7.3.2  SMBus host configuration
+    SMBBA = 0x90              # SMBus base address, 4 bytes
+    SMBHSTCFG = 0xD2          # SMBus host configuration
     SMB_HST_EN = 0x01         #   SMBBA answers
     BASE_MASK = 0xFFC0        # of PMBA and SMBBA
 
-cdef enum:                    # power management I/O, section 7.4
-    PMSTS = 0x00              # 7.4.1 2 bytes
-    PMEN = 0x02               # 7.4.2 2 bytes
-    PMCNTRL = 0x04            # 7.4.3 2 bytes
-    PMTMR = 0x08              # 7.4.4 4 bytes
+cdef enum:                    # power management I/O, 7.2
+    PMSTS = 0x00              # 2 bytes
+    PMEN = 0x02               # 2 bytes
+    PMCNTRL = 0x04            # 2 bytes
+    PMTMR = 0x08              # 4 bytes
 
 cdef enum:                    # PMSTS and PMEN
     TMROF = 0x0001
@@ -45,11 +45,11 @@ cdef enum:                    # PMCNTRL
     SUS_STD = 2
 
 cdef enum:
-    PM_TIMER_HZ = 3579545     # 7.4.4
+    PM_TIMER_HZ = 3579545     # ACPI 2.0c 4.7.3.3
     PM_TIMER_MASK = 0xFFFFFF
     PM_TIMER_HALF = 0x800000  # TMROF is set each time bit 23 toggles
 
-cdef enum:                    # APM ports, section 7.6 (APMC, APMS)
+cdef enum:                    # APM ports, 4.2
     APMC = 0
     APMS = 1
     ACPI_ENABLE = 0xF1        # values of APMC that the reference's FADT names

@@ -32,58 +32,60 @@ cdef extern from *:
 cdef enum:
     NS_PER_S = 1000000000
 
-_S = "PIIX4 7."
+_S = "290562-001 7."
 
 
-def _config(name, offset, width, reset, section, effect="none"):
-    return Register(name, offset, width, RW, reset, (1 << width) - 1, effect, _S + section, CONFIG_REGION)
+def _config(name, offset, width, reset, effect="none"):
+    return Register(name, offset, width, RW, reset, (1 << width) - 1, effect, _S + "1 " + name, CONFIG_REGION)
 
 
 REGISTERS = (
-    Register("VID", VENDOR_ID, 16, RO, 0x8086, section=_S + "1.1", region=CONFIG_REGION),
-    Register("DID", DEVICE_ID, 16, RO, 0x7113, section=_S + "1.2", region=CONFIG_REGION),
-    Register("PCICMD", COMMAND, 16, RW, 0, COMMAND_WMASK, "gates, see docs", _S + "1.3", CONFIG_REGION),
-    Register("PCISTS", STATUS, 16, RW1C, STATUS_FAST_BACK | STATUS_DEVSEL_MEDIUM, section=_S + "1.4", region=CONFIG_REGION,
+    Register("VID", VENDOR_ID, 16, RO, 0x8086, section=_S + "1 VID", region=CONFIG_REGION),
+    Register("DID", DEVICE_ID, 16, RO, 0x7113, section=_S + "1 DID", region=CONFIG_REGION),
+    Register("PCICMD", COMMAND, 16, RW, 0, COMMAND_WMASK, "gates, see docs", _S + "1 PCICMD", CONFIG_REGION),
+    Register("PCISTS", STATUS, 16, RW1C, STATUS_FAST_BACK | STATUS_DEVSEL_MEDIUM, section=_S + "1 PCISTS", region=CONFIG_REGION,
              w1c=STATUS_W1C),
-    Register("RID", REVISION_ID, 8, RO, 0x03, section=_S + "1.5", region=CONFIG_REGION),
-    Register("CLASSC", CLASS_CODE, 24, RO, 0x068000, section=_S + "1.6", region=CONFIG_REGION),
-    Register("HEDT", HEADER_TYPE, 8, RO, 0, section=_S + "1.7", region=CONFIG_REGION),
-    Register("INTLN", INTERRUPT_LINE, 8, RW, 0, 0xFF, "none", _S + "1.8", CONFIG_REGION),
-    Register("INTPN", INTERRUPT_PIN, 8, RO, 0x01, section=_S + "1.9", region=CONFIG_REGION),
-    _config("PMBA", PMBA, 32, 0x00000001, "2.1", "base of PMSTS to PMTMR"),
-    _config("CNTA", 0x44, 32, 0, "2.2"),
-    _config("CNTB", 0x48, 32, 0, "2.3"),
-    _config("GPICTL", 0x4C, 32, 0, "2.4"),
-    _config("DEVRESD", 0x50, 32, 0, "2.5"),
-    _config("DEVACTA", 0x54, 32, 0, "2.7"),
-    _config("DEVACTB", DEVACTB, 32, 0, "2.8", "bit 25 lets APMC make an SMI"),
-    _config("DEVRESA", DEVRESA, 32, None, "2.9", "reports the parallel port"),
-    _config("DEVRESB", DEVRESB, 32, 0x60000000, "2.11"),
-    _config("DEVRESC", DEVRESC, 32, None, "2.12", "reports the serial ports"),
-    _config("PMREGMISC", PMREGMISC, 8, 0x00, "2.18", "PMIOSE maps PMBA"),
-    _config("SMBBA", SMBBA, 32, None, "3.1", "base of the SMBus registers"),
-    _config("SMBHSTCFG", SMBHSTCFG, 8, 0x09, "3.2", "SMB_HST_EN maps SMBBA"),
-    Register("PMSTS", PMSTS, 16, RW1C, None, 0, "clears SCI sources", _S + "4.1", EVT_REGION, w1c=0xFFFF),
-    Register("PMEN", PMEN, 16, RW, 0, 0xFFFF, "enables SCI sources", _S + "4.2", EVT_REGION),
-    Register("PMCNTRL", 0, 16, RW, 0, 0xFFFF & ~SUS_EN, "SUS_EN suspends", _S + "4.3", CNT_REGION),
-    Register("PMTMR", 0, 24, RO, None, 0, section=_S + "4.4", region=TMR_REGION),
+    Register("RID", REVISION_ID, 8, RO, 0x03, section=_S + "1 RID", region=CONFIG_REGION),
+    Register("PI", CLASS_CODE, 8, RO, 0x00, section=_S + "1 CLASSC", region=CONFIG_REGION),
+    Register("SCC", CLASS_CODE + 1, 8, RO, 0x80, section=_S + "1 CLASSC", region=CONFIG_REGION),
+    Register("BCC", CLASS_CODE + 2, 8, RO, 0x06, section=_S + "1 CLASSC", region=CONFIG_REGION),
+    Register("HEDT", HEADER_TYPE, 8, RO, 0, section=_S + "1 HEDT", region=CONFIG_REGION),
+    Register("INTLN", INTERRUPT_LINE, 8, RW, 0, 0xFF, "none", _S + "1 INTLN", CONFIG_REGION),
+    Register("INTPN", INTERRUPT_PIN, 8, RO, 0x01, section=_S + "1 INTPN", region=CONFIG_REGION),
+    _config("PMBA", PMBA, 32, 0x00000001, "base of PMSTS to PMTMR"),
+    _config("CNTA", 0x44, 32, 0),
+    _config("CNTB", 0x48, 32, 0),
+    _config("GPICTL", 0x4C, 32, 0),
+    _config("DEVRESD", 0x50, 32, 0),
+    _config("DEVACTA", 0x54, 32, 0),
+    _config("DEVACTB", DEVACTB, 32, 0, "bit 25 lets APMC make an SMI"),
+    _config("DEVRESA", DEVRESA, 32, None, "reports the parallel port"),
+    _config("DEVRESB", DEVRESB, 32, 0x60000000),
+    _config("DEVRESC", DEVRESC, 32, None, "reports the serial ports"),
+    _config("PMREGMISC", PMREGMISC, 8, 0x00, "PMIOSE maps PMBA"),
+    _config("SMBBA", SMBBA, 32, None, "base of the SMBus registers"),
+    _config("SMBHSTCFG", SMBHSTCFG, 8, 0x09, "SMB_HST_EN maps SMBBA"),
+    Register("PMSTS", PMSTS, 16, RW1C, None, 0, "clears SCI sources", _S + "2 PMSTS", EVT_REGION, w1c=0xFFFF),
+    Register("PMEN", PMEN, 16, RW, 0, 0xFFFF, "enables SCI sources", _S + "2 PMEN", EVT_REGION),
+    Register("PMCNTRL", 0, 16, RW, 0, 0xFFFF & ~SUS_EN, "SUS_EN suspends", _S + "2 PMCNTRL", CNT_REGION),
+    Register("PMTMR", 0, 32, RO, None, 0, section=_S + "2 PMTMR", region=TMR_REGION),
     Register("GPE0_STS", GPE_STS, 16, RW1C, 0, 0, "clears SCI sources", "ACPI 2.0c 4.7.4.1.1", GPE_REGION, w1c=0xFFFF),
     Register("GPE0_EN", GPE_EN, 16, RW, 0, 0xFFFF, "enables SCI sources", "ACPI 2.0c 4.7.4.1.2", GPE_REGION),
-    Register("APMC", APMC, 8, RW, 0, 0xFF, "SMI; F1h and F0h set and clear SCI_EN", _S + "6.1", APM_REGION),
-    Register("APMS", APMS, 8, RW, 0, 0xFF, "none", _S + "6.2", APM_REGION),
-    Register("SMBHSTSTS", 0x00, 8, RW1C, 0, 0, "ends transactions", "PIIX4 11.3.1", SMB_REGION, w1c=0xFE),
-    Register("SMBHSTCNT", 0x02, 8, RW, 0, 0x1D, "START, KILL", "PIIX4 11.3.3", SMB_REGION),
-    Register("SMBHSTCMD", 0x03, 8, RW, 0, 0xFF, "none", "PIIX4 11.3.4", SMB_REGION),
-    Register("SMBHSTADD", 0x04, 8, RW, 0, 0xFF, "none", "PIIX4 11.3.5", SMB_REGION),
-    Register("SMBHSTDAT0", 0x05, 8, RW, 0, 0xFF, "none", "PIIX4 11.3.6", SMB_REGION),
-    Register("SMBHSTDAT1", 0x06, 8, RW, 0, 0xFF, "none", "PIIX4 11.3.7", SMB_REGION),
-    Register("SMBBLKDAT", 0x07, 8, RW, 0, 0, "a window to 32 bytes, which moves on", "PIIX4 11.3.8", SMB_REGION),
+    Register("APMC", APMC, 8, RW, 0, 0xFF, "SMI; F1h and F0h set and clear SCI_EN", "290562-001 4.2 APMC", APM_REGION),
+    Register("APMS", APMS, 8, RW, 0, 0xFF, "none", "290562-001 4.2 APMS", APM_REGION),
+    Register("SMBHSTSTS", 0x00, 8, RW1C, 0, 0, "ends transactions", "290562-001 7.3", SMB_REGION, w1c=0xFE),
+    Register("SMBHSTCNT", 0x02, 8, RW, 0, 0x1F, "START, KILL", "290562-001 7.3", SMB_REGION),
+    Register("SMBHSTCMD", 0x03, 8, RW, 0, 0xFF, "none", "290562-001 7.3", SMB_REGION),
+    Register("SMBHSTADD", 0x04, 8, RW, 0, 0xFF, "none", "290562-001 7.3", SMB_REGION),
+    Register("SMBHSTDAT0", 0x05, 8, RW, 0, 0xFF, "none", "290562-001 7.3", SMB_REGION),
+    Register("SMBHSTDAT1", 0x06, 8, RW, 0, 0xFF, "none", "290562-001 7.3", SMB_REGION),
+    Register("SMBBLKDAT", 0x07, 8, RW, 0, 0, "a window to 32 bytes, which moves on", "290562-001 7.3", SMB_REGION),
     Register("SMBAUXCTL", 0x0D, 8, RW, 0x02, 0x03, "selects the 32-byte buffer", "ICH9 20.2.12", SMB_REGION),
     Register("PCI_UP", PCI_UP, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
     Register("PCI_DOWN", PCI_DOWN, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
     Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "none: nothing is ever pluggable", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_REMOVABLE", PCI_REMOVABLE, 32, RO, None, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0xFF, "selects the bus", "acpi_pci_hotplug", PCIHP_REGION),
+    Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0, "selects bus 0 to 255, else all read zero", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", "acpi_pci_hotplug", PCIHP_REGION),
 )
 
@@ -227,7 +229,7 @@ cdef class Piix4Pm(PciFunction):
             return IO_NO_REGISTER
         return IO_OK
 
-    # ------------------------------------------------------------------ configuration space: 7.2, 7.3
+    # ------------------------------------------------------------------ configuration space: 7.1
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         self.update_ranges()
@@ -246,7 +248,7 @@ cdef class Piix4Pm(PciFunction):
             self.s.smb_base = base
             self.set_map(SMB_REGION, base != UNMAPPED, base)
 
-    # ------------------------------------------------------------------ ACPI fixed registers: 7.4
+    # ------------------------------------------------------------------ ACPI fixed registers: 7.2
 
     cdef uint64_t ticks(self) noexcept nogil:
         """Ticks of the timer since time 0, rounded down."""
@@ -259,7 +261,7 @@ cdef class Piix4Pm(PciFunction):
         return self.s.pmsts
 
     cdef void evt_write(self, uint32_t offset, uint16_t value) noexcept nogil:
-        """7.4.1, 7.4.2.  Clearing TMROF begins the wait for the next toggle of bit 23."""
+        """PMSTS, PMEN.  Clearing TMROF begins the wait for the next toggle of bit 23."""
         if offset == PMSTS:
             if self.get_pmsts() & value & TMROF:
                 self.s.overflow = (self.ticks() + PM_TIMER_HALF) & ~<uint64_t>(PM_TIMER_HALF - 1)
@@ -269,7 +271,7 @@ cdef class Piix4Pm(PciFunction):
         self.update_sci()
 
     cdef void pmcntrl_write(self, uint16_t value) noexcept nogil:
-        """7.4.3.  SUS_EN reads as zero."""
+        """PMCNTRL.  SUS_EN reads as zero."""
         cdef uint32_t kind = value >> SUS_TYP_SHIFT & SUS_TYP_MASK
         self.s.pmcntrl = value & ~<uint16_t>SUS_EN
         if value & SUS_EN:
@@ -279,7 +281,7 @@ cdef class Piix4Pm(PciFunction):
                 self.set_line(SUSPEND, 1)
 
     cdef void gpe_write(self, uint32_t offset, uint8_t value) noexcept nogil:
-        """ACPI 4.7.4.1."""
+        """ACPI 2.0c 4.7.4.1."""
         if offset < GPE_EN:
             self.s.gpe[offset] &= ~value
         else:
@@ -299,13 +301,13 @@ cdef class Piix4Pm(PciFunction):
         self.update_sci()
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
-        """The power button, pressed: 7.4.1 (PWRBTN_STS)."""
+        """The power button, pressed: PMSTS.PWRBTN_STS."""
         if kind == INPUT_LINE and value and self.s.pmen & PWRBTN:
             self.s.pmsts |= PWRBTN
             self.update_sci()
         return 0
 
-    # ------------------------------------------------------------------ APM: 7.6
+    # ------------------------------------------------------------------ APM: 4.2 (APMC, APMS)
 
     cdef void apmc_write(self, uint8_t value) noexcept nogil:
         """A request to the firmware.  The two values by which an OS turns ACPI mode on and off are answered here."""
@@ -369,7 +371,7 @@ cdef class Piix4Pm(PciFunction):
     # ------------------------------------------------------------------ reset
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        """7.4: the fixed registers go back; of configuration space PMBA's low byte, DEVACTB and PMREGMISC do; the hot-plug
+        """The fixed registers go back; of configuration space PMBA's low byte, DEVACTB and PMREGMISC do; the hot-plug
         selectors and the SMBus controller keep their state."""
         PciFunction.on_reset(self, kind)
         self.s.pmsts = self.s.pmen = self.s.pmcntrl = 0

@@ -16,32 +16,34 @@ from engine._device cimport reset_kind
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, Region, Register, Space
 
-_S = "290549-001 3.2."
+_S = "290549-001 3.2 "
 REGISTERS = (
-    Register("VID", VENDOR_ID, 16, RO, 0x8086, section=_S + "1", region=CONFIG_REGION),
-    Register("DID", DEVICE_ID, 16, RO, 0x1237, section=_S + "2", region=CONFIG_REGION),
-    Register("PCICMD", COMMAND, 16, RW, 0, COMMAND_WMASK, "gates, see docs", _S + "3", CONFIG_REGION),
-    Register("PCISTS", STATUS, 16, RW1C, 0, section=_S + "4", region=CONFIG_REGION, w1c=STATUS_W1C),
-    Register("RID", REVISION_ID, 8, RO, 0x02, section=_S + "5", region=CONFIG_REGION),
-    Register("CLASSC", CLASS_CODE, 24, RO, 0x060000, section=_S + "6", region=CONFIG_REGION),
-    Register("HEDT", HEADER_TYPE, 8, RO, 0, section=_S + "8", region=CONFIG_REGION),
-    Register("PMCCFG", PMCCFG, 16, RW, 0, 0xFFFF, "none", _S + "14", CONFIG_REGION),
-    Register("DETURBO", DETURBO, 8, RW, 0, 0xFF, "none", _S + "15", CONFIG_REGION),
-    Register("DBC", DBC, 8, RW, 0, 0xFF, "none", _S + "16", CONFIG_REGION),
-    Register("AXC", AXC, 8, RW, 0, 0xFF, "none", _S + "17", CONFIG_REGION),
-    Register("DRT", DRT, 16, RW, None, 0xFFFF, "none; byte 57h reports RAM size / 8 MiB", _S + "18", CONFIG_REGION),
-    Register("DRAMC", DRAMC, 8, RW, None, 0xFF, "none", _S + "19", CONFIG_REGION),
-    Register("DRAMT", DRAMT, 8, RW, 0, 0xFF, "none", _S + "20", CONFIG_REGION),
-    *(Register(f"PAM{n}", PAM0 + n, 8, RW, 0, 0xFF, "attributes of C0000h-FFFFFh", _S + "21", CONFIG_REGION)
+    Register("VID", VENDOR_ID, 16, RO, 0x8086, section=_S + "VID", region=CONFIG_REGION),
+    Register("DID", DEVICE_ID, 16, RO, 0x1237, section=_S + "DID", region=CONFIG_REGION),
+    Register("PCICMD", COMMAND, 16, RW, 0, COMMAND_WMASK, "gates, see docs", _S + "PCICMD", CONFIG_REGION),
+    Register("PCISTS", STATUS, 16, RW1C, 0, section=_S + "PCISTS", region=CONFIG_REGION, w1c=STATUS_W1C),
+    Register("RID", REVISION_ID, 8, RO, 0x02, section=_S + "RID", region=CONFIG_REGION),
+    Register("PI", CLASS_CODE, 8, RO, 0x00, section=_S + "CLASSC", region=CONFIG_REGION),
+    Register("SCC", CLASS_CODE + 1, 8, RO, 0x00, section=_S + "CLASSC", region=CONFIG_REGION),
+    Register("BCC", CLASS_CODE + 2, 8, RO, 0x06, section=_S + "CLASSC", region=CONFIG_REGION),
+    Register("HEDT", HEADER_TYPE, 8, RO, 0, section=_S + "HEDT", region=CONFIG_REGION),
+    Register("PMCCFG", PMCCFG, 16, RW, 0, 0xFFFF, "none", _S + "PMCCFG", CONFIG_REGION),
+    Register("DETURBO", DETURBO, 8, RW, 0, 0xFF, "none", _S + "DETURBO", CONFIG_REGION),
+    Register("DBC", DBC, 8, RW, 0, 0xFF, "none", _S + "DBC", CONFIG_REGION),
+    Register("AXC", AXC, 8, RW, 0, 0xFF, "none", _S + "AXC", CONFIG_REGION),
+    Register("DRT", DRT, 16, RW, 0, 0xFFFF, "none", _S + "DRT", CONFIG_REGION),
+    Register("DRAMC", DRAMC, 8, RW, None, 0xFF, "none; holds RAM size / 8 MiB after power-on", _S + "DRAMC", CONFIG_REGION),
+    Register("DRAMT", DRAMT, 8, RW, 0, 0xFF, "none", _S + "DRAMT", CONFIG_REGION),
+    *(Register(f"PAM{n}", PAM0 + n, 8, RW, 0, 0xFF, "attributes of C0000h-FFFFFh", _S + "PAM", CONFIG_REGION)
       for n in range(7)),
-    *(Register(f"DRB{n}", DRB0 + n, 8, RW, 0, 0xFF, "none", _S + "22", CONFIG_REGION) for n in range(8)),
-    Register("FDHC", FDHC, 8, RW, 0, 0xFF, "none", _S + "23", CONFIG_REGION),
-    Register("MTT", MTT, 8, RW, 0, 0xFF, "none", _S + "24", CONFIG_REGION),
-    Register("CLT", CLT, 8, RW, 0, 0xFF, "none", _S + "25", CONFIG_REGION),
-    Register("SMRAM", SMRAM, 8, RW, SMRAM_RESET, 0xFF, "visibility of A0000h-BFFFFh", _S + "26", CONFIG_REGION),
-    Register("ERRCMD", ERRCMD, 8, RW, 0, 0xFF, "none", _S + "27", CONFIG_REGION),
-    Register("ERRSTS", ERRSTS, 8, RW, 0, 0xFF, "none", _S + "28", CONFIG_REGION),
-    Register("TRC", TRC, 8, RW, 0, 0xFF, "none", _S + "29", CONFIG_REGION),
+    *(Register(f"DRB{n}", DRB0 + n, 8, RW, 0, 0xFF, "none", _S + "DRB", CONFIG_REGION) for n in range(8)),
+    Register("FDHC", FDHC, 8, RW, 0, 0xFF, "none", _S + "FDHC", CONFIG_REGION),
+    Register("MTT", MTT, 8, RW, 0, 0xFF, "none", _S + "MTT", CONFIG_REGION),
+    Register("CLT", CLT, 8, RW, 0, 0xFF, "none", _S + "CLT", CONFIG_REGION),
+    Register("SMRAM", SMRAM, 8, RW, SMRAM_RESET, 0xFF, "visibility of A0000h-BFFFFh", _S + "SMRAM", CONFIG_REGION),
+    Register("ERRCMD", ERRCMD, 8, RW, 0, 0xFF, "none", _S + "ERRCMD", CONFIG_REGION),
+    Register("ERRSTS", ERRSTS, 8, RW, 0, 0xFF, "none", _S + "ERRSTS", CONFIG_REGION),
+    Register("TRC", TRC, 8, RW, 0, 0xFF, "none", _S + "TRC", CONFIG_REGION),
 )
 
 
@@ -73,7 +75,7 @@ cdef class I440fx(PciFunction):
         self.update_attributes()
 
     cdef void update_attributes(self) noexcept nogil:
-        """Publish the PAM nibbles and SMRAM that have changed: 3.2.21, 3.2.26."""
+        """Publish the PAM nibbles and SMRAM that have changed."""
         cdef int n
         cdef uint8_t value
         for n in range(PAM_SEGMENTS):
