@@ -35,7 +35,7 @@ cdef enum:                # IOREDTBL, low half
     RTE_LOW_WMASK = 0xFFFFAFFF
     DEST_SHIFT = 56       # of the whole entry
 
-cdef enum:                # a message-signalled interrupt, as PCI 3.0 6.8.1 and the SDM (volume 3, 11.11) form it
+cdef enum:                # a message-signalled interrupt, as PCI 3.0 6.8.1 and the SDM (volume 3, 10.11) form it
     MSI_ADDRESS = 0xFEE00000
     MSI_DEST_SHIFT = 12
     MSI_DESTMOD_SHIFT = 2

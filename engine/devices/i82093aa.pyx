@@ -1,6 +1,6 @@
 """The I/O APIC: turns 24 request lines into messages to local APICs.
 
-Documents: Intel 82093AA data sheet, 290566-001; for the EOI register, 82801HB (ICH8) data sheet 313056, section 10.5.
+Documents: Intel 82093AA data sheet, 290566-001; for the EOI register, 82801DB (ICH4) data sheet 290744, section 9.5.5.
 Modelled: edge and level requests, masks, remote IRR, every delivery mode (a message carries it; the local APIC acts on
 it), end of interrupt from local APICs and by register.  Not modelled: the three-wire APIC bus and its arbitration (a
 message is delivered at once, so that DELIVS never reads 1), INTPOL (a line's level is its assertion).  Deviations:
@@ -26,7 +26,7 @@ cdef extern from *:
 
 _REGISTERS = (
     Register("IOREGSEL", IOREGSEL, 32, RW, 0x00, 0xFF, "", "290566 3.1.1"),
-    Register("EOI", EOIR, 32, WO, None, 0, "ends the level interrupts of a vector", "313056 10.5.5"),
+    Register("EOI", EOIR, 32, WO, None, 0, "ends the level interrupts of a vector", "290744 9.5.5"),
     Register("IOAPICID", IOWIN, 32, RW, 0x00000000, ID_WMASK << ID_SHIFT, "", "290566 3.2.1", index=IOAPICID),
     Register("IOAPICVER", IOWIN, 32, RO, 0x00170020, 0, "", "290566 3.2.2", index=IOAPICVER),
     Register("IOAPICARB", IOWIN, 32, RO, 0x00000000, 0, "shows the ID", "290566 3.2.3", index=IOAPICARB),

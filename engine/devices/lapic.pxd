@@ -1,4 +1,4 @@
-"""Local APIC (xAPIC mode).  Names: Intel SDM, volume 3, chapter 11 (253668-081)."""
+"""Local APIC (xAPIC mode).  Names: Intel SDM, volume 3, chapter 10 (253668-060US)."""
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

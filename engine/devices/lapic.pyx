@@ -1,7 +1,7 @@
 """The local APIC of one vCPU, in xAPIC mode.
 
-Document: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, chapter 11 (Advanced Programmable
-Interrupt Controller), 253668-081.  Modelled: the register page, priorities, the local vector table, the timer (one-shot
+Document: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3, chapter 10 (Advanced Programmable
+Interrupt Controller), 253668-060US.  Modelled: the register page, priorities, the local vector table, the timer (one-shot
 and periodic, a bus clock of 1 GHz), interprocessor and message-signalled interrupts with every destination form, end of
 interrupt to the I/O APIC, the acknowledge cycle with the 8259 pair behind LINT0.  Not modelled: x2APIC, TSC deadline, the
 IA32_APIC_BASE and CR8 registers (they belong to the processor: the APIC is enabled, at its address), remote IRR of LINT0
@@ -30,36 +30,36 @@ cdef enum:
 
 
 def _bank(name, offset, access, what):
-    return tuple(Register(f"{name}{n}", offset + 16 * n, 32, access, 0, 0, what, "SDM 3: 11.8.4") for n in range(8))
+    return tuple(Register(f"{name}{n}", offset + 16 * n, 32, access, 0, 0, what, "SDM 3: 10.8.4") for n in range(8))
 
 
 def _lvt(place, name, effect):
-    return Register(name, LVT + 16 * place, 32, RW, LVT_MASKED, 0xFFFFFFFF, effect, "SDM 3: 11.5.1")
+    return Register(name, LVT + 16 * place, 32, RW, LVT_MASKED, 0xFFFFFFFF, effect, "SDM 3: 10.5.1")
 
 
 _REGISTERS = (
-    Register("APIC_ID", APIC_ID, 32, RW, None, 0xFF << ID_SHIFT, "its reset value is the setting apic_id", "SDM 3: 11.4.6"),
-    Register("VERSION", VERSION, 32, RO, VERSION_VALUE, 0, "", "SDM 3: 11.4.8"),
-    Register("TPR", TPR, 32, RW, 0, 0xFF, "", "SDM 3: 11.8.3.1"),
-    Register("APR", APR, 32, RO, 0, 0, "", "SDM 3: 11.6.2.4"),
-    Register("PPR", PPR, 32, RO, 0, 0, "", "SDM 3: 11.8.3.1"),
-    Register("EOI", EOI, 32, WO, None, 0, "ends the interrupt of highest priority", "SDM 3: 11.8.5"),
-    Register("LDR", LDR, 32, RW, 0, 0xFF << ID_SHIFT, "", "SDM 3: 11.6.2.2"),
-    Register("DFR", DFR, 32, RW, 0xFFFFFFFF, 0xF << DFR_SHIFT, "", "SDM 3: 11.6.2.2"),
-    Register("SVR", SVR, 32, RW, SVR_RESET, SVR_WMASK, "enables", "SDM 3: 11.9"),
+    Register("APIC_ID", APIC_ID, 32, RW, None, 0xFF << ID_SHIFT, "its reset value is the setting apic_id", "SDM 3: 10.4.6"),
+    Register("VERSION", VERSION, 32, RO, VERSION_VALUE, 0, "", "SDM 3: 10.4.8"),
+    Register("TPR", TPR, 32, RW, 0, 0xFF, "", "SDM 3: 10.8.3.1"),
+    Register("APR", APR, 32, RO, 0, 0, "", "SDM 3: 10.6.2.4"),
+    Register("PPR", PPR, 32, RO, 0, 0, "", "SDM 3: 10.8.3.1"),
+    Register("EOI", EOI, 32, WO, None, 0, "ends the interrupt of highest priority", "SDM 3: 10.8.5"),
+    Register("LDR", LDR, 32, RW, 0, 0xFF << ID_SHIFT, "", "SDM 3: 10.6.2.2"),
+    Register("DFR", DFR, 32, RW, 0xFFFFFFFF, 0xF << DFR_SHIFT, "", "SDM 3: 10.6.2.2"),
+    Register("SVR", SVR, 32, RW, SVR_RESET, SVR_WMASK, "enables", "SDM 3: 10.9"),
 ) + _bank("ISR", ISR, RO, "") + _bank("TMR", TMR, RO, "") + _bank("IRR", IRR, RO, "") + (
-    Register("ESR", ESR, 32, RW, 0, 0, "", "SDM 3: 11.5.3"),
-    Register("ICR_LOW", ICR_LOW, 32, RW, 0, 0xFFFFFFFF, "sends an interprocessor interrupt", "SDM 3: 11.6.1"),
-    Register("ICR_HIGH", ICR_HIGH, 32, RW, 0, 0xFFFFFFFF, "", "SDM 3: 11.6.1"),
+    Register("ESR", ESR, 32, RW, 0, 0, "", "SDM 3: 10.5.3"),
+    Register("ICR_LOW", ICR_LOW, 32, RW, 0, 0xFFFFFFFF, "sends an interprocessor interrupt", "SDM 3: 10.6.1"),
+    Register("ICR_HIGH", ICR_HIGH, 32, RW, 0, 0xFFFFFFFF, "", "SDM 3: 10.6.1"),
     _lvt(LVT_TIMER, "LVT_TIMER", "starts or stops the timer"),
     _lvt(LVT_THERMAL, "LVT_THERMAL", ""),
     _lvt(LVT_PERFORMANCE, "LVT_PERFORMANCE", ""),
     _lvt(LVT_LINT0, "LVT_LINT0", "takes a request that waits"),
     _lvt(LVT_LINT1, "LVT_LINT1", ""),
     _lvt(LVT_ERROR, "LVT_ERROR", ""),
-    Register("INITIAL_COUNT", INITIAL_COUNT, 32, RW, 0, 0xFFFFFFFF, "starts the timer", "SDM 3: 11.5.4"),
-    Register("CURRENT_COUNT", CURRENT_COUNT, 32, RO, 0, 0, "", "SDM 3: 11.5.4"),
-    Register("DIVIDE", DIVIDE, 32, RW, 0, DIVIDE_WMASK, "", "SDM 3: 11.5.4"),
+    Register("INITIAL_COUNT", INITIAL_COUNT, 32, RW, 0, 0xFFFFFFFF, "starts the timer", "SDM 3: 10.5.4"),
+    Register("CURRENT_COUNT", CURRENT_COUNT, 32, RO, 0, 0, "", "SDM 3: 10.5.4"),
+    Register("DIVIDE", DIVIDE, 32, RW, 0, DIVIDE_WMASK, "", "SDM 3: 10.5.4"),
 )
 
 
@@ -139,7 +139,7 @@ cdef class LocalApic(Device):
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         if offset & (size - 1):
             return IO_UNALIGNED
-        # SDM 3: 11.4.1 leaves narrower accesses undefined.
+        # SDM 3: 10.4.1 leaves narrower accesses undefined.
         value[0] = self.read_register(offset & 0xFF0) if size == 4 else 0
         return IO_OK
 
@@ -185,7 +185,7 @@ cdef class LocalApic(Device):
         self.update_irq()
 
     cdef void init_reset(self) noexcept nogil:
-        """SDM 3: 11.4.7.1 and 11.4.7.3.  The ID and the levels of the input pins stay."""
+        """SDM 3: 10.4.7.1 and 10.4.7.3.  The ID and the levels of the input pins stay."""
         cdef lapic_state *s = self.s
         cdef uint32_t n
         for n in range(8):
@@ -204,7 +204,7 @@ cdef class LocalApic(Device):
     # ------------------------------------------------------------------ priority, and what the processor sees
 
     cdef uint32_t ppr(self) noexcept nogil:
-        """SDM 3: 11.8.3.1."""
+        """SDM 3: 10.8.3.1."""
         cdef int serving = highest(self.s.isr)
         if serving < 0 or self.s.tpr >> 4 >= serving >> 4:
             return self.s.tpr
@@ -248,7 +248,7 @@ cdef class LocalApic(Device):
     cdef uint64_t acknowledge(self) noexcept nogil:
         """The processor takes an interrupt: the vector, or all ones.
 
-        An interrupt of the 8259 pair comes first, since priorities do not hold it back (SDM 3: 11.1, ExtINT).
+        An interrupt of the 8259 pair comes first, since priorities do not hold it back (SDM 3: 10.1, ExtINT).
         """
         cdef lapic_state *s = self.s
         cdef int vector
@@ -270,7 +270,7 @@ cdef class LocalApic(Device):
         return (<I8259>self.pic).acknowledge()
 
     cdef void end_of_interrupt(self) noexcept nogil:
-        """SDM 3: 11.8.5.  A level interrupt's end goes on to the I/O APIC."""
+        """SDM 3: 10.8.5.  A level interrupt's end goes on to the I/O APIC."""
         cdef int vector = highest(self.s.isr)
         if vector < 0:
             return
@@ -307,7 +307,7 @@ cdef class LocalApic(Device):
             self.publish_timer()
 
     cdef bint addressed(self, uint64_t addr, uint64_t value) noexcept nogil:
-        """Is the message for this APIC?  SDM 3: 11.6.2, 11.11.1."""
+        """Is the message for this APIC?  SDM 3: 10.6.2, 10.11.1."""
         cdef uint32_t dest = addr >> MSI_DEST_SHIFT & MSI_DEST
         if value >> SENDER_SHIFT == <uint64_t>self.rank + 1:
             return False
@@ -332,7 +332,7 @@ cdef class LocalApic(Device):
         self.deliver(value)
 
     cdef void deliver(self, uint64_t value) noexcept nogil:
-        """A message for this APIC.  SDM 3: 11.6.1, delivery mode."""
+        """A message for this APIC.  SDM 3: 10.6.1, delivery mode."""
         cdef uint32_t vector = value & VECTOR, mode = value >> MODE_SHIFT & MODE
         if mode == MODE_FIXED or mode == MODE_LOWEST or mode == MODE_EXTINT:
             self.request(vector, value & TRIGGER_LEVEL)
@@ -349,7 +349,7 @@ cdef class LocalApic(Device):
             self.pulse(SIPI)
 
     cdef void send_ipi(self) noexcept nogil:
-        """SDM 3: 11.6.1.  To this processor alone it needs no bus; else it is a message that every APIC sees."""
+        """SDM 3: 10.6.1.  To this processor alone it needs no bus; else it is a message that every APIC sees."""
         cdef uint32_t low = self.s.icr[0], to = low >> ICR_SHORTHAND_SHIFT & 3, dest = self.s.icr[1] >> ID_SHIFT
         cdef uint32_t logical = low >> ICR_DESTMOD_SHIFT & 1
         cdef uint64_t value = low & (VECTOR | MODE << MODE_SHIFT | LEVEL_ASSERT | TRIGGER_LEVEL)
@@ -366,7 +366,7 @@ cdef class LocalApic(Device):
         self.emit(ENGINE_EFFECT_MESSAGE, 0, <uint32_t>MSI_ADDRESS | dest << MSI_DEST_SHIFT | (MSI_LOGICAL if logical else 0),
                   value)
 
-    # ------------------------------------------------------------------ timer, SDM 3: 11.5.4
+    # ------------------------------------------------------------------ timer, SDM 3: 10.5.4
 
     cdef uint32_t current_count(self) noexcept nogil:
         cdef lapic_state *s = self.s
