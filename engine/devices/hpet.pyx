@@ -1,12 +1,13 @@
 """IA-PC HPET: three timers on a 64-bit counter of 10 ns.
 
-Document: IA-PC HPET (High Precision Event Timers) Specification, revision 1.0a, Intel, October 2004.  Modelled: the main
-counter, one-shot and periodic timers of 64 and 32 bits, the extra interrupt of a 32-bit one-shot at the counter's wrap,
-edge and level interrupts, routing, message delivery, legacy replacement of the 8254 and the RTC, whose lines pass through
-this part.  The counter is computed from the virtual clock.
+Document: IA-PC HPET (High Precision Event Timers) Specification, revision 1.0a, Intel, October 2004.  Modelled: the
+main counter, one-shot and periodic timers of 64 and 32 bits, the extra interrupt of a 32-bit one-shot at the counter's
+wrap, edge and level interrupts, routing, message delivery, legacy replacement of the 8254 and the RTC, whose lines pass
+through this part.  The counter is computed from the virtual clock.
 
 Deviations, as in the reference: docs/devices/hpet.md.  Used by the owning worker only.
 """
+cimport cython
 from libc.stdint cimport INT32_MAX, int32_t, int64_t
 
 from engine._device cimport (INPUT_LINE, IO_OK, IO_UNALIGNED, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
@@ -51,8 +52,8 @@ def _timer(n):
     """Registers of timer n, in halves, as software may access them."""
     at = TIMERS + n * TIMER_STRIDE
     return (
-        Register(f"T{n}_CONF", at + TN_CONF, 32, RW, TN_PER_INT_CAP | TN_SIZE_CAP, TN_WMASK, "starts or stops the timer",
-                 "HPET 2.3.8"),
+        Register(f"T{n}_CONF", at + TN_CONF, 32, RW, TN_PER_INT_CAP | TN_SIZE_CAP, TN_WMASK,
+                 "starts or stops the timer", "HPET 2.3.8"),
         Register(f"T{n}_CONF_H", at + TN_CONF + HIGH, 32, RO, None, 0, "", "HPET 2.3.8"),
         Register(f"T{n}_CMP", at + TN_CMP, 32, RW, 0xFFFFFFFF, 0xFFFFFFFF, "starts the timer", "HPET 2.3.9"),
         Register(f"T{n}_CMP_H", at + TN_CMP + HIGH, 32, RW, 0xFFFFFFFF, 0xFFFFFFFF, "starts the timer", "HPET 2.3.9"),
@@ -61,10 +62,11 @@ def _timer(n):
     )
 
 
+@cython.final
 cdef class Hpet(Device):
-    """One region.  Outputs "gsi0" to "gsi23" and "pit_disable"; inputs "pit" and "rtc", the lines that legacy replacement
-    cuts: the board wires OUT0 of the 8254 and IRQ# of the RTC here, not to GSI 0 and 8.  intcap: the GSIs a timer may
-    use, one bit each."""
+    """One region.  Outputs "gsi0" to "gsi23" and "pit_disable"; inputs "pit" and "rtc", the lines that legacy
+    replacement cuts: the board wires OUT0 of the 8254 and IRQ# of the RTC here, not to GSI 0 and 8.  intcap: the GSIs a
+    timer may use, one bit each."""
     TITLE = "IA-PC high precision event timers"
     OUT = GSI_PINS + ("pit_disable",)
     IN = ("pit", "rtc")
@@ -77,7 +79,8 @@ cdef class Hpet(Device):
         Register("GCAP_ID", GCAP_ID, 32, RO, VENDOR_INTEL << 16 | GCAP_LEG_RT | GCAP_COUNT_SIZE
                  | (N_TIMERS - 1) << GCAP_NUM_TIM_SHIFT | GCAP_REV, 0, "", "HPET 2.3.4"),
         Register("COUNTER_CLK_PERIOD", GCAP_ID + HIGH, 32, RO, COUNTER_CLK_PERIOD, 0, "", "HPET 2.3.4"),
-        Register("GEN_CONF", GEN_CONF, 32, RW, 0, GEN_WMASK, "runs or halts the counter, cuts the legacy lines", "HPET 2.3.5"),
+        Register("GEN_CONF", GEN_CONF, 32, RW, 0, GEN_WMASK, "runs or halts the counter, cuts the legacy lines",
+                 "HPET 2.3.5"),
         Register("GINTR_STA", GINTR_STA, 32, RW1C, 0, 0, "lowers level interrupts", "HPET 2.3.6", w1c=0x7),
         Register("MAIN_CNT", MAIN_CNT, 32, RW, 0, 0xFFFFFFFF, "", "HPET 2.3.7"),
         Register("MAIN_CNT_H", MAIN_CNT + HIGH, 32, RW, 0, 0xFFFFFFFF, "", "HPET 2.3.7"),
@@ -104,6 +107,7 @@ cdef class Hpet(Device):
                 self.s.period[n] = 0
                 self.s.expiry[n] = NEVER
                 self.s.at_wrap[n] = 0
+            self.s.status = 0
         for n in range(N_TIMERS):
             self.s.conf[n] = TN_PER_INT_CAP | TN_SIZE_CAP
             self.s.comparator[n] = ~<uint64_t>0
@@ -111,7 +115,7 @@ cdef class Hpet(Device):
             self.s.expiry[n] = NEVER
             self.s.at_wrap[n] = 0
         self.s.gen_conf = 0
-        self.s.status = 0
+        self.s.status &= <uint32_t>1 << N_TIMERS
         self.s.counter = 0
         self.s.offset = 0
         self.s.rtc_level = 0
@@ -134,8 +138,8 @@ cdef class Hpet(Device):
             self.set_line(gsi, level)
 
     cdef void update_irq(self, uint32_t n, bint active) noexcept nogil:
-        """Timer n matched, or its interrupt ends: status bit and line or message (HPET 2.3.6, 2.4.1).  A shared output is
-        driven by whoever drove it last, as in the reference."""
+        """Timer n matched, or its interrupt ends: status bit and line or message (HPET 2.3.6).  An output that two
+        share has the level that the last of them gave it, as in the reference."""
         cdef uint32_t conf = self.s.conf[n], bit = <uint32_t>1 << n
         cdef uint32_t gsi = (conf & TN_INT_ROUTE) >> TN_INT_ROUTE_SHIFT
         if n <= 1 and self.s.gen_conf & LEG_RT_CNF:
@@ -199,7 +203,7 @@ cdef class Hpet(Device):
         self.update_irq(n, 0)
 
     cdef void advance(self, uint32_t n, uint64_t period, uint64_t now) noexcept nogil:
-        """Add periods to the comparator until it is not behind the counter (HPET 2.3.9.2.2), however many have passed."""
+        """Add periods to the comparator until it is not behind the counter (HPET 2.3.9.2.2), in one step."""
         cdef uint64_t behind = now - self.s.comparator[n]
         if self.s.conf[n] & TN_32MODE:
             if <int32_t>behind > 0:
@@ -265,8 +269,8 @@ cdef class Hpet(Device):
             elif old & ~value & TN_INT_ENB:
                 self.stop(n)
         elif offset == TN_CMP:
-            # VAL_SET covers one write: a 64-bit value written in halves sets the lower half of the comparator and both of
-            # the period.
+            # VAL_SET covers one write: a 64-bit value written in halves sets the lower half of the comparator and both
+            # halves of the period.
             if not old & TN_TYPE or old & TN_VAL_SET:
                 set_low(&self.s.comparator[n], value)
             if old & TN_TYPE:
@@ -328,7 +332,7 @@ cdef class Hpet(Device):
             value[0] = self.s.gen_conf
         elif offset == GINTR_STA:
             value[0] = self.s.status
-        return IO_OK                         # reserved: 0 (HPET 2.3.1)
+        return IO_OK                         # what is reserved reads 0 (HPET 2.3)
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint32_t half = <uint32_t>value, n

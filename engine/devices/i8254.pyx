@@ -1,17 +1,20 @@
 """Intel 8254 programmable interval timer, and port 61h, which gates its counter 2.
 
-Documents: Intel 8254 data sheet, order number 231164; port 61h (NMISC) and the wiring of the three counters: 82371AB
-(PIIX4) data sheet, 290562, section 4.2.4.1.  Modelled: the six modes, byte order, counter latch and read-back commands,
-the gate of counter 2, OUT0 as an interrupt line, port 61h.  Counting is in virtual time: a counter keeps when its count
-was loaded, and everything else is computed from that, so that no clock is ticked.
+Documents: Intel 8254 data sheet, order number 231164; 82371AB (PIIX4) data sheet, 290562, sections 4.2.3 (the timer's
+ports) and 4.2.4.1 (port 61h, NMISC).  Modelled: the six modes, byte order, counter latch and read-back commands, the
+gate of counter 2, OUT0 as an interrupt line, port 61h.  Counting is in virtual time: a counter keeps when its count was
+loaded, and everything else is computed from that, so that no clock is ticked.
 
-Not modelled, as in the reference (docs/devices/i8254.md): BCD counting, the null count flag, the halt of a counter whose
-gate is low, and the NMI sources of port 61h.  Used by the owning worker only.
+Not modelled, as in the reference (docs/devices/i8254.md): BCD counting, the null count flag, the halt of a counter
+whose gate is low, and the NMI sources of port 61h.  Used by the owning worker only.
 """
+cimport cython
+
 from engine._device cimport (INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
 from engine.devices._muldiv cimport muldiv
 
-from engine.types import RO, RW, WO, Region, Register, Space
+from engine.errors import StateError
+from engine.types import RW, WO, Region, Register, Space
 
 cdef enum:
     CLK_HZ = 1193182           # 14.31818 MHz / 12, rounded as the reference rounds it
@@ -20,10 +23,16 @@ cdef enum:
     FIRST_MODE = 3             # after reset; the data sheet leaves it undefined
 
 
+def _counter(name, offset):
+    return Register(name, offset, 8, RW, None, 0xFF, "a read or write moves to the next byte",
+                    "8254 Write Operations, Read Operations; 82371AB 4.2.3.3")
+
+
+@cython.final
 cdef class I8254(Device):
     """Counters at region 0, port 61h at region 1.  OUT0 is pin "out0"; input "irq_disable" holds it low (HPET legacy
-    replacement).  OUT2 is read at port 61h; pin "out2" follows it only with `speaker`, as its edges would otherwise wake
-    the device some thousand times a second for nobody."""
+    replacement).  OUT2 is read at port 61h; pin "out2" follows it only with `speaker`, as its edges would otherwise
+    wake the device some thousand times a second for nobody."""
     TITLE = "8254 interval timer and port 61h"
     OUT = ("out0", "out2")
     IN = ("irq_disable",)
@@ -33,11 +42,11 @@ cdef class I8254(Device):
              ("write_second", "u1", 3), ("write_latch", "u1", 3), ("rw", "u1", 3), ("mode", "u1", 3), ("bcd", "u1", 3),
              ("gate", "u1", 3), ("irq_disable", "u1"), ("nmisc", "u1"))
     REGISTERS = (
-        Register("COUNTER_0", COUNTER_0, 8, RW, None, 0xFF, "a read or write moves to the next byte", "8254 Write/Read Operations"),
-        Register("COUNTER_1", COUNTER_1, 8, RW, None, 0xFF, "a read or write moves to the next byte", "8254 Write/Read Operations"),
-        Register("COUNTER_2", COUNTER_2, 8, RW, None, 0xFF, "a read or write moves to the next byte", "8254 Write/Read Operations"),
-        Register("CONTROL", CONTROL, 8, WO, 0, 0xFF, "programs or latches a counter", "8254 Control Word Format, Read-Back Command"),
-        Register("NMISC", 0, 8, RW, None, NMISC_WMASK, "each read inverts bit 4", "82371AB 4.2.4.1", region=REGION_PORT61),
+        _counter("COUNTER_0", COUNTER_0), _counter("COUNTER_1", COUNTER_1), _counter("COUNTER_2", COUNTER_2),
+        Register("CONTROL", CONTROL, 8, WO, 0, 0xFF, "programs or latches a counter",
+                 "8254 Control Word Format, Read-Back Command"),
+        Register("NMISC", 0, 8, RW, None, NMISC_WMASK, "each read inverts bit 4", "82371AB 4.2.4.1",
+                 region=REGION_PORT61),
     )
 
     def __init__(self, id="i8254", rank=0, arena=None, dma=None, **config):
@@ -50,12 +59,18 @@ cdef class I8254(Device):
         return (Region("pit", Space.PIO, 4, accepts=(1, 2, 4), implements=(1, 1)),
                 Region("port61", Space.PIO, 1, accepts=(1, 2, 4), implements=(1, 1)))
 
+    def restore(self, dict state not None):
+        """Put back what save gave; a count outside 1 to 65 536 is refused too, as it divides."""
+        count = state.get("count")
+        if isinstance(count, list) and not all(isinstance(c, int) and 1 <= c <= FULL_COUNT for c in count):
+            raise StateError(f"{self.id}: field count: {count} is no count of 1 to {FULL_COUNT:#x}")
+        Device.restore(self, state)
+
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         # The 8254 has no reset input and is undefined until programmed; the reference restarts the counters in mode 3
         # and leaves the latches, the byte order and port 61h's speaker bit as they were.
         cdef uint32_t n
         if kind == RESET_POWER_ON:
-            self.s.irq_disable = 0
             self.s.nmisc = 0
             for n in range(3):
                 self.s.latched_count[n] = 0
@@ -67,16 +82,17 @@ cdef class I8254(Device):
                 self.s.write_latch[n] = 0
                 self.s.rw[n] = 0
                 self.s.bcd[n] = 0
-            self.set_line(OUT_OUT0, 0)
-            self.set_line(OUT_OUT2, 0)
+        # What listens is under the same reset, and takes its inputs for low: the next rising edge must reach it.
+        self.s.irq_disable = 0
+        self.set_line(OUT_OUT0, 0)
+        self.set_line(OUT_OUT2, 0)
         for n in range(3):
             self.s.mode[n] = FIRST_MODE
             self.s.gate[n] = n != 2
             self.s.load_time[n] = self.core.now
             self.s.count[n] = FULL_COUNT
             self.s.next[n] = NEVER
-        if not self.s.irq_disable:
-            self.s.next[0] = self.next_transition(0)
+        self.s.next[0] = self.next_transition(0)
         if self.speaker:
             self.s.next[2] = self.next_transition(2)
         self.core.deadline = min(self.s.next[0], self.s.next[2])
@@ -215,8 +231,8 @@ cdef class I8254(Device):
                                                      | self.s.mode[n] << STATUS_M_SHIFT | self.s.bcd[n])
                         self.s.status_latched[n] = 1
         elif value & CW_RW:
-            # OUT keeps its level and its next transition until a count is written: the reference does not set OUT to the
-            # mode's initial level here.
+            # OUT keeps its level and its next transition until a count is written: the reference does not set OUT to
+            # the mode's initial level here.
             self.s.rw[n] = <uint8_t>((value & CW_RW) >> CW_RW_SHIFT)
             self.s.read_second[n] = 0
             self.s.write_second[n] = 0

@@ -1,22 +1,23 @@
 """Motorola MC146818A real-time clock with 128 bytes of RAM, as PC chipsets have it behind ports 70h and 71h.
 
-Documents: MC146818A data sheet (Motorola, 1984); the ports, the second half of the RAM: 82371AB (PIIX4) data sheet,
-290562, section 4.2.5.  Modelled: time of day and calendar in BCD or binary, 12 or 24 hours, update cycles with UIP, the
-alarm with don't-care bytes, the three interrupts, the periodic rates of the 32 768 Hz time base, divider reset, the SET
-bit, the century byte of the PC/AT.  The time is computed from the virtual clock when it is asked for: the part sleeps
-while nothing can become visible.
+Documents: MC146818A data sheet (Motorola, 1984); the ports and the second half of the RAM: 82371AB (PIIX4) data sheet,
+290562, section 4.2.4.2 and the real-time clock registers that follow it.  Modelled: time of day and calendar in BCD or
+binary, 12 or 24 hours, update cycles with UIP, the alarm with don't-care bytes, the three interrupts, the periodic
+rates of the 32 768 Hz time base, divider reset, the SET bit, the century byte of the PC/AT.  The time is computed from
+the virtual clock when it is asked for: the part sleeps while nothing can become visible.
 
 Not modelled (docs/devices/mc146818.md): the square-wave pin, daylight saving, other crystals, the NMI mask of port 70h.
 Used by the owning worker only.
 """
 from datetime import datetime, timezone
 
+cimport cython
 from libc.string cimport memcpy
 
 from engine._device cimport IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind
 from engine.devices._muldiv cimport muldiv
 
-from engine.errors import MachineError
+from engine.errors import MachineError, StateError
 from engine.types import RC, RO, RW, WO, Region, Register, Space
 
 cdef enum:
@@ -54,6 +55,7 @@ def _byte(name, index, access, reset=None, wmask=0xFF, effects="", section="Addr
     return Register(name, DATA, 8, access, reset, wmask, effects, f"MC146818A {section}", index=index)
 
 
+@cython.final
 cdef class Mc146818(Device):
     """Ports INDEX and DATA in region 0; output "irq".
 
@@ -66,7 +68,7 @@ cdef class Mc146818(Device):
     STATE = (("next_periodic", "u8"), ("next_update", "u8"), ("next_alarm", "u8"), ("base_s", "i8"), ("last_set", "u8"),
              ("offset", "u8"), ("ram", "u1", RAM_BYTES), ("index", "u1"))
     REGISTERS = (
-        Register("INDEX", INDEX, 8, WO, 0, INDEX_MASK, "bit 7, the NMI mask, is not kept", "82371AB 4.2.5"),
+        Register("INDEX", INDEX, 8, WO, 0, INDEX_MASK, "bit 7, the NMI mask, is not kept", "82371AB 4.2.4.2"),
         _byte("SECONDS", SECONDS, RW, effects="sets the time"),
         _byte("SECONDS_ALARM", SECONDS_ALARM, RW),
         _byte("MINUTES", MINUTES, RW, effects="sets the time"),
@@ -83,7 +85,7 @@ cdef class Mc146818(Device):
         _byte("REGISTER_C", REGISTER_C, RC, 0, 0, "reading clears it and lowers irq", "Register C ($0C)"),
         _byte("REGISTER_D", REGISTER_D, RO, D_VRT, 0, "", "Register D ($0D)"),
         _byte("SHUTDOWN_STATUS", SHUTDOWN_STATUS, RW, 0, 0xFF, "", "General Purpose RAM"),
-        _byte("CENTURY", CENTURY, RW, effects="sets the time; index 37h is another name", section="General Purpose RAM"),
+        _byte("CENTURY", CENTURY, RW, effects="sets the time; 37h is another name", section="General Purpose RAM"),
     )
 
     def __init__(self, id="mc146818", rank=0, arena=None, dma=None, **config):
@@ -109,8 +111,8 @@ cdef class Mc146818(Device):
             except (TypeError, ValueError):
                 raise MachineError(f"device {self.id!r}: cmos: {key!r} is no byte number") from None
             if not REGISTER_D < index < RAM_BYTES or index in (CENTURY, CENTURY_PS2):
-                raise MachineError(f"device {self.id!r}: cmos: byte {index:#x} is not free; 0xe to 0x7f are, without the "
-                                   f"century bytes 0x32 and 0x37")
+                raise MachineError(f"device {self.id!r}: cmos: byte {index:#x} is not free; 0xe to 0x7f are, without "
+                                   f"the century bytes 0x32 and 0x37")
             if not isinstance(value, int) or not 0 <= value <= 255:
                 raise MachineError(f"device {self.id!r}: cmos: byte {index:#x} = {value!r} is no byte")
             image[index] = value
@@ -118,6 +120,13 @@ cdef class Mc146818(Device):
 
     def regions(self):
         return (Region("rtc", Space.PIO, 2, accepts=(1, 2, 4), implements=(1, 1)),)
+
+    def restore(self, dict state not None):
+        """Put back what save gave; an index beyond the RAM is refused too."""
+        index = state.get("index")
+        if isinstance(index, int) and not 0 <= index < RAM_BYTES:
+            raise StateError(f"{self.id}: field index: {index} is beyond the {RAM_BYTES} bytes of RAM")
+        Device.restore(self, state)
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         """RESET#: interrupts off, flags clear (MC146818A, Signal Descriptions, RESET).  The clock, the RAM, and, as in
@@ -210,8 +219,8 @@ cdef class Mc146818(Device):
         cdef int32_t hour = self.decode(ram[HOURS] & ~<int32_t>HOURS_PM)
         if not ram[REGISTER_B] & B_24H:
             hour = hour % 12 + (12 if ram[HOURS] & HOURS_PM else 0)
-        self.s.base_s = (days_from_civil(self.decode(ram[YEAR]) + 100 * self.decode(ram[CENTURY]), self.decode(ram[MONTH]),
-                                         self.decode(ram[DAY_OF_MONTH])) * SECONDS_PER_DAY
+        self.s.base_s = (days_from_civil(self.decode(ram[YEAR]) + 100 * self.decode(ram[CENTURY]),
+                                         self.decode(ram[MONTH]), self.decode(ram[DAY_OF_MONTH])) * SECONDS_PER_DAY
                          + 3600 * hour + 60 * self.decode(ram[MINUTES]) + self.decode(ram[SECONDS]))
         self.s.last_set = self.core.now
 

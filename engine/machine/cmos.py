@@ -16,7 +16,8 @@
 | 5Bh-5Dh | memory above 4 GiB in units of 64 KiB |
 | 5Fh | processors less one, 0 if more than 255 |
 
-Bytes not listed (2Dh, 2Eh-2Fh checksum, 37h, ...) stay 0: QEMU computes no checksum.  The clock (0-Dh, 32h) is the RTC's own.
+Bytes not listed (2Dh, the checksum 2Eh-2Fh, ...) stay 0: QEMU computes no checksum.  The clock (0-Dh, 32h and its other
+name 37h) is the RTC's own.
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ def pc_cmos(
 ) -> dict[int, int]:
     """The CMOS bytes of a PC: byte number -> value.
 
-    below_4g: RAM that lies below 4 GiB (None: all of it below 3.5 GiB, else 3 GiB, as on i440FX).  boot_order: letters of
-    `-boot order=`, at most three.  floppies: the types of drives A and B.  disks: primary master and slave, secondary
-    master and slave; None for no disk (a CD-ROM drive counts as none).  Raises MachineError.
+    below_4g: RAM that lies below 4 GiB (None: all of it below 3.5 GiB, else 3 GiB, as on i440FX).  boot_order: letters
+    of `-boot order=`, at most three.  floppies: the types of drives A and B.  disks: primary master and slave, secondary
+    master and slave; None for no disk (a CD-ROM drive counts as none); on Q35 the disk at AHCI port 0 counts as primary
+    master and that at port 1 as secondary master.  Raises MachineError.
     """
     if below_4g is None:
         below_4g = ram_bytes if ram_bytes < 0xE0000000 else 0xC0000000
