@@ -46,7 +46,7 @@ cdef class Executor:
     cdef int (*flush)(void *ctx) noexcept nogil    # makes room in fx; NULL: effects wait for the caller
     cdef void *flush_ctx
     cdef bint learning
-    cdef uint64_t executed, errors
+    cdef uint64_t executed, accesses
     cdef list keep                     # owns what the tables borrow
     cdef object _named
     cdef uint32_t execute(self, const engine_rec *r, uint64_t *value) noexcept nogil

@@ -283,6 +283,7 @@ cdef class Executor:
         self.executed += 1
         value[0] = r.value
         if kind <= ENGINE_REC_CONFIG:
+            self.accesses += 1
             if r.region >= self.n_regions or self.regions[r.region].dev == NULL:
                 return IO_UNCLAIMED
             return self.access(&self.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),

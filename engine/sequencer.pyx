@@ -13,6 +13,7 @@ batched    a stretch of accesses is routed into the rings at once.  Devices with
 
 docs/ordering.md says why this is enough.
 """
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcpy, memset
@@ -734,6 +735,7 @@ cdef class Sequencer:
 
     cdef int _check(self) except -1:
         """Signals, and the caller's own check (are the workers alive?)."""
+        PyErr_CheckSignals()
         if self.check is not None:
             self.check()
         return 0
@@ -999,9 +1001,9 @@ cdef class Sequencer:
             if sync:
                 self._sync(unit, &h.rec, h.key, h.delta, &value, &status)
             else:
-                self._push(unit, &h.rec, h.key, h.delta, h.aux)
-                if h.delta == 0:
+                if h.delta == 0 and h.aux == NO_AUX:
                     self.link[u.link].batch += 1
+                self._push(unit, &h.rec, h.key, h.delta, h.aux)
         u.pend.n = 0
         u.held.n = 0
         return 0

@@ -253,6 +253,11 @@ cdef class WorkerLoop:
         return 1 if self.w.stopping else load_acquire32(&self.w.v.hdr.stop)
 
     @property
+    def accesses(self):
+        """Guest accesses among them."""
+        return self.ex.accesses
+
+    @property
     def executed(self):
         """Records executed so far."""
         return self.ex.executed

@@ -113,7 +113,7 @@ def main() -> None:
 def _obey(command: tuple[Any, ...], devices: dict[str, Any], loop: WorkerLoop) -> Any:
     """stats | call, device id, method, arguments."""
     if command[0] == "stats":
-        return {"executed": loop.executed, "devices": list(devices)}
+        return {"executed": loop.executed, "accesses": loop.accesses, "devices": list(devices)}
     if command[0] == "call" and command[2] in METHODS:
         return getattr(devices[command[1]], command[2])(*command[3])
     raise ValueError(f"unknown command {command[0]!r}")

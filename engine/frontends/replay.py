@@ -1,0 +1,340 @@
+"""Replaying recorded guests: which machine, which inputs, how a run is scored against the reference.
+
+A run's answers come from devices alone: the recorded read values are overwritten with POISON before submission.  Content
+(bytes of files and sectors, which a trace may carry but no device can compute) is learnt from the trace in one local pass,
+unless files are given, and counted apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine._device import CONTENT
+from engine.errors import TraceError, UsageError
+from engine.frontends.trace import (EV_VECTOR, GOLD_MASK, GOLD_READ, POISON, Array, Golden, Inputs, Trace, check_file, inputs)
+from engine.machine import Machine
+from engine.machine.qemu_args import from_qemu
+from engine.machine.spec import MachineSpec, load
+from engine.sequencer import Sequencer
+
+CHUNK = 1 << 16  # accesses between two looks at progress and signals
+SERIES = 120  # points in time of a run's accesses per device
+
+# Region owners of the reference machine -> type of the device that models them here; "" is the router itself.
+OWNERS = {
+    "apic": "lapic", "ioapic": "ioapic", "mc146818rtc": "mc146818", "port92": "i8042", "i8042": "i8042", "isa-debugcon": "debugcon",
+    "i440FX-pcihost": "", "q35-pcihost": "", "fw_cfg_io": "fw-cfg", "i8257": "i8237", "isa-i8259": "i8259", "PIIX4_PM": "piix4-pm",
+    "ICH9-LPC": "ich9-lpc", "isa-pit": "i8254", "isa-pcspk": "i8254", "VGA": "vga", "isa-serial": "uart16550", "isa-parallel": "parallel",
+    "isa-fdc": "fdc", "hpet": "hpet", "PIIX3": "piix3", "piix3-ide": "piix3-ide", "e1000": "e1000", "e1000e": "e1000e", "ich9-ahci": "ich9-ahci",
+    "ICH9-SMB": "ich9-smbus", "edu": "edu",
+}
+NAMES = {"ide": "piix3-ide", "io": "", "ioport80": "port80", "ioportF0": "port80"}  # of regions without an owner
+# Owners that may look into guest RAM some time after the write that told them to.
+MASTERS = ("ide", "piix3-ide", "ich9-ahci", "isa-fdc", "e1000", "e1000e", "nvme", "virtio", "xhci")
+CONFIG_DATA = ("pci-conf-data|", "pcie-mmcfg-mmio|")
+
+
+def device_type(region: str) -> str | None:
+    """Type of the device that models a region "name|owner"; "" for the router, None if there is none."""
+    name, _, owner = region.partition("|")
+    return OWNERS.get(owner) if owner else NAMES.get(name)
+
+
+@dataclass(slots=True)
+class Job:
+    """One trace with everything a replay of it needs."""
+
+    trace: Trace
+    golden: Golden | None
+    spec: MachineSpec
+    files: dict[str, str]
+    unmodelled: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    contents: dict[str, Any] = field(default_factory=dict)
+    learnt: set[str] = field(default_factory=set)  # device ids whose content came from the trace
+
+
+def open_job(trace: Trace, golden: Golden | None, machine: str | Path | MachineSpec, files: Mapping[str, str]) -> Job:
+    """A job: machine "auto" takes the side file's QEMU command line.  Raises UsageError."""
+    paths = {name: str(check_file(trace, name, path)) for name, path in files.items() if name in trace.side.get("files", {})}
+    if isinstance(machine, MachineSpec):
+        return Job(trace, golden, machine, paths)
+    if str(machine) != "auto":
+        return Job(trace, golden, load(machine), paths)
+    args = trace.side.get("machine_args")
+    if not isinstance(args, list):
+        raise TraceError(f"{trace.path}: no side file {trace.stem}.json with machine_args; give --machine FILE")
+    sizes = {name: int(f.get("bytes", 0)) for name, f in trace.side.get("files", {}).items()}
+    got = from_qemu(["-serial", "null", *map(str, args)], paths, sizes)     # the recorder adds the serial port
+    return Job(trace, golden, got.spec(f"{trace.stem}.json"), paths, got.unmodelled, got.remarks)
+
+
+def machine_inputs(machine: Machine, trace: Trace) -> Inputs:
+    """The trace's events for this machine's devices."""
+    intack = {p.spec.vcpu: p.rank for p in machine.plan.devices if p.spec.vcpu is not None and p.spec.type == "lapic"}
+    if not intack:
+        intack = {0: p.rank for p in machine.plan.devices if p.spec.type == "i8259"}
+    try:
+        keyboard: int | None = machine.plan.rank(machine.spec.board.keyboard)
+    except KeyError:
+        keyboard = None
+    masters = np.array([r.startswith("ide|") or r.partition("|")[2].startswith(MASTERS) for r in trace.regions] or [False])
+    bells = np.flatnonzero((trace.acc["dir"] == 1) & masters[trace.acc["region"]])
+    return inputs(trace, intack, keyboard, bells)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run gave: per access, per vector, the line changes, and how long it took."""
+
+    value: Array
+    status: Array
+    vectors: Array
+    lines: Array
+    seconds: float
+    counters: dict[str, Any]
+    histogram: Array
+    series: Array  # accesses per device and point of the run
+    worker_list: list[dict[str, Any]]
+    done: int
+
+
+def execute(machine: Machine, trace: Trace, acc: Array, progress: Callable[[int], None] | None = None, learn: bool = False) -> Outcome:
+    """Run a trace's accesses through a started machine, in chunks.  If it fails, the exception has `done`: accesses finished."""
+    given = machine_inputs(machine, trace)
+    n = len(acc)
+    value, status = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
+    answers = np.full(len(given.records), -1, np.int64)
+    lines = []
+    done = 0
+    if learn:
+        machine.executor.set_learning(True)
+    start = time.perf_counter()
+    edges = list(range(0, n, CHUNK)) or [0]
+    for at in edges:
+        end = min(n, at + CHUNK)
+        a, b = np.searchsorted(given.records["index"], [at, end])
+        if end == n:
+            b = len(given.records)
+        part = given.records[a:b].copy()
+        part["index"] -= np.uint64(at)
+        try:
+            value[at:end], status[at:end], answers[a:b] = machine.run(acc[at:end], part, given.ram_bytes)
+        except BaseException as e:
+            e.done = done  # type: ignore[attr-defined]
+            raise
+        more = machine.lines()
+        more["index"] += np.uint64(at)
+        lines.append(more)
+        done = end
+        if progress:
+            progress(end - at)
+    seconds = time.perf_counter() - start
+    s = machine.sequencer
+    rows = _workers(machine, trace)
+    return Outcome(value, status, answers[given.vector_rows], np.concatenate(lines), seconds, s.counters, s.histogram(), _series(trace), rows, done)
+
+
+def _series(trace: Trace) -> Array:
+    number, names = trace.region_names()
+    n = max(1, len(trace.acc))
+    out = np.zeros((len(names), SERIES), np.int64)
+    np.add.at(out, (number, np.arange(len(trace.acc)) * SERIES // n), 1)
+    return out
+
+
+def _workers(machine: Machine, trace: Trace) -> list[dict[str, Any]]:
+    if machine.pool is None:
+        return []
+    return [{"pid": w.pid, "devices": w.devices, "accesses": machine.pool.command(w.number, "stats")["accesses"]} for w in machine.pool.workers]
+
+
+@contextmanager
+def running(job: Job, path: str, workers: int, owners: list[int] | None = None) -> Iterator[Machine]:
+    """The job's machine, started."""
+    options: dict[str, Any] = {"path": path, "contents": job.contents}
+    if path != "local":
+        options |= {"workers": workers, "owners": owners}
+    with Machine(job.spec, **options) as machine:
+        yield machine
+
+
+def poisoned(trace: Trace) -> Array:
+    """The accesses with every read's recorded value overwritten."""
+    acc = trace.acc.copy()
+    acc["value"][acc["dir"] == 0] = POISON
+    return acc
+
+
+def learn(job: Job, progress: Callable[[int], None] | None = None) -> None:
+    """Fill job.contents from the trace: one local pass in which content devices keep what the guest read."""
+    with running(job, "local", 0) as machine:
+        execute(machine, job.trace, job.trace.acc, progress, learn=True)
+        for id, d in machine.devices.items():
+            if hasattr(d, "contents"):
+                got = d.contents()
+                if got:
+                    job.contents[id] = got
+                    job.learnt.add(id)
+
+
+def _unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Array:
+    """Which accesses reach the configuration space of a PCI function that is not modelled."""
+    out = np.zeros(len(trace.acc), bool)
+    slots = set()
+    for _, slot in unmodelled:
+        if slot:
+            _, dev, = slot.split(":")
+            d, _, f = dev.partition(".")
+            slots.add(int(d, 16) << 3 | int(f))
+    if not slots:
+        return out
+    acc = trace.acc
+    latch_writes = np.flatnonzero((acc["space"] == 0) & (acc["addr"] == 0xCF8) & (acc["dir"] == 1) & (acc["size"] == 4))
+    data = np.flatnonzero((acc["space"] == 0) & (acc["addr"] >= 0xCFC) & (acc["addr"] <= 0xCFF))
+    at = np.searchsorted(latch_writes, data) - 1
+    latch = np.where(at >= 0, acc["value"][latch_writes[np.maximum(at, 0)]] if len(latch_writes) else 0, 0).astype(np.uint64)
+    devfn = (latch >> np.uint64(8)) & np.uint64(0xFFFF)
+    out[data] = np.isin(devfn, np.array(sorted(slots), np.uint64))
+    number, names = trace.region_names()
+    ecam = np.isin(number, [i for i, n in enumerate(names) if n.startswith("pcie-mmcfg-mmio|")])
+    if ecam.any():
+        out |= ecam & np.isin((acc["addr"] >> np.uint64(12)) & np.uint64(0xFFFF), np.array(sorted(slots), np.uint64))
+    return out
+
+
+def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
+    """One run as the JSON output has it; without a reference nothing is compared."""
+    trace, golden = job.trace, job.golden
+    number, names = trace.region_names()
+    types = {p.spec.type for p in machine.plan.devices} | {""}
+    read = trace.acc["dir"] == 0
+    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~_unmodelled_functions(trace, job.unmodelled)
+    want = read & modelled
+    if golden is not None:
+        want &= (golden.status & GOLD_MASK) == GOLD_READ
+    payload = want & ((got.status & CONTENT) != 0)
+    compared = want & ~payload if golden is not None else np.zeros(len(read), bool)
+    same = got.value == (golden.value if golden is not None else trace.acc["value"])
+    by_region, unmodelled = [], {}
+    for i, name in enumerate(names):
+        mine = compared & (number == i)
+        if mine.any():
+            by_region.append({"region": name, "reads": int(mine.sum()), "matching": int((mine & same).sum())})
+        missing = read & ~modelled & (number == i)
+        touched = ~modelled & (number == i)
+        if touched.any():
+            unmodelled[name] = int(missing.sum())
+    mismatches: list[dict[str, Any]] = []
+    for i in np.flatnonzero(compared & ~same)[:20]:
+        a = trace.acc[i]
+        mismatches.append({"kind": "read", "index": int(i), "region": trace.regions[a["region"]], "space": ("pio", "mmio")[a["space"]],
+                           "addr": hex(int(a["addr"])), "size": int(a["size"]), "expected": hex(int(golden.value[i])) if golden else None,
+                           "got": hex(int(got.value[i]))})
+    vectors = _vectors(job, got, mismatches)
+    lines = _lines(job, machine, got, mismatches)
+    c = got.counters
+    batched = {k: int(c[k]) for k in ("local", "router", "sync", "buffered", "batched", "fallback", "posted_eligible")}
+    return {
+        "trace": trace.stem, "machine": machine.spec.board.name, "path": machine.path, "workers": machine.workers,
+        "worker_list": got.worker_list, "accesses": len(trace.acc), "reads": int(read.sum()), "compared": int(compared.sum()),
+        "matching": int((compared & same).sum()), "payload_reads": int(payload.sum()), "unmodelled": unmodelled, "by_region": by_region,
+        "vectors": vectors, "lines": lines, "mismatches": mismatches[:20], "accesses_per_s": len(trace.acc) / got.seconds if got.seconds else 0.0,
+        "latency_ns": percentiles(got.histogram), "counts": {**batched, "mean_batch": round(float(c["mean_batch"]), 2)},
+        "digest": digest(trace, got), "golden": golden is not None, "remarks": job.remarks,
+        "ok": bool((compared & same).sum() == compared.sum() and vectors["compared"] == vectors["matching"] and lines["compared"] == lines["matching"]),
+    }
+
+
+def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[str, int]:
+    if job.golden is None or not job.golden.vectors_stable:
+        return {"compared": 0, "matching": 0}
+    want = job.golden.vector
+    events = job.trace.evt[job.trace.evt["kind"] == EV_VECTOR]
+    if len(got.vectors) != len(want):
+        return {"compared": len(want), "matching": 0}
+    same = got.vectors == want
+    for i in np.flatnonzero(~same)[: 20 - len(mismatches)]:
+        mismatches.append({"kind": "vector", "index": int(events[i]["index"]), "region": "", "space": "", "addr": "", "size": 0,
+                           "expected": int(want[i]), "got": int(got.vectors[i])})
+    return {"compared": len(want), "matching": int(same.sum())}
+
+
+def _line_rows(lines: Array, names: list[str] | None) -> dict[int, list[tuple[int, int, int]]]:
+    """Line number (a GSI) -> its (index, level, phase) rows."""
+    out: dict[int, list[tuple[int, int, int]]] = {}
+    for r in lines:
+        line = int(r["line"])
+        if names is not None:
+            line = int(names[line].lstrip("isagsi"))
+        out.setdefault(line, []).append((int(r["index"]), int(r["level"]), int(r["phase"])))
+    return out
+
+
+def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[str, int]:
+    if job.golden is None or not job.golden.lines_stable:
+        return {"compared": 0, "matching": 0}
+    want = _line_rows(job.golden.irq, None)
+    have = _line_rows(got.lines, machine.plan.observed)
+    compared = matching = 0
+    for line in sorted(set(want) | set(have)):
+        a, b = want.get(line, []), have.get(line, [])
+        compared += max(len(a), len(b))
+        for k in range(max(len(a), len(b))):
+            x, y = a[k] if k < len(a) else None, b[k] if k < len(b) else None
+            if x == y:
+                matching += 1
+            elif len(mismatches) < 20:
+                index = (x or y or (0,))[0]
+                mismatches.append({"kind": "line", "index": index, "region": f"line {line}", "space": "", "addr": "", "size": 0,
+                                   "expected": list(x) if x else None, "got": list(y) if y else None})
+    return {"compared": compared, "matching": matching}
+
+
+def digest(trace: Trace, got: Outcome) -> str:
+    """SHA-256 of the reads, the vectors, and the lines: equal on every path and placement."""
+    h = hashlib.sha256()
+    h.update(got.value[trace.acc["dir"] == 0].astype("<u8").tobytes())
+    h.update(got.vectors.astype("<i8").tobytes())
+    order = np.lexsort((np.arange(len(got.lines)), got.lines["line"]))
+    for name in ("index", "line", "level", "phase"):
+        h.update(got.lines[name][order].astype("<u8").tobytes())
+    return h.hexdigest()
+
+
+def percentiles(histogram: Array) -> dict[str, float]:
+    """p50, p99, p999 and max of a latency histogram in TSC ticks, in ns (upper edges of the buckets)."""
+    from engine.measure._limits import tsc_hz
+
+    total = int(histogram.sum())
+    if not total:
+        return {"p50": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}
+    edges = np.array([float(x) for x in Sequencer.bucket_ticks()])
+    ns = edges * 1e9 / tsc_hz()
+    cumulative = np.cumsum(histogram.astype(np.int64))
+    out = {}
+    for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
+        out[name] = round(float(ns[int(np.searchsorted(cumulative, np.ceil(q * total)))]), 1)
+    out["max"] = round(float(ns[int(np.flatnonzero(histogram)[-1])]), 1)
+    return out
+
+
+def parse_files(pairs: list[str]) -> dict[str, str]:
+    """--file NAME=PATH options.  Raises UsageError."""
+    out = {}
+    for text in pairs:
+        name, eq, path = text.partition("=")
+        if not eq or not name or not path:
+            raise UsageError(f"--file {text}: write NAME=PATH")
+        if not Path(path).is_file():
+            raise UsageError(f"--file {name}: {path}: no such file")
+        out[name] = path
+    return out

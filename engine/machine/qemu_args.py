@@ -1,0 +1,336 @@
+"""A QEMU command line -> a machine file: the board it asks for, its drives and settings, and what of it is not modelled.
+
+Only what decides how devices answer is taken; accelerators, displays and monitors are passed over in silence, options that
+are not understood are named.  Option names: QEMU's system emulation manual, "Invocation".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.errors import MachineError
+from engine.machine.spec import MachineSpec, load, parse, parse_size, shipped_boards
+
+CHIPSETS = {"pc": "i440fx", "q35": "q35", "isapc": ""}
+# Options without an argument, and with one, that no device of ours can tell.
+SILENT_FLAGS = {"-no-user-config", "-enable-kvm", "-S", "-no-reboot", "-no-shutdown", "-daemonize", "-nographic", "-snapshot", "-s", "-usb"}
+SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-chardev", "-netdev", "-D", "-d", "-L", "-qmp", "-mon", "-qtest",
+          "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-bios", "-object", "-audiodev", "-blockdev", "-vnc", "-plugin", "-sandbox"}
+# Devices that the command line adds, by our type; None needs no slot.
+ISA_DEVICES = {"isa-debugcon": "debugcon"}
+PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
+SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import gives: the machine file's text, the devices that are not modelled (name, PCI slot or ""), and remarks."""
+
+    text: str
+    unmodelled: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def spec(self, path: str = "imported machine") -> MachineSpec:
+        """The machine file, read."""
+        return parse(self.text, path)
+
+
+def options(text: str) -> dict[str, str]:
+    """'a,b=c,,d' -> {'': 'a', 'b': 'c,d'}: QEMU's comma lists, ',,' for a comma."""
+    out: dict[str, str] = {}
+    for n, part in enumerate(text.replace(",,", "\0").split(",")):
+        key, eq, value = part.replace("\0", ",").partition("=")
+        if eq:
+            out[key] = value
+        elif n == 0:
+            out[""] = key
+        else:
+            out[key] = "on"
+    return out
+
+
+def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(option, argument); the argument is "" for flags."""
+    rest = list(args)
+    if rest and not rest[0].startswith("-"):
+        rest.pop(0)  # the program
+    while rest:
+        name = rest.pop(0)
+        if name.startswith("--"):
+            name = name[1:]
+        if not name.startswith("-"):
+            yield "-hda", name
+        elif name in SILENT_FLAGS or name == "-nodefaults":
+            yield name, ""
+        elif not rest:
+            raise MachineError(f"QEMU command line: {name} has no argument")
+        else:
+            yield name, rest.pop(0)
+
+
+class _Import:
+    """One command line on its way to a machine file."""
+
+    def __init__(self, files: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+        self.files, self.sizes = files, sizes
+        self.machine = "pc"
+        self.switches: dict[str, str] = {}
+        self.ram = 128 << 20
+        self.cpus = 1
+        self.defaults = True
+        self.vga = "std"
+        self.rtc: dict[str, str] = {}
+        self.boot: dict[str, str] = {}
+        self.drives: list[dict[str, str]] = []
+        self.devices: list[dict[str, str]] = []
+        self.serials: list[str] = []
+        self.parallels: list[str] = []
+        self.globals: dict[str, str] = {}
+        self.facts: dict[str, Any] = {}
+        self.nets: list[str] = []
+        self.remarks: list[str] = []
+        self.unmodelled: list[tuple[str, str]] = []
+
+    def read(self, args: Sequence[str]) -> None:
+        for name, value in _pairs(args):
+            if name in SILENT or name in SILENT_FLAGS:
+                if name == "-nographic":
+                    self.facts["nographic"] = True
+                    self.vga = "none"
+                continue
+            self._option(name, value)
+
+    def _option(self, name: str, value: str) -> None:
+        o = options(value)
+        if name in ("-M", "-machine"):
+            self.switches |= o
+            self.machine = o.get("", o.get("type", self.machine))
+        elif name == "-m":
+            text = o.get("", o.get("size", "128"))
+            self.ram = parse_size(text if text[-1:].isalpha() else text + "M")
+        elif name == "-smp":
+            self.cpus = int(o.get("cpus", o.get("", "1")) or 1)
+        elif name == "-nodefaults":
+            self.defaults = False
+        elif name == "-vga":
+            self.vga = value
+        elif name == "-rtc":
+            self.rtc |= o
+        elif name == "-boot":
+            self.boot |= {"order" if k == "" else k: v for k, v in o.items()}
+        elif name == "-drive":
+            self.drives.append(o)
+        elif name in ("-hda", "-hdb", "-hdc", "-hdd"):
+            self.drives.append({"if": "ide", "index": str("abcd".index(name[-1])), "file": value})
+        elif name == "-cdrom":
+            self.drives.append({"if": "ide", "index": "2", "media": "cdrom", "file": value})
+        elif name in ("-fda", "-fdb"):
+            self.drives.append({"if": "floppy", "index": str("ab".index(name[-1])), "file": value})
+        elif name == "-device":
+            self.devices.append(json.loads(value) | {"": json.loads(value)["driver"]} if value.startswith("{") else o)
+        elif name == "-serial":
+            self.serials.append(value)
+        elif name == "-parallel":
+            self.parallels.append(value)
+        elif name == "-global":
+            key, _, v = value.partition("=")
+            self.globals[key] = v
+        elif name == "-uuid":
+            self.facts["uuid"] = value
+        elif name == "-append":
+            self.facts["cmdline"] = value
+        elif name in ("-kernel", "-initrd"):
+            self.facts[name[1:]] = self._path(value)
+        elif name in ("-nic", "-net"):
+            self.nets.append(o.get("model", "e1000"))
+        elif name == "-debugcon":
+            self.devices.append({"": "isa-debugcon", "iobase": "0xe9"})
+        else:
+            self.remarks.append(f"{name} {value}: not understood, passed over")
+
+    def _path(self, text: str) -> str:
+        """A file name in which {NAME} stands for a file given by name; "" if it was not given."""
+        if text.startswith("{") and text.endswith("}"):
+            return self.files.get(text[1:-1], "")
+        return text
+
+    def _medium(self, d: Mapping[str, str]) -> tuple[int, str]:
+        """(bytes, image path) of a drive; (0, "") without a medium."""
+        if d.get("file.driver", d.get("driver", "")) in ("null-co", "null-aio") or d.get("file", "").startswith("null-co:"):
+            return parse_size(d.get("file.size", d.get("size", "1G"))), ""
+        text = d.get("file", d.get("file.filename", ""))
+        if not text:
+            return 0, ""
+        path = self._path(text)
+        if path:
+            try:
+                return Path(path).stat().st_size, str(Path(path).absolute())
+            except OSError as e:
+                raise MachineError(f"drive image {path}: {e.strerror}") from None
+        return self.sizes.get(text[1:-1], 0), ""
+
+    # ------------------------------------------------------------------ the machine file
+
+    def build(self) -> Imported:
+        kind = next((k for k in CHIPSETS if self.machine == k or self.machine.startswith((f"{k}-", f"{k}_")) or f"-{k}-" in self.machine), "")
+        board = CHIPSETS.get(kind, "")
+        if not board or board not in shipped_boards():
+            raise MachineError(f"QEMU machine {self.machine!r} is not modelled; boards are {', '.join(shipped_boards())}")
+        base = load(board)
+        remove: list[str] = []
+        tables: list[tuple[str, dict[str, Any]]] = []
+        have = {d.id: d for d in base.devices}
+        ide, floppies = self._drives()
+        if "ide" in have and ide:
+            tables.append(("ide", {"config": {"drives": ide}}))
+        if "fdc" in have:
+            config: dict[str, Any] = {"drives": 1 + max(floppies) if floppies else 0}
+            for n, image in floppies.items():
+                if image:
+                    config[f"image_{'ab'[n]}"] = image
+            tables.append(("fdc", {"config": config}))
+        if self.vga not in ("std", ""):
+            if self.vga != "none":
+                self.unmodelled.append((f"{self.vga} VGA", ""))
+            remove.append("vga")
+        if self.switches.get("hpet", "on") == "off":
+            remove.append("hpet")
+        debug = [d for d in self.devices if d.get("", "") in ISA_DEVICES]
+        if debug:
+            tables.append(("debugcon", {"at": {"debugcon": int(debug[0].get("iobase", "0xe9"), 0)}}))
+        else:
+            remove.append("debugcon")
+        if not self.parallels and not self.defaults:
+            remove.append("lpt1")
+        if not self.serials and not self.defaults:
+            remove.append("com1")
+        rtc: dict[str, Any] = {}
+        if "base" in self.rtc and self.rtc["base"] not in ("utc", "localtime"):
+            when = self.rtc["base"]
+            rtc["base"] = when if "T" in when else when + "T00:00:00"
+        if rtc:
+            tables.append(("rtc", {"config": rtc}))
+        dma = self.globals.get("fw_cfg_io.dma_enabled", self.globals.get("fw_cfg.dma_enabled", "on"))
+        if dma in ("off", "false", "no", "0"):
+            tables.append(("fwcfg", {"config": {"dma_enabled": False}}))
+        facts = dict(self.facts)
+        order = self.boot.get("order", self.boot.get("once", ""))
+        if order:
+            facts["boot_order"] = order
+        if self.boot.get("menu") == "on":
+            facts["boot_menu"] = True
+        if self.boot.get("strict") == "on":
+            facts["strict"] = True
+        for key, name in (("splash-time", "splash_time"), ("reboot-timeout", "reboot_timeout")):
+            if key in self.boot:
+                facts[name] = int(self.boot[key])
+        self._slots("vga" in have and "vga" not in remove)
+        remove = [r for r in remove if r in have]
+        return Imported(_toml(board, self.ram, self.cpus, facts, remove, [(i, t) for i, t in tables if i in have and i not in remove]),
+                        self.unmodelled, self.remarks)
+
+    def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
+        ide: dict[tuple[int, int], dict[str, Any]] = {}
+        floppies: dict[int, str] = {}
+        by_id = {d["id"]: d for d in self.drives if "id" in d}
+        todo = [d for d in self.drives if d.get("if", "ide") in ("ide", "floppy", "virtio", "scsi", "pflash", "sd")]
+        for dev in self.devices:
+            if dev.get("") in ("ide-hd", "ide-cd", "ide-drive") and self.machine.startswith("pc"):
+                drive = dict(by_id.get(dev.get("drive", ""), {}))
+                bus = dev.get("bus", "ide.0").rsplit(".", 1)[-1]
+                drive |= {"if": "ide", "bus": bus, "unit": dev.get("unit", "0"), "media": "cdrom" if dev[""] == "ide-cd" else "disk"}
+                todo.append(drive)
+        for d in todo:
+            where = d.get("if", "ide")
+            if where == "floppy":
+                floppies[int(d.get("index", d.get("unit", "0")))] = self._medium(d)[1]
+                continue
+            if where != "ide":
+                self.unmodelled.append((f"{where} drive", ""))
+                continue
+            if "index" in d:
+                channel, unit = divmod(int(d["index"]), 2)
+            elif "bus" in d or "unit" in d:
+                channel, unit = int(d.get("bus", "0")), int(d.get("unit", "0"))
+            else:
+                n = next(n for n in range(64) if divmod(n, 2) not in ide)
+                channel, unit = divmod(n, 2)
+            size, image = self._medium(d)
+            kind = "cdrom" if d.get("media") == "cdrom" else "disk"
+            row: dict[str, Any] = {"channel": channel, "unit": unit, "kind": kind}
+            if size:
+                row["size"] = size
+            if image:
+                row["image"] = image
+            if "serial" in d:
+                row["serial"] = d["serial"]
+            ide[channel, unit] = row
+        return [ide[k] for k in sorted(ide) if k[0] < 2], floppies
+
+    def _slots(self, vga: bool) -> None:
+        """PCI slots as QEMU gives them: in order of the command line, the lowest free one."""
+        taken = {0, 1, 31} if self.machine.startswith("q35") else {0, 1}
+        slot = 1 if self.machine.startswith("q35") else 2
+        if self.machine.startswith("q35"):
+            taken -= {1}
+        if vga:
+            taken.add(slot)
+        names = [d for d in self.devices if d.get("") not in ISA_DEVICES and d.get("") not in PASSIVE]
+        names += [{"": model} for model in self.nets]
+        if self.defaults and not self.nets and not any("netdev" in d for d in self.devices):
+            names.insert(0, {"": "e1000e" if self.machine.startswith("q35") else "e1000"})
+        for d in names:
+            if d[""].startswith("isa-"):
+                self.unmodelled.append((d[""], ""))
+                continue
+            if "addr" in d:
+                number, _, function = d["addr"].partition(".")
+                dev, fn = int(number, 16), int(function or "0", 16)
+            else:
+                dev = next(n for n in range(slot, 32) if n not in taken)
+                fn = 0
+            taken.add(dev)
+            self.unmodelled.append((d[""], f"00:{dev:02x}.{fn}"))
+
+
+def _value(v: Any) -> str:
+    if isinstance(v, bool):
+        return "true" if v else "false"
+    if isinstance(v, int):
+        return hex(v) if v > 0xFFFF else str(v)
+    if isinstance(v, str):
+        return json.dumps(v)
+    if isinstance(v, list):
+        return "[" + ", ".join(_value(x) for x in v) + "]"
+    return "{ " + ", ".join(f"{k} = {_value(x)}" for k, x in v.items()) + " }"
+
+
+def _toml(board: str, ram: int, cpus: int, facts: Mapping[str, Any], remove: Sequence[str], tables: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    out = ["[board]", f'base = "{board}"', f'ram = "{ram >> 20}M"']
+    if cpus != 1:
+        out.append(f"cpus = {cpus}")
+    if remove:
+        out.append(f"remove = {_value(list(remove))}")
+    if facts:
+        out.append(f"facts = {_value(dict(facts))}")
+    for id, table in tables:
+        out += ["", "[[device]]", f'id = "{id}"'] + [f"{k} = {_value(v)}" for k, v in table.items()]
+    return "\n".join(out) + "\n"
+
+
+def from_qemu(args: Sequence[str], files: Mapping[str, str] | None = None, sizes: Mapping[str, int] | None = None) -> Imported:
+    """The machine that a QEMU command line describes.
+
+    files: paths for {NAME} placeholders; sizes: their sizes in bytes where no file is given.  Raises MachineError for a machine that is
+    not modelled or a malformed line.
+    """
+    one = _Import(files or {}, sizes or {})
+    try:
+        one.read(args)
+        return one.build()
+    except (ValueError, KeyError) as e:
+        raise MachineError(f"QEMU command line: {e}") from None
