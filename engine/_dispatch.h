@@ -57,6 +57,7 @@ typedef struct dispatch_node {
     uint64_t size;    /* bytes covered */
     uint32_t slots;   /* index of its first slot in the view's slots */
     uint32_t shift;   /* log2 of the bytes a slot covers */
+    uint64_t pad;
 } dispatch_node;
 
 typedef struct dispatch_view {
@@ -92,7 +93,7 @@ typedef struct dispatch_hit {
 
 _Static_assert(sizeof(dispatch_entry) == 32, "dispatch_entry");
 _Static_assert(offsetof(dispatch_entry, region) == 24, "dispatch_entry.region");
-_Static_assert(sizeof(dispatch_node) == 24, "dispatch_node");
+_Static_assert(sizeof(dispatch_node) == 32, "dispatch_node");
 _Static_assert(sizeof(dispatch_view) == 64, "dispatch_view");
 _Static_assert(sizeof(dispatch_table) == 64 + 64 * DISPATCH_KEYS, "dispatch_table");
 _Static_assert(sizeof(dispatch_hit) == 16, "dispatch_hit");

@@ -35,6 +35,7 @@ cdef extern from "_dispatch.h" nogil:
     ctypedef struct dispatch_node:
         uint64_t lo, size
         uint32_t slots, shift
+        uint64_t pad
     ctypedef struct dispatch_view:
         uint64_t lo, size, slots, nodes, entries
         uint32_t shift, n_slots, n_nodes, n_entries
@@ -66,32 +67,54 @@ cdef struct dispatch_root:
     dispatch_reader readers[DISPATCH_READERS]
 
 
-cdef inline const dispatch_entry *dispatch_find(const dispatch_table *t, uint32_t space, uint64_t addr) noexcept nogil:
-    """The entry that holds `addr`; NULL for a hole, an unclaimed address, or a space that is none."""
+cdef inline const dispatch_entry *entries_of(const dispatch_table *t, const dispatch_view *v) noexcept nogil:
+    return <const dispatch_entry *>(<const uint8_t *>t + v.entries)
+
+
+cdef inline const dispatch_node *nodes_of(const dispatch_table *t, const dispatch_view *v) noexcept nogil:
+    return <const dispatch_node *>(<const uint8_t *>t + v.nodes)
+
+
+cdef inline const uint32_t *slots_of(const dispatch_table *t, const dispatch_view *v) noexcept nogil:
+    return <const uint32_t *>(<const uint8_t *>t + v.slots)
+
+
+cdef inline uint64_t dispatch_step(const dispatch_node *node, uint64_t addr) noexcept nogil:
+    """The slot of an address that lies in the slot above the node, but perhaps before its first entry or behind its last."""
+    cdef uint64_t at = addr - node.lo
+    if at >= node.size:
+        at = 0 if addr < node.lo else node.size - 1
+    return node.slots + (at >> node.shift)
+
+
+cdef inline const dispatch_entry *dispatch_start(const dispatch_table *t, const dispatch_view *v,
+                                                 uint64_t addr) noexcept nogil:
+    """The entry the trie names for an address inside the view: none before it ends at or behind addr."""
+    cdef uint32_t s = slots_of(t, v)[(addr - v.lo) >> v.shift]
+    while s & DISPATCH_NODE:
+        s = slots_of(t, v)[dispatch_step(nodes_of(t, v) + (s ^ DISPATCH_NODE), addr)]
+    return entries_of(t, v) + s
+
+
+cdef inline const dispatch_entry *dispatch_next(const dispatch_table *t, uint32_t space, uint64_t addr) noexcept nogil:
+    """The first entry that ends at or behind `addr`: it holds addr, or begins behind it.  NULL if there is none."""
     cdef const dispatch_view *v
-    cdef const dispatch_node *node
     cdef const dispatch_entry *e
-    cdef const uint32_t *slots
-    cdef uint64_t at
-    cdef uint32_t s
     if space >= DISPATCH_KEYS:
         return NULL
     v = &t.view[space]
-    at = addr - v.lo                       # wraps below lo, so that one comparison checks both ends
-    if at >= v.size:
-        return NULL
-    slots = <const uint32_t *>(<const uint8_t *>t + v.slots)
-    s = slots[at >> v.shift]
-    while s & DISPATCH_NODE:
-        node = <const dispatch_node *>(<const uint8_t *>t + v.nodes) + (s ^ DISPATCH_NODE)
-        at = addr - node.lo
-        if at >= node.size:
-            return NULL
-        s = slots[node.slots + (at >> node.shift)]
-    e = <const dispatch_entry *>(<const uint8_t *>t + v.entries) + s
-    while e.last < addr:                   # ends: addr is inside the node, which ends where its last entry does
+    if addr - v.lo >= v.size:              # wraps below lo, so that one comparison checks both ends
+        return entries_of(t, v) if addr < v.lo and v.size else NULL
+    e = dispatch_start(t, v, addr)
+    while e.last < addr:                   # ends: addr is inside the view, which ends where its last entry does
         e += 1
-    return e if e.base <= addr else NULL
+    return e
+
+
+cdef inline const dispatch_entry *dispatch_find(const dispatch_table *t, uint32_t space, uint64_t addr) noexcept nogil:
+    """The entry that holds `addr`; NULL for a hole, an unclaimed address, or a space that is none."""
+    cdef const dispatch_entry *e = dispatch_next(t, space, addr)
+    return e if e != NULL and e.base <= addr else NULL
 
 
 cdef inline bint dispatch_contains(const dispatch_entry *e, uint64_t addr, uint32_t size) noexcept nogil:
@@ -101,7 +124,7 @@ cdef inline bint dispatch_contains(const dispatch_entry *e, uint64_t addr, uint3
 
 cdef inline bint dispatch_accepts(const dispatch_entry *e, uint32_t size) noexcept nogil:
     """Whether e takes accesses of this width; never for a width that is no power of two, or above 8."""
-    return (e.accepts & size) != 0 and (size & (size - 1)) == 0
+    return ((e.accepts & size) != 0) & ((size & (size - 1)) == 0)
 
 
 cdef inline uint64_t dispatch_fill(const dispatch_table *t, uint32_t space, uint32_t size) noexcept nogil:

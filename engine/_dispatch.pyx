@@ -33,6 +33,8 @@ cdef extern from * nogil:
 
 cdef enum:
     N_SPACES = 3
+    SMALL = 1 << 10        # entries of a map that counts as small
+    ROOT_BITS = 12         # log2 of the least slots of a root: below 4 GiB, megabytes
     RUN = 3                # entries a slot may name before a finer node takes over: a linear scan of two cache lines
     HUGE = 1 << 21         # a huge page; tables of this size and more ask for them
     STAGED = 1 << 19       # bytes of a table above which batches prefetch: it no longer lies in the nearest caches
@@ -41,8 +43,13 @@ cdef enum:
     WAYS = 8
     ALL_FLAGS = DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY
 
-# The last address of each space: ports, 52 physical address bits, register 0FFFh of the last function.
-cdef uint64_t[3] LAST = [0xffff, 0xfffffffffffff, 0xffffffff00000fff]
+# The last address of each space: ports, 52 physical address bits, register 0FFFh of function 7FFF:FF:1F.7.
+cdef uint64_t[3] LAST = [0xffff, 0xfffffffffffff, 0x7fffffff00000fff]
+
+# What a width adds to an entry's `accepts`: nothing if it is none.
+cdef uint8_t[256] WIDTH
+memset(WIDTH, 0, sizeof(WIDTH))
+WIDTH[1], WIDTH[2], WIDTH[4], WIDTH[8] = 1, 2, 4, 8
 
 POSTED, BARRIER, ALIAS = DISPATCH_POSTED, DISPATCH_BARRIER, DISPATCH_ALIAS
 SMM_ONLY, NON_SMM_ONLY, SMM = DISPATCH_SMM_ONLY, DISPATCH_NON_SMM_ONLY, DISPATCH_SMM
@@ -198,8 +205,9 @@ cdef inline uint32_t log2_up(uint64_t n) noexcept nogil:
 
 
 cdef inline uint32_t fan_out(size_t m) noexcept nogil:
-    """log2 of the slots for m entries: generous while that costs nothing, one slot for each entry where it does."""
-    return log2_up(m) + (3 if m <= 1 << 10 else 1 if m <= 1 << 16 else 0)
+    """log2 of the slots for m entries.  Generous: slots of small maps cost nothing, and are touched where accesses fall;
+    in big ones 16 bytes of slots for each entry keep nearly all of them one load away."""
+    return log2_up(m) + (3 if m <= SMALL else 2)
 
 
 cdef class _View:
@@ -241,7 +249,7 @@ cdef class _View:
         """Nodes and slots over the entries, breadth first.  0, or -1 without memory."""
         cdef dispatch_entry *e = self.entries
         cdef size_t cap_nodes = 64, cap_slots = 1024, q = 0, want, j, n
-        cdef uint32_t shift, i, c, run = RUN
+        cdef uint32_t shift, i, c, run = RUN if self.n_entries > SMALL else 1
         cdef uint64_t lo, hi, slot_lo, slot_hi, mask
         cdef pending *todo = <pending *>malloc(cap_nodes * sizeof(pending))
         cdef void *p
@@ -258,6 +266,8 @@ cdef class _View:
         while q < self.n_nodes:
             hi = todo[q].hi
             want = fan_out(todo[q].end - todo[q].first)
+            if q == 0 and want < ROOT_BITS:
+                want = ROOT_BITS
             shift = log2_up(hi - todo[q].lo + 1)
             shift = 0 if flat or shift < want else <uint32_t>(shift - want)
             mask = (<uint64_t>1 << shift) - 1
@@ -274,6 +284,7 @@ cdef class _View:
             self.nodes[q].size = hi - lo + 1
             self.nodes[q].slots = <uint32_t>self.n_slots
             self.nodes[q].shift = shift
+            self.nodes[q].pad = 0
             i = c = todo[q].first
             for j in range(n):
                 slot_lo = lo + (<uint64_t>j << shift)
@@ -353,95 +364,121 @@ cdef inline bint is_width(uint32_t size) noexcept nogil:
     return size - 1 < 8 and (size & (size - 1)) == 0
 
 
-cdef uint32_t unmet(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size) noexcept nogil:
-    """Status of an access whose first byte meets nothing."""
-    cdef uint32_t i
-    if not is_width(size):
-        return DISPATCH_REFUSED
-    for i in range(1, size):
-        if addr + i > addr and dispatch_find(t, space, addr + i) != NULL:
-            return DISPATCH_STRADDLE
-    return DISPATCH_UNCLAIMED
-
-
-cdef inline void answer(const dispatch_table *t, const dispatch_entry *e, uint32_t space, uint64_t addr, uint32_t size,
-                        dispatch_hit *hit) noexcept nogil:
-    """Fill hit for an access whose first byte met e (or NULL)."""
-    if e == NULL:
+cdef bint finish(const dispatch_entry *e, uint64_t addr, uint32_t size, dispatch_hit *hit) noexcept nogil:
+    """Fill hit, given the first entry that ends at or behind addr, or NULL; whether it is not DISPATCH_OK."""
+    if e != NULL and e.base <= addr:
+        hit.addr = addr + e.delta
+        hit.region = e.region
+        hit.owner = e.owner
+        hit.flags = e.flags
+        if not is_width(size):
+            hit.status = DISPATCH_REFUSED
+        elif not dispatch_contains(e, addr, size):
+            hit.status = DISPATCH_STRADDLE
+        elif e.accepts & size:
+            hit.status = DISPATCH_OK
+        else:
+            hit.status = DISPATCH_REFUSED
+    else:
         hit.addr = addr
         hit.region = DISPATCH_NO_REGION
         hit.owner = DISPATCH_NO_OWNER
         hit.flags = 0
-        hit.status = <uint8_t>unmet(t, space, addr, size)
-        return
-    hit.addr = addr + e.delta
-    hit.region = e.region
-    hit.owner = e.owner
-    hit.flags = e.flags
-    if not dispatch_contains(e, addr, size) and is_width(size):
-        hit.status = DISPATCH_STRADDLE
-    elif not dispatch_accepts(e, size):
-        hit.status = DISPATCH_REFUSED
-    else:
-        hit.status = DISPATCH_OK
+        if not is_width(size):
+            hit.status = DISPATCH_REFUSED
+        elif e == NULL or e.base - addr >= size:
+            hit.status = DISPATCH_UNCLAIMED
+        else:
+            hit.status = DISPATCH_STRADDLE
+    return hit.status != DISPATCH_OK
+
+
+cdef inline bint answer(const dispatch_entry *e, uint64_t addr, uint32_t size, dispatch_hit *hit) noexcept nogil:
+    """Fill hit, given the entry the trie names for an address inside the view; whether it is not DISPATCH_OK.
+
+    Written for the access that goes to that entry.  Addresses inside a view are below 1 << 63, so the one signed comparison
+    tells that the entry ends neither before addr nor inside the access.
+    """
+    if <int64_t>(e.last - addr) >= <int64_t>size - 1 and e.base <= addr and e.accepts & WIDTH[size]:
+        hit.addr = addr + e.delta
+        # region, owner and flags lie side by side in both; what is accepts there is status here, 0
+        (<uint64_t *>&hit.region)[0] = (<const uint64_t *>&e.region)[0] & <uint64_t>0x00ffffffffffffffULL
+        return False
+    while e.last < addr:
+        e += 1
+    return finish(e, addr, size, hit)
 
 
 cdef uint32_t dispatch_resolve(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
                                dispatch_hit *hit) noexcept nogil:
     """Where one access goes; the status, which hit has too."""
-    answer(t, dispatch_find(t, space, addr), space, addr, size, hit)
+    finish(dispatch_next(t, space, addr), addr, size, hit)
     return hit.status
 
 
 cdef inline uint32_t key_of(const engine_acc *a) noexcept nogil:
-    """The view of an access; DISPATCH_KEYS, which is none, if its space is none."""
-    return a.space | (a.flags & DISPATCH_SMM) if a.space < N_SPACES else DISPATCH_KEYS
+    """The view of an access; an empty one if its space is none."""
+    return (a.space if a.space < N_SPACES else N_SPACES) | (a.flags & DISPATCH_SMM)
 
 
 cdef size_t dispatch_batch(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil:
     """Where each of n accesses goes; returns how many are not DISPATCH_OK."""
-    cdef size_t i, bad = 0
-    cdef uint32_t key
+    cdef const dispatch_view *v
+    cdef uint64_t addr
+    cdef size_t i = 0, bad = 0
     if t.bytes > STAGED:
-        i = 0
         while i < n:
             bad += staged(t, acc + i, min(n - i, <size_t>GROUP), out + i)
             i += GROUP
         return bad
     for i in range(n):
-        key = key_of(&acc[i])
-        answer(t, dispatch_find(t, key, acc[i].addr), key, acc[i].addr, acc[i].size, &out[i])
-        bad += out[i].status != DISPATCH_OK
+        addr = acc[i].addr
+        v = &t.view[key_of(&acc[i])]
+        if addr - v.lo < v.size:
+            bad += answer(dispatch_start(t, v, addr), addr, acc[i].size, &out[i])
+        else:
+            bad += finish(dispatch_next(t, key_of(&acc[i]), addr), addr, acc[i].size, &out[i])
     return bad
 
 
 cdef size_t staged(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil:
-    """dispatch_batch for at most GROUP accesses and a big table: ask for the slots of all, then the entries of all, then
-    answer, so that the cache misses of different accesses overlap."""
-    cdef const uint32_t *slot[GROUP]
-    cdef uint32_t keys[GROUP]
+    """dispatch_batch for at most GROUP accesses and a table that lies far away: every step down the trie is made for all of
+    them before the next, and asks for what the next will read, so that the cache misses of different accesses overlap."""
+    cdef const uint32_t *slot[GROUP]       # where the access stands; NULL outside the view
     cdef const dispatch_view *v
+    cdef const dispatch_node *node
     cdef uint64_t at
     cdef size_t i, bad = 0
+    cdef bint deeper = True
     for i in range(n):
-        keys[i] = key_of(&acc[i])
+        v = &t.view[key_of(&acc[i])]
+        at = acc[i].addr - v.lo
         slot[i] = NULL
-        if keys[i] < DISPATCH_KEYS:
-            v = &t.view[keys[i]]
-            at = acc[i].addr - v.lo
-            if at < v.size:
-                slot[i] = <const uint32_t *>(<const uint8_t *>t + v.slots) + (at >> v.shift)
+        if at < v.size:
+            slot[i] = slots_of(t, v) + (at >> v.shift)
+            prefetch(slot[i])
+    while deeper:
+        deeper = False
+        for i in range(n):
+            if slot[i] != NULL and slot[i][0] & DISPATCH_NODE:
+                prefetch(nodes_of(t, &t.view[key_of(&acc[i])]) + (slot[i][0] ^ DISPATCH_NODE))
+                deeper = True
+        if not deeper:
+            break
+        for i in range(n):
+            if slot[i] != NULL and slot[i][0] & DISPATCH_NODE:
+                v = &t.view[key_of(&acc[i])]
+                node = nodes_of(t, v) + (slot[i][0] ^ DISPATCH_NODE)
+                slot[i] = slots_of(t, v) + dispatch_step(node, acc[i].addr)
                 prefetch(slot[i])
     for i in range(n):
         if slot[i] != NULL:
-            v = &t.view[keys[i]]
-            if slot[i][0] & DISPATCH_NODE:
-                prefetch(<const dispatch_node *>(<const uint8_t *>t + v.nodes) + (slot[i][0] ^ DISPATCH_NODE))
-            else:
-                prefetch(<const dispatch_entry *>(<const uint8_t *>t + v.entries) + slot[i][0])
+            prefetch(entries_of(t, &t.view[key_of(&acc[i])]) + slot[i][0])
     for i in range(n):
-        answer(t, dispatch_find(t, keys[i], acc[i].addr), keys[i], acc[i].addr, acc[i].size, &out[i])
-        bad += out[i].status != DISPATCH_OK
+        if slot[i] != NULL:
+            bad += answer(entries_of(t, &t.view[key_of(&acc[i])]) + slot[i][0], acc[i].addr, acc[i].size, &out[i])
+        else:
+            bad += finish(dispatch_next(t, key_of(&acc[i]), acc[i].addr), acc[i].addr, acc[i].size, &out[i])
     return bad
 
 

@@ -23,7 +23,7 @@ ACC = np.dtype(
         ("region", "<u2"),
     ]
 )
-LAST = (0xFFFF, (1 << 52) - 1, 0xFFFFFFFF_00000FFF)
+LAST = (0xFFFF, (1 << 52) - 1, 0x7FFFFFFF_00000FFF)
 
 # Addresses crowd around few places at every scale, so that ranges meet, nest and abut often.
 near = st.one_of(
