@@ -92,6 +92,12 @@ cdef class I8042(Device):
                 Region("i8042-cmd", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True),
                 Region("port92", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True))
 
+    def on_restore(self):
+        """Hold what counts queue bytes in range."""
+        for port in range(2):
+            self.s.count[port] = min(self.s.count[port], QUEUE - 1)
+            self.s.answers[port] = min(self.s.answers[port], self.s.count[port])
+
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         if region == REGION_DATA:
             value[0] = self.read_data()

@@ -131,7 +131,7 @@ cdef class I82078(DmaClient):
         data = bytearray(image)
         if not data:
             raise MachineError(f"{self.id}: an empty image is no disk")
-        data.extend(bytes(-len(data) % SECTOR))
+        data.extend(bytes((SECTOR - len(data) % SECTOR) % SECTOR))
         kind, rate, sectors, tracks, sides = geometry(len(data) // SECTOR, self.types[drive])
         if self.types[drive] == "auto":
             self.types[drive] = kind

@@ -89,6 +89,10 @@ cdef class I8237(Device):
         return (Region("dma0", Space.PIO, 16, implements=(1, 1)), Region("dma1", Space.PIO, 32, implements=(1, 1)),
                 Region("page0", Space.PIO, 15, implements=(1, 1)))
 
+    def on_restore(self):
+        """No transfer is under way between two records."""
+        self.s.running[0] = self.s.running[1] = 0
+
     cdef int attach(self, uint32_t channel, DmaClient client) except -1:
         """Make a device the client of a channel.  Raises MachineError if the channel has one, or is the cascade."""
         if channel >= 8 or channel == CASCADE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 from engine._device import PyDevice
 from engine.errors import StateError
@@ -11,10 +11,10 @@ from engine.types import RW, Region, Register, Space
 
 
 class PostCard(PyDevice):
-    """POST code latch at one port, with the last `depth` codes.  No data sheet; IBM PC/AT Technical Reference, port 80h."""
+    """POST code latch at one port, and the last `depth` codes.  No data sheet; PC/AT Technical Reference, port 80h."""
 
     TITLE = "POST card: code latch with history"
-    CONFIG = {"depth": 64}
+    CONFIG: ClassVar = {"depth": 64}
     REGISTERS = (Register("POST", 0, 8, RW, reset=0x00, wmask=0xFF, section="PC/AT TR: System Board"),)
 
     def setup(self) -> None:
