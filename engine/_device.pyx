@@ -334,12 +334,12 @@ cdef class Device:
         for name in rec.dtype.names:
             want = rec.dtype[name]
             try:
-                value = np.asarray(state[name])
+                value = np.asarray(state[name], dtype=object)     # a list of large and small integers would become floats
                 base = want.base
-                if value.shape != want.shape or value.dtype.kind not in "iub":
+                if value.shape != want.shape or not all(isinstance(v, (int, np.integer)) for v in value.flat):
                     raise ValueError("wrong shape or kind")
                 info = np.iinfo(base)
-                if value.size and (int(value.min()) < info.min or int(value.max()) > info.max):
+                if value.size and (min(value.flat) < info.min or max(value.flat) > info.max):
                     raise ValueError("out of range")
                 new[name] = value.astype(base)
             except (ValueError, TypeError, OverflowError) as e:
