@@ -120,6 +120,8 @@ cdef class I82078(DmaClient):
                 except OSError as e:
                     raise MachineError(f"device {id!r}: disk image {path}: {e.strerror}") from None
             else:
+                if self.types[d] == "auto":
+                    self.types[d] = "288"       # an empty drive takes every 3.5" disk
                 self.eject(d)
         # Only now are there disks to find track 0 of.
         self.power_on()
