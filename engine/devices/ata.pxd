@@ -87,7 +87,9 @@ cdef struct ata_drive:
     uint8_t smart_enabled, smart_autosave, selftests
     uint8_t sense_key, asc      # packet devices
     uint8_t tray_open, tray_locked
-    uint8_t pad[5]
+    uint8_t heads, sectors      # of the current translation
+    uint8_t reverts             # the next reset restores the default translation
+    uint8_t pad[2]
     uint8_t identify[512]       # what IDENTIFY (PACKET) DEVICE answers
     uint8_t selftest_log[512]
 
@@ -154,8 +156,8 @@ cdef class AtaChannel:
     cdef void drive_reset(self, uint32_t unit) noexcept nogil
     cdef void signature(self, uint32_t unit) noexcept nogil
     cdef void diagnose(self, uint32_t unit) noexcept nogil
-    cdef uint64_t address(self, ata_drive *d, ata_unit *u) noexcept nogil
-    cdef void set_address(self, ata_drive *d, ata_unit *u, uint64_t sector) noexcept nogil
+    cdef uint64_t address(self, ata_drive *d) noexcept nogil
+    cdef void set_address(self, ata_drive *d, uint64_t sector) noexcept nogil
     cdef void command(self, uint8_t cmd) noexcept nogil
     cdef void abort(self) noexcept nogil
     cdef void complete(self, uint8_t status) noexcept nogil

@@ -24,7 +24,7 @@ from engine.errors import MachineError
 _DRIVE = (("count", "u4"), *((name, "u1") for name in (
     "features", "error", "sector", "lba_mid", "lba_high", "device", "status", "hob_features", "hob_count", "hob_sector",
     "hob_mid", "hob_high", "lba48", "multiple", "write_cache", "identified", "smart_enabled", "smart_autosave", "selftests",
-    "sense_key", "asc", "tray_open", "tray_locked")), ("pad", "u1", 5), ("identify", "u1", 512), ("selftest_log", "u1", 512))
+    "sense_key", "asc", "tray_open", "tray_locked", "heads", "sectors", "reverts")), ("pad", "u1", 2), ("identify", "u1", 512), ("selftest_log", "u1", 512))
 
 
 def ata_state(prefix):
@@ -145,9 +145,9 @@ cdef enum:
 # id, flags (2), value, worst, raw (6), threshold: a healthy drive.  The layout is the one of SFF-8035i table 3.
 cdef uint8_t SMART_ATTRIBUTES[7][12]
 SMART_ATTRIBUTES[0][:] = [0x01, 3, 0, 100, 100, 0, 0, 0, 0, 0, 0, 6]           # read errors
-SMART_ATTRIBUTES[1][:] = [0x03, 3, 0, 100, 100, 16, 0, 0, 0, 0, 0, 70]         # spin-up
-SMART_ATTRIBUTES[2][:] = [0x04, 2, 0, 100, 100, 0, 0, 0, 0, 0, 0, 20]          # starts and stops
-SMART_ATTRIBUTES[3][:] = [0x05, 3, 0, 100, 100, 0, 0, 0, 0, 0, 0, 54]          # remapped sectors
+SMART_ATTRIBUTES[1][:] = [0x03, 3, 0, 100, 100, 16, 0, 0, 0, 0, 0, 0]          # spin-up
+SMART_ATTRIBUTES[2][:] = [0x04, 2, 0, 100, 100, 100, 0, 0, 0, 0, 0, 20]        # starts and stops
+SMART_ATTRIBUTES[3][:] = [0x05, 3, 0, 100, 100, 0, 0, 0, 0, 0, 0, 36]          # remapped sectors
 SMART_ATTRIBUTES[4][:] = [0x09, 3, 0, 100, 100, 1, 0, 0, 0, 0, 0, 0]           # hours on
 SMART_ATTRIBUTES[5][:] = [0x0C, 3, 0, 100, 100, 0, 0, 0, 0, 0, 0, 0]           # power cycles
 SMART_ATTRIBUTES[6][:] = [0xBE, 3, 0, 69, 69, 31, 0, 31, 31, 0, 0, 50]         # temperature, Celsius
@@ -221,20 +221,18 @@ def _string(block, word, text, words):
         block[2 * (word + i)], block[2 * (word + i) + 1] = raw[2 * i + 1], raw[2 * i]
 
 
-def identify_disk(n_sectors, chs, serial, model, firmware):
-    """IDENTIFY DEVICE data of a disk at power-on, but for words 59 and 85, which the drive fills in: 8.15."""
+def identify_disk(n_sectors, cylinders, serial, model, firmware):
+    """IDENTIFY DEVICE data of a disk, but for what AtaChannel.identify fills in: 8.15."""
     block = bytearray(512)
-    c, h, s = chs
-    chs_sectors, lba28 = c * h * s, min(n_sectors, 0xFFFFFFFF)
+    lba28 = n_sectors & 0xFFFFFFFF
     _words(block, {
-        0: 0x0040, 1: c, 3: h, 4: 512 * s & 0xFFFF, 5: 512, 6: s,
+        0: 0x0040, 1: cylinders, 5: 512,
         20: 3, 21: 512, 22: 4,                          # retired: buffer type, its sectors, ECC bytes
         47: 0x8000 | MAX_MULTIPLE, 48: 1, 49: 0x0B00, 51: 0x0200, 52: 0x0200, 53: 0x0007,
-        54: c, 55: h, 56: s, 57: chs_sectors & 0xFFFF, 58: chs_sectors >> 16 & 0xFFFF,
-        60: lba28 & 0xFFFF, 61: lba28 >> 16,
+        54: cylinders, 60: lba28 & 0xFFFF, 61: lba28 >> 16,
         62: 0x0007, 63: 0x0007, 64: 0x0003, 65: 120, 66: 120, 67: 120, 68: 120, 69: 0x4000,
         80: 0x00F0, 81: 0x0016,
-        82: 0x4021, 83: 0x7400, 84: 0x4000, 85: 0x4021, 86: 0x3400, 87: 0x4000,
+        82: 0x4021, 83: 0x7400, 84: 0x4000, 86: 0x3400, 87: 0x4000,
         88: 0x203F, 93: 0x6001,
         100: n_sectors & 0xFFFF, 101: n_sectors >> 16 & 0xFFFF, 102: n_sectors >> 32 & 0xFFFF, 103: n_sectors >> 48,
         106: 0x6000, 169: 0x0001})
@@ -345,7 +343,7 @@ cdef class AtaChannel:
                 if len(chs) != 3 or not (1 <= chs[0] <= 65535 and 1 <= chs[1] <= 16 and 1 <= chs[2] <= 255):
                     raise MachineError(f"{name}: chs = {chs!r} is not [cylinders to 65535, heads to 16, sectors to 255]")
                 u.cylinders, u.heads, u.sectors = chs
-                block = identify_disk(u.n_sectors, chs, serial, model, firmware)
+                block = identify_disk(u.n_sectors, u.cylinders, serial, model, firmware)
             memcpy(u.identify, <char *>block, IDENTIFY_SIZE)
         return 0
 
@@ -358,8 +356,10 @@ cdef class AtaChannel:
             memset(self.s, 0, sizeof(ata_channel))
             for i in range(2):
                 self.s.drive[i].write_cache = 1
-                self.s.drive[i].smart_enabled = 1
+                self.s.drive[i].smart_enabled = self.units[i].kind != ATA_NONE
                 self.s.drive[i].smart_autosave = 1
+                self.s.drive[i].heads = <uint8_t>self.units[i].heads
+                self.s.drive[i].sectors = <uint8_t>self.units[i].sectors
         self.s.unit = 0
         self.s.control = 0
         self.drive_reset(0)
@@ -385,6 +385,10 @@ cdef class AtaChannel:
         d.asc = 0
         d.tray_open = 0
         d.tray_locked = 0
+        if d.reverts:                                 # 8.46.20, for one reset
+            d.reverts = 0
+            d.heads = <uint8_t>self.units[unit].heads
+            d.sectors = <uint8_t>self.units[unit].sectors
         self.signature(unit)
 
     cdef void signature(self, uint32_t unit) noexcept nogil:
@@ -404,6 +408,7 @@ cdef class AtaChannel:
         """9.10, 9.11: the device passed; a packet device leaves DRDY clear until its first command, and asks for nothing."""
         cdef ata_drive *d = &self.s.drive[unit]
         self.signature(unit)
+        d.device = DEVICE_OBSOLETE
         d.error = 0x01
         if self.units[unit].kind == ATA_CDROM:
             d.status = 0
@@ -429,14 +434,12 @@ cdef class AtaChannel:
         return self.s.drive[self.s.unit].status if self.present(self.s.unit) else 0
 
     cdef uint8_t read_register(self, uint32_t reg) noexcept nogil:
-        """A byte of the command block."""
+        """A byte of the command block but for Data."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef bint hob = self.s.control & HOB
         if reg == STATUS:
             self.fx |= FX_IRQ_OFF
             return self.alternate_status()
-        if reg == DATA:
-            return 0xFF
         if not self.present(0) or (reg == ERROR and not self.present(self.s.unit)):
             return 0
         if reg == ERROR:
@@ -548,16 +551,16 @@ cdef class AtaChannel:
 
     # ------------------------------------------------------------------ addresses
 
-    cdef uint64_t address(self, ata_drive *d, ata_unit *u) noexcept nogil:
+    cdef uint64_t address(self, ata_drive *d) noexcept nogil:
         """The sector that the registers name: 6.2 (CHS, 28 and 48 bits)."""
         if not d.device & DEVICE_LBA:
-            return ((<uint64_t>d.lba_high << 8 | d.lba_mid) * u.heads + (d.device & DEVICE_HEAD)) * u.sectors + d.sector - 1
+            return ((<uint64_t>d.lba_high << 8 | d.lba_mid) * d.heads + (d.device & DEVICE_HEAD)) * d.sectors + d.sector - 1
         if not d.lba48:
             return <uint64_t>(d.device & DEVICE_HEAD) << 24 | <uint64_t>d.lba_high << 16 | <uint64_t>d.lba_mid << 8 | d.sector
         return (<uint64_t>d.hob_high << 40 | <uint64_t>d.hob_mid << 32 | <uint64_t>d.hob_sector << 24
                 | <uint64_t>d.lba_high << 16 | <uint64_t>d.lba_mid << 8 | d.sector)
 
-    cdef void set_address(self, ata_drive *d, ata_unit *u, uint64_t sector) noexcept nogil:
+    cdef void set_address(self, ata_drive *d, uint64_t sector) noexcept nogil:
         """Put a sector into the registers, in the form of the last command."""
         cdef uint64_t track
         if d.device & DEVICE_LBA:
@@ -570,12 +573,12 @@ cdef class AtaChannel:
                 d.hob_high = <uint8_t>(sector >> 40)
             else:
                 d.device = d.device & ~DEVICE_HEAD | <uint8_t>(sector >> 24) & DEVICE_HEAD
-        elif u.heads:
-            track = sector // u.sectors
-            d.sector = <uint8_t>(sector % u.sectors + 1)
-            d.device = d.device & ~DEVICE_HEAD | <uint8_t>(track % u.heads) & DEVICE_HEAD
-            d.lba_mid = <uint8_t>(track // u.heads)
-            d.lba_high = <uint8_t>(track // u.heads >> 8)
+        elif d.heads and d.sectors:
+            track = sector // d.sectors
+            d.sector = <uint8_t>(sector % d.sectors + 1)
+            d.device = d.device & ~DEVICE_HEAD | <uint8_t>(track % d.heads) & DEVICE_HEAD
+            d.lba_mid = <uint8_t>(track // d.heads)
+            d.lba_high = <uint8_t>(track // d.heads >> 8)
 
     # ------------------------------------------------------------------ commands
 
@@ -680,7 +683,7 @@ cdef class AtaChannel:
                 self.abort()
                 return
             self.start_count(cmd == READ_NATIVE_MAX_EXT)
-            self.set_address(d, u, u.n_sectors - 1)
+            self.set_address(d, u.n_sectors - 1)
             self.complete(DRDY | DSC)
         elif cmd == SET_MULTIPLE_MODE:                # 8.49: a power of two
             if <uint8_t>d.count > MAX_MULTIPLE or d.count & (d.count - 1) and <uint8_t>d.count:
@@ -698,7 +701,14 @@ cdef class AtaChannel:
         elif cmd == SECURITY_FREEZE_LOCK:             # nothing to freeze; hosts send it before they trust a drive
             d.count = 0
             self.complete(DRDY | DSC)
-        elif cmd == RECALIBRATE or cmd == SEEK or cmd == INITIALIZE_DEVICE_PARAMETERS:
+        elif cmd == INITIALIZE_DEVICE_PARAMETERS:     # ATA-5 8.16; not undone by SRST
+            if u.kind == ATA_NONE or <uint8_t>d.count == 0:
+                self.abort()
+                return
+            d.heads = (d.device & DEVICE_HEAD) + 1
+            d.sectors = <uint8_t>d.count
+            self.complete(DRDY | DSC)
+        elif cmd == RECALIBRATE or cmd == SEEK:
             self.complete(DRDY | DSC)
         elif (cmd == STANDBY_IMMEDIATE or cmd == IDLE_IMMEDIATE or cmd == STANDBY or cmd == IDLE or cmd == SLEEP
               or cmd == STANDBY_IMMEDIATE_OLD or cmd == IDLE_IMMEDIATE_OLD or cmd == STANDBY_OLD or cmd == IDLE_OLD
@@ -711,10 +721,19 @@ cdef class AtaChannel:
         """8.15, 8.16.  The block is made by the first such command; SET FEATURES changes it from then on."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef ata_unit *u = &self.units[self.s.unit]
+        cdef uint32_t size
         if not d.identified:
             d.identified = 1
             memcpy(d.identify, u.identify, IDENTIFY_SIZE)
             if u.kind == ATA_DISK:
+                size = u.cylinders * d.heads * d.sectors
+                put_word(d.identify, 3, d.heads)
+                put_word(d.identify, 4, 512 * d.sectors)
+                put_word(d.identify, 6, d.sectors)
+                put_word(d.identify, 55, d.heads)
+                put_word(d.identify, 56, d.sectors)
+                put_word(d.identify, 57, size)
+                put_word(d.identify, 58, size >> 16)
                 if d.multiple:
                     put_word(d.identify, 59, 0x0100 | d.multiple)
                 put_word(d.identify, 85, 0x4021 if d.write_cache else 0x4001)
@@ -742,8 +761,10 @@ cdef class AtaChannel:
             put_word(d.identify, 62, 0x07 | (bit if mode == 2 else 0))
             put_word(d.identify, 63, 0x07 | (bit if mode == 4 else 0))
             put_word(d.identify, 88, 0x3F | (bit if mode == 8 else 0))
-        elif not (f == 0x05 or f == 0x42 or f == 0x55 or f == 0x66 or f == 0x67 or f == 0x69 or f == 0x85 or f == 0x96
-                  or f == 0x9A or f == 0xAA or f == 0xC2 or f == 0xCC):
+        elif f == 0x66 or f == 0xCC:                  # what a reset does to the translation
+            d.reverts = f == 0xCC
+        elif not (f == 0x05 or f == 0x42 or f == 0x55 or f == 0x67 or f == 0x69 or f == 0x85 or f == 0x96 or f == 0x9A
+                  or f == 0xAA or f == 0xC2):
             self.abort()                              # the others are accepted and change nothing
             return
         self.complete(DRDY | DSC)
@@ -835,7 +856,7 @@ cdef class AtaChannel:
         cdef ata_unit *u = &self.units[self.s.unit]
         cdef PyObject *m = self.media[self.s.unit]
         cdef uint32_t n = min(d.count, self.s.block)
-        cdef uint64_t sector = self.address(d, u)
+        cdef uint64_t sector = self.address(d)
         d.status = DRDY | DSC
         d.error = 0
         if m == NULL:
@@ -848,7 +869,7 @@ cdef class AtaChannel:
             self.s.content_at = sector * 512
             self.s.content_lo = 0
             self.s.content_n = n * 512
-            self.set_address(d, u, sector + n)
+            self.set_address(d, sector + n)
             d.count -= n
             self.offer(PHASE_IN_SECTORS, 0, n * 512)
             self.irq()
@@ -868,13 +889,13 @@ cdef class AtaChannel:
         cdef ata_unit *u = &self.units[self.s.unit]
         cdef PyObject *m = self.media[self.s.unit]
         cdef uint32_t n = min(d.count, self.s.block)
-        cdef uint64_t sector = self.address(d, u)
+        cdef uint64_t sector = self.address(d)
         d.status = DRDY | DSC
         if sector > u.n_sectors or (<Medium>m).write(sector * 512, self.s.buf, n * 512):
             self.abort()
             return
         d.count -= n
-        self.set_address(d, u, sector + n)
+        self.set_address(d, sector + n)
         if d.count:
             self.offer(PHASE_OUT_SECTORS, 0, min(d.count, self.s.block) * 512)
         else:
@@ -910,7 +931,7 @@ cdef class AtaChannel:
         """Are all of a disk command's sectors on the medium?"""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef ata_unit *u = &self.units[self.s.unit]
-        cdef uint64_t sector = self.address(d, u)
+        cdef uint64_t sector = self.address(d)
         if self.s.dma == DMA_TRIM or self.s.dma == DMA_PACKET:
             return True
         return sector <= u.n_sectors and d.count <= u.n_sectors - sector
@@ -920,7 +941,7 @@ cdef class AtaChannel:
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         if self.s.dma == DMA_READ:
             return (<Medium>self.media[self.s.unit]).read(
-                self.address(d, &self.units[self.s.unit]) * 512 + done, self.s.buf, n)
+                self.address(d) * 512 + done, self.s.buf, n)
         return self.packet_sector() if self.s.cd_lba != NO_SECTOR else 0
 
     cdef int dma_store(self, uint64_t done, uint32_t n) noexcept nogil:
@@ -933,7 +954,7 @@ cdef class AtaChannel:
         cdef uint64_t entry, sector, count
         cdef uint32_t i
         if self.s.dma == DMA_WRITE:
-            return (<Medium>self.media[self.s.unit]).write(self.address(d, u) * 512 + done, self.s.buf, n)
+            return (<Medium>self.media[self.s.unit]).write(self.address(d) * 512 + done, self.s.buf, n)
         for i in range(0, n, 8):
             memcpy(&entry, self.s.buf + i, 8)
             sector, count = entry << 16 >> 16, entry >> 48
@@ -956,7 +977,7 @@ cdef class AtaChannel:
         elif outcome == OUTCOME_SHORT:                # no interrupt: the host has to find out
             d.status = DRDY | DSC
         else:
-            self.set_address(d, u, self.address(d, u) + d.count)
+            self.set_address(d, self.address(d) + d.count)
             d.count = 0
             self.complete(DRDY | DSC)
 
@@ -1001,6 +1022,7 @@ cdef class AtaChannel:
         self.s.index = sector_size
         if self.s.packet_dma:
             self.start_dma(DMA_PACKET)
+            self.s.drive[self.s.unit].status |= BSY
         else:
             self.s.drive[self.s.unit].status = DRDY | DSC
             self.packet_next()
@@ -1061,11 +1083,14 @@ cdef class AtaChannel:
         self.offer(PHASE_IN_PACKET, at, n)
 
     cdef bint room_given(self) noexcept nogil:
-        """A PIO command that moves data needs a byte count limit: ACS-3 7.21.5.  If there is none, the command is over."""
+        """A PIO command that moves data needs a byte count limit: ACS-3 7.21.5.  If there is none, the command is over, and
+        no interrupt tells (the reference: docs/devices/ata.md)."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         if self.s.packet_dma or d.lba_mid or d.lba_high:
             return True
-        self.abort()
+        self.idle()
+        d.status = DRDY | ERR
+        d.error = ABRT
         return False
 
     cdef void packet(self) noexcept nogil:
@@ -1274,15 +1299,15 @@ cdef class AtaChannel:
         self.packet_reply(n, room)
 
     cdef void cd_dvd_structure(self) noexcept nogil:
-        """MMC-5 6.23: of a DVD, physical format, copyright and manufacturer; FFh lists them."""
+        """MMC-5 6.23: of a DVD, physical format, copyright and manufacturer; FFh lists them.  Any layer is the one."""
         cdef uint8_t *buf = self.s.buf
         cdef uint64_t sectors = self.units[self.s.unit].n_sectors
-        cdef uint8_t media = buf[1], layer = buf[6], format = buf[7]
+        cdef uint8_t media = buf[1], format = buf[7]
         cdef uint32_t room = get_be(buf + 8, 2), n
         if format != 0xFF and sectors <= CD_MAX:
             self.packet_error(ILLEGAL_REQUEST, ASC_INCOMPATIBLE_FORMAT)
             return
-        if media or not (format == 0 and layer == 0 or format == 1 or format == 4 or format == 0xFF):
+        if media or not (format == 0 or format == 1 or format == 4 or format == 0xFF):
             self.packet_error(ILLEGAL_REQUEST, ASC_INVALID_FIELD)
             return
         memset(buf, 0, PACKET_SIZE)

@@ -69,6 +69,8 @@ cdef class Piix3Ide(PciFunction):
     cdef void settle(self, uint32_t n) noexcept nogil
     cdef io_status cmd_read(self, uint32_t n, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
     cdef void cmd_write(self, uint32_t n, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
+    cdef uint32_t bm_read_part(self, uint32_t offset, uint32_t size) noexcept nogil
+    cdef void bm_write_part(self, uint32_t offset, uint32_t size, uint32_t value) noexcept nogil
     cdef void bm_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
     cdef void bm_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
     cdef bint prd_next(self, prd_walk *w) noexcept nogil

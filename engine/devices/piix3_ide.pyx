@@ -43,6 +43,14 @@ def _channel_registers(n):
     )
 
 
+cdef inline uint32_t aligned_part(uint32_t offset, uint32_t size) noexcept nogil:
+    """How much of an access is one naturally aligned access."""
+    cdef uint32_t part = 4
+    while part > size or offset & (part - 1):
+        part >>= 1
+    return part
+
+
 _BM = (("table", "u4"), ("at", "u4"), ("command", "u1"), ("status", "u1"), ("pad", "u1", 2))
 _BM_STATE = tuple((f"bm{n}_{field[0]}", *field[1:]) for n in range(2) for field in _BM) + (("fill", "u1", 8),)
 
@@ -82,8 +90,8 @@ cdef class Piix3Ide(PciFunction):
         self.power_on()
 
     def fixed_regions(self):
-        return (Region("ide0-cmd", Space.PIO, 8), Region("ide0-ctl", Space.PIO, 1, (1, 2, 4), (1, 1)),
-                Region("ide1-cmd", Space.PIO, 8), Region("ide1-ctl", Space.PIO, 1, (1, 2, 4), (1, 1)))
+        return (Region("ide0-cmd", Space.PIO, 8), Region("ide0-ctl", Space.PIO, 1),
+                Region("ide1-cmd", Space.PIO, 8), Region("ide1-ctl", Space.PIO, 1))
 
     # ------------------------------------------------------------------ reset
 
@@ -106,11 +114,12 @@ cdef class Piix3Ide(PciFunction):
         if region >= FIRST_FIXED:
             n = (region - FIRST_FIXED) >> 1
             if region & 1:
-                value[0] = (<AtaChannel>self.channel[n]).alternate_status()
+                value[0] = 0xFFFFFF00u | (<AtaChannel>self.channel[n]).alternate_status()
                 return IO_OK
             return self.cmd_read(n, offset, size, value)
         if region == CONFIG_REGION:
             return self.config_read(offset, size, value)
+        value[0] = 0
         self.bm_read(offset, size, value)
         return IO_OK
 
@@ -131,15 +140,15 @@ cdef class Piix3Ide(PciFunction):
         return IO_OK
 
     cdef void learn(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        if (region == REGION_CMD0 or region == REGION_CMD1) and offset == DATA and size > 1:
+        if (region == REGION_CMD0 or region == REGION_CMD1) and offset == DATA:
             (<AtaChannel>self.channel[(region - FIRST_FIXED) >> 1]).learn(size, value)
 
     cdef io_status cmd_read(self, uint32_t n, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        """The command block.  Two bytes of it but at DATA are two registers; four are nothing."""
+        """The command block.  A byte read at DATA takes a word; two bytes elsewhere are two registers; four are nothing."""
         cdef PyObject *c = self.channel[n]
         cdef io_status status = IO_OK
-        if offset == DATA and size > 1:
-            status = (<AtaChannel>c).data_read(size, value)
+        if offset == DATA:
+            status = (<AtaChannel>c).data_read(size if size > 1 else 2, value)
         elif size == 1:
             value[0] = (<AtaChannel>c).read_register(offset)
         elif size == 2:
@@ -174,26 +183,25 @@ cdef class Piix3Ide(PciFunction):
 
     # ------------------------------------------------------------------ bus master registers: 2.7
 
-    cdef void bm_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+    cdef uint32_t bm_read_part(self, uint32_t offset, uint32_t size) noexcept nogil:
         """BMICX and BMISX are read by bytes; BMIDTPX in any width."""
         cdef bm_channel *b = &self.s.bm[offset // BM_CHANNEL]
         cdef uint32_t at = offset % BM_CHANNEL
         if at >= BMIDTPX:
-            value[0] = b.table >> (8 * (at - BMIDTPX))
-        elif size == 1 and at == BMICX:
-            value[0] = b.command
-        elif size == 1 and at == BMISX:
-            value[0] = b.status
-        else:
-            value[0] = 0xFFFFFFFFu
+            return b.table >> (8 * (at - BMIDTPX))
+        if size == 1 and at == BMICX:
+            return b.command
+        if size == 1 and at == BMISX:
+            return b.status
+        return 0xFFFFFFFFu
 
-    cdef void bm_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+    cdef void bm_write_part(self, uint32_t offset, uint32_t size, uint32_t value) noexcept nogil:
         cdef uint32_t n = offset // BM_CHANNEL, at = offset % BM_CHANNEL, shift, mask
         cdef bm_channel *b = &self.s.bm[n]
         if at >= BMIDTPX:
             shift = 8 * (at - BMIDTPX)
             mask = <uint32_t>(((<uint64_t>1 << 8 * size) - 1) << shift)
-            b.table = (b.table & ~mask | <uint32_t>(value << shift) & mask) & BMIDTPX_WMASK
+            b.table = (b.table & ~mask | value << shift & mask) & BMIDTPX_WMASK
         elif size == 1 and at == BMISX:
             b.status = <uint8_t>(value & BMISX_DMACAP | b.status & ~(value & BMISX_W1C | BMISX_DMACAP))
         elif size == 1 and at == BMICX:
@@ -207,6 +215,22 @@ cdef class Piix3Ide(PciFunction):
                 else:
                     b.status &= ~BMISX_BMIDEA
             b.command = <uint8_t>(value & BMICX_WMASK)
+
+    cdef void bm_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        """An access that is not aligned is several that are."""
+        cdef uint32_t done = 0, part, bits
+        while done < size and offset + done < 2 * BM_CHANNEL:
+            part = aligned_part(offset + done, size - done)
+            bits = self.bm_read_part(offset + done, part)
+            value[0] |= (bits & ((<uint64_t>1 << 8 * part) - 1)) << 8 * done
+            done += part
+
+    cdef void bm_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        cdef uint32_t done = 0, part
+        while done < size and offset + done < 2 * BM_CHANNEL:
+            part = aligned_part(offset + done, size - done)
+            self.bm_write_part(offset + done, part, <uint32_t>(value >> 8 * done))
+            done += part
 
     # ------------------------------------------------------------------ bus master transfers: BMIDE 1.2, 3.1
 
