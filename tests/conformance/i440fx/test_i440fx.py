@@ -27,12 +27,13 @@ def test_ram_size_for_firmware(ram_mib, byte):
     assert FakeBus(I440fx(ram_mib=ram_mib)).read(CONFIG, 0x57) == byte
 
 
-@pytest.mark.parametrize(("offset", "shift", "segment"), [
-    (0x59, 4, 0), *((0x5A + n // 2, 4 * (n % 2), n + 1) for n in range(12))])
+@pytest.mark.parametrize(
+    ("offset", "shift", "segment"), [(0x59, 4, 0), *((0x5A + n // 2, 4 * (n % 2), n + 1) for n in range(12))]
+)
 def test_pam_each_nibble_steers_its_segment(bus, offset, shift, segment):
     bus.write(CONFIG, offset, 0x1 << shift)
     assert maps(bus) == [(8 + segment, 1)]
-    bus.write(CONFIG, offset, 0xE << shift)           # the upper two bits of a nibble are not attributes
+    bus.write(CONFIG, offset, 0xE << shift)  # the upper two bits of a nibble are not attributes
     assert maps(bus) == [(8 + segment, 2)]
 
 
@@ -47,7 +48,7 @@ def test_pam_as_firmware_shadows_the_bios(bus):
     assert sorted(maps(bus)) == [(n, 3) for n in range(8, 21)]
     assert bus.read(CONFIG, 0x58, 4) == 0x33333000
     bus.write(CONFIG, 0x5C, 0x33111111, 4)
-    assert sorted(maps(bus)) == [(n, 1) for n in range(13, 19)]       # D0000h-E7FFFh
+    assert sorted(maps(bus)) == [(n, 1) for n in range(13, 19)]  # D0000h-E7FFFh
     assert bus.dut.mappings()[0] == (8, 1, 3) and bus.dut.mappings()[18 - 8] == (18, 1, 1)
 
 

@@ -51,7 +51,21 @@ def test_6_2_4_subsystem_is_a_setting():
 
 def test_6_1_read_only_and_reserved_bytes_ignore_writes(bus):
     before = [bus.read(CONFIG, n) for n in range(0x40)]
-    for n in (*range(0x04), 0x08, 0x09, 0x0A, 0x0B, 0x0D, 0x0E, 0x0F, *range(0x20, 0x30), *range(0x34, 0x3C), 0x3D, 0x3E, 0x3F):
+    for n in (
+        *range(0x04),
+        0x08,
+        0x09,
+        0x0A,
+        0x0B,
+        0x0D,
+        0x0E,
+        0x0F,
+        *range(0x20, 0x30),
+        *range(0x34, 0x3C),
+        0x3D,
+        0x3E,
+        0x3F,
+    ):
         bus.write(CONFIG, n, 0xFF)
         assert bus.read(CONFIG, n) == before[n], hex(n)
 
@@ -77,15 +91,25 @@ def test_6_2_2_command_bits(bus):
     assert bus.read(CONFIG, COMMAND, 2) == 0
 
 
-@pytest.mark.parametrize(("reg", "mask"), [(0x10, 0xFFFFF000), (0x14, 0xFFFFFFC1), (0x18, 0xFFF0000C), (0x1C, 0xFFFFFFFF),
-                                           (0x20, 0), (0x24, 0), (0x30, 0xFFFF0001)])
+@pytest.mark.parametrize(
+    ("reg", "mask"),
+    [
+        (0x10, 0xFFFFF000),
+        (0x14, 0xFFFFFFC1),
+        (0x18, 0xFFF0000C),
+        (0x1C, 0xFFFFFFFF),
+        (0x20, 0),
+        (0x24, 0),
+        (0x30, 0xFFFF0001),
+    ],
+)
 def test_6_2_5_1_sizing(bus, reg, mask):
     bus.write(CONFIG, COMMAND, IO | MEMORY, 2)
     bus.take()
     bus.write(CONFIG, reg, 0xFFFFFFFF, 4)
     assert bus.read(CONFIG, reg, 4) == mask
-    if reg not in (0x18, 0x1C):     # half of a 64-bit register in ones is an address like any other
-        assert maps(bus) == []      # while it is being sized it answers nowhere
+    if reg not in (0x18, 0x1C):  # half of a 64-bit register in ones is an address like any other
+        assert maps(bus) == []  # while it is being sized it answers nowhere
 
 
 def test_6_2_5_1_a_bar_is_mapped_behind_its_gate(bus):
@@ -98,7 +122,7 @@ def test_6_2_5_1_a_bar_is_mapped_behind_its_gate(bus):
     assert maps(bus) == [(0, 1, 0xFEBF1000), (1, 0, 0)]
     bus.write(CONFIG, 0x11, 0x20)
     assert maps(bus) == [(0, 1, 0xFEBF2000)]
-    bus.write(CONFIG, 0x10, 0, 4)   # address 0 counts as none
+    bus.write(CONFIG, 0x10, 0, 4)  # address 0 counts as none
     assert maps(bus) == [(0, 0, 0)]
 
 
@@ -150,14 +174,24 @@ def test_6_7_capabilities_are_a_list_and_read_only(bus):
         at = bus.read(CONFIG, at + 1)
     assert seen == [0x01, 0x09]
     bus.write(CONFIG, 0x44, 0xFFFFFFFF, 4)
-    assert bus.read(CONFIG, 0x44, 4) == 0xFF000000      # byte 47h belongs to no capability
+    assert bus.read(CONFIG, 0x44, 4) == 0xFF000000  # byte 47h belongs to no capability
     with pytest.raises(MachineError, match="no room"):
         f.add_capability(0x09, 0xC0)
 
 
-@pytest.mark.parametrize("args", [(6, Space.MMIO, 4096), (0, Space.MMIO, 5000), (0, Space.MMIO, 8), (0, Space.PIO, 2),
-                                  (0, Space.PIO, 512), (0, Space.MMIO, 1 << 32), (5, Space.MMIO, 4096, False, True),
-                                  (0, Space.PIO, 64, False, True)])
+@pytest.mark.parametrize(
+    "args",
+    [
+        (6, Space.MMIO, 4096),
+        (0, Space.MMIO, 5000),
+        (0, Space.MMIO, 8),
+        (0, Space.PIO, 2),
+        (0, Space.PIO, 512),
+        (0, Space.MMIO, 1 << 32),
+        (5, Space.MMIO, 4096, False, True),
+        (0, Space.PIO, 64, False, True),
+    ],
+)
 def test_6_2_5_1_impossible_bars_are_refused(args):
     f = PciFunction("bare")
     f.power_on()

@@ -1,4 +1,4 @@
-"""PCI 3.0 3.2.2.3.2 (mechanism #1) and PCI Express 3.0 7.2.2 (ECAM), with what the reference machine does in between."""
+"""PCI 3.0 3.2.2.3.2 (mechanism #1) and PCI Express 3.0 7.2.2 (ECAM), and what the reference does in between."""
 
 from engine.pci import _decode as decode
 

@@ -1,4 +1,4 @@
-"""82371AB data sheet 290562-001 chapter 7 and ACPI 2.0c 4.7: fixed registers, timer, events, APM, hot-plug registers."""
+"""82371AB data sheet 290562-001 chapter 7, ACPI 2.0c 4.7: fixed registers, timer, events, APM, hot-plug registers."""
 
 import pytest
 
@@ -37,14 +37,22 @@ def test_reset_values(bus):
             assert bus.read(r.region, r.offset, r.width // 8) == r.reset or r.access == "WO", r.name
 
 
-@pytest.mark.parametrize(("settings", "a", "c"), [
-    ({}, 0x10, 0x08), ({"parallel": True}, 0x90, 0x08), ({"serial1": False}, 0x10, 0x00), ({"serial2": True}, 0x10, 0x98)])
+@pytest.mark.parametrize(
+    ("settings", "a", "c"),
+    [
+        ({}, 0x10, 0x08),
+        ({"parallel": True}, 0x90, 0x08),
+        ({"serial1": False}, 0x10, 0x00),
+        ({"serial2": True}, 0x10, 0x98),
+    ],
+)
 def test_7_1_devres_report_what_the_board_has(settings, a, c):
     bus = FakeBus(Piix4Pm(**settings))
     assert bus.read(CONFIG, 0x5F) == a and bus.read(CONFIG, 0x67) == c
 
 
 # ---------------------------------------------------------------------- where the ranges answer: 7.1 PMBA, SMBBA
+
 
 def test_7_1_pmba_answers_while_pmiose_is_set(bus):
     bus.write(CONFIG, 0x40, 0x601, 4)
@@ -71,9 +79,10 @@ def test_smbba_is_a_setting():
 
 # ---------------------------------------------------------------------- the timer: ACPI 4.7.3.3
 
+
 def test_timer_counts_whole_ticks_of_3579545_hz(bus):
     for ticks in (0, 1, 2, 1000, HZ, 0xFFFFFF):
-        t = -(-ticks * S // HZ)          # the first nanosecond in which the tick is complete
+        t = -(-ticks * S // HZ)  # the first nanosecond in which the tick is complete
         bus.goto(t)
         assert bus.read(TIMER, 0, 4) == ticks
     bus.goto(-(-0x1000000 * S // HZ) - 1)
@@ -92,7 +101,11 @@ def test_timer_ignores_writes_and_narrow_reads_see_its_low_bytes(bus):
     bus.goto(S)
     bus.write(TIMER, 0, 0, 4)
     assert bus.read(TIMER, 0, 4) == HZ
-    assert bus.read(TIMER, 0, 2) == HZ & 0xFFFF and bus.read(TIMER, 2, 2) == HZ & 0xFFFF and bus.read(TIMER, 1) == HZ & 0xFF
+    assert (
+        bus.read(TIMER, 0, 2) == HZ & 0xFFFF
+        and bus.read(TIMER, 2, 2) == HZ & 0xFFFF
+        and bus.read(TIMER, 1) == HZ & 0xFF
+    )
 
 
 def test_tmrof_is_set_after_reset(bus):
@@ -106,7 +119,7 @@ def test_tmrof_is_set_each_time_bit_23_toggles(bus):
         assert bus.read(EVENT, PMSTS, 2) == 0
         bus.step(1)
         assert bus.read(EVENT, PMSTS, 2) == TMROF
-        bus.step(1)                      # now the tick is complete
+        bus.step(1)  # now the tick is complete
 
 
 def test_tmrof_raises_sci_on_time_and_its_clearing_lowers_it(bus):
@@ -138,6 +151,7 @@ def test_tmrof_disabled_asks_for_no_time(bus):
 
 
 # ---------------------------------------------------------------------- PM1 and GPE registers: ACPI 4.7.3.1, 4.7.4.1
+
 
 def test_power_button_sets_its_status_only_while_enabled(bus):
     bus.set("pwrbtn", 1)
@@ -176,12 +190,13 @@ def test_7_2_pmcntrl_sus_en(bus, kind, power_off, suspend):
     assert bus.edges() == []
     bus.write(CONTROL, 0, 0x2001 | kind << 10, 2)
     assert (bus.level("power_off"), bus.level("suspend")) == (power_off, suspend)
-    assert bus.read(CONTROL, 0, 2) == kind << 10 | 1          # SUS_EN reads as zero
+    assert bus.read(CONTROL, 0, 2) == kind << 10 | 1  # SUS_EN reads as zero
     bus.reset()
     assert not bus.level("power_off") and not bus.level("suspend")
 
 
 # ---------------------------------------------------------------------- APM: 4.2
+
 
 def test_apmc_and_apms_are_stored(bus):
     bus.write(APM, 0, 0x1234, 2)
@@ -213,6 +228,7 @@ def test_without_smm_devactb_is_set_from_reset_on():
 
 # ---------------------------------------------------------------------- hot-plug registers
 
+
 def test_pci_hotplug_removable_slots_of_each_bus(bus):
     assert bus.read(PCIHP, 0x0C, 4) == 0xFFFFFFF8
     bus.write(PCIHP, 0x10, 255, 4)
@@ -227,7 +243,7 @@ def test_cpu_hotplug_begins_as_a_bitmap():
     assert [bus.read(CPUHP, n) for n in range(4)] == [0xFF, 0x07, 0, 0] and bus.read(CPUHP, 0, 4) == 0x07FF
     bus.write(CPUHP, 0, 1)
     bus.write(CPUHP, 1, 0)
-    assert bus.read(CPUHP, 0) == 0xFF          # only a zero at the first byte switches
+    assert bus.read(CPUHP, 0) == 0xFF  # only a zero at the first byte switches
 
 
 def test_cpu_hotplug_selector_interface():
@@ -237,18 +253,18 @@ def test_cpu_hotplug_selector_interface():
         bus.write(CPUHP, 0, n, 4)
         bus.write(CPUHP, 5, 3)
         assert bus.read(CPUHP, 4) == flags and bus.read(CPUHP, 8, 4) == n
-    bus.write(CPUHP, 0, 5, 4)                  # there is no such CPU
+    bus.write(CPUHP, 0, 5, 4)  # there is no such CPU
     assert bus.read(CPUHP, 4) == 0 and bus.read(CPUHP, 8, 4) == 0
     bus.write(CPUHP, 5, 0)
     bus.write(CPUHP, 0, 1, 4)
-    assert bus.read(CPUHP, 8, 4) == 1          # the command was ignored while nothing was selected: still the id
+    assert bus.read(CPUHP, 8, 4) == 1  # the command was ignored while nothing was selected: still the id
     assert bus.read(CPUHP, 12) == 0xFF and bus.status != 0
 
 
 def test_cpu_hotplug_firmware_removal_is_found_by_the_scan():
     bus = FakeBus(Piix4Pm(cpus=4, max_cpus=4))
     bus.write(CPUHP, 0, 0, 4)
-    bus.write(CPUHP, 4, 0x10)                  # CPU 0 is needed
+    bus.write(CPUHP, 4, 0x10)  # CPU 0 is needed
     assert bus.read(CPUHP, 4) == 0x01
     bus.write(CPUHP, 0, 2, 4)
     bus.write(CPUHP, 4, 0x10)
@@ -258,14 +274,24 @@ def test_cpu_hotplug_firmware_removal_is_found_by_the_scan():
         assert bus.read(CPUHP, 8, 4) == 2 and bus.read(CPUHP, 4) == 0x11
 
 
-@pytest.mark.parametrize("settings", [{"cpus": 0}, {"cpus": 2}, {"cpus": 256, "max_cpus": 256}, {"eeproms": 9}, {"spd": "xy"},
-                                      {"spd": "00" * 257, "eeproms": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cpus": 0},
+        {"cpus": 2},
+        {"cpus": 256, "max_cpus": 256},
+        {"eeproms": 9},
+        {"spd": "xy"},
+        {"spd": "00" * 257, "eeproms": 1},
+    ],
+)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(MachineError):
         Piix4Pm(**settings)
 
 
 # ---------------------------------------------------------------------- reset and state
+
 
 def test_bus_reset(bus):
     bus.write(CONFIG, 0x40, 0x601, 4)

@@ -53,7 +53,7 @@ def test_5_5_4_write_byte_and_5_5_5_read_byte(bus):
 
 
 def test_5_5_4_write_word_and_5_5_5_read_word(bus):
-    assert go(bus, WORD_DATA, 0xA0, cmd=0xFF, dat0=0x11, dat1=0x22) == INTR     # the counter wraps
+    assert go(bus, WORD_DATA, 0xA0, cmd=0xFF, dat0=0x11, dat1=0x22) == INTR  # the counter wraps
     assert go(bus, WORD_DATA, 0xA1, cmd=0xFF) == INTR
     assert (bus.read(SMBUS, DAT0), bus.read(SMBUS, DAT1)) == (0x11, 0x22)
     assert go(bus, BYTE_DATA, 0xA1, cmd=0x00) == INTR and bus.read(SMBUS, DAT0) == 0x22
@@ -69,7 +69,7 @@ def test_5_5_7_block_write_and_read_by_the_32_byte_buffer(bus):
     for value in (1, 2, 3, 4):
         bus.write(SMBUS, BLK, value)
     assert go(bus, BLOCK, 0xA0, cmd=0x40) == INTR
-    assert go(bus, BLOCK, 0xA1, cmd=0x40) == INTR           # the count, 4, was stored before the bytes
+    assert go(bus, BLOCK, 0xA1, cmd=0x40) == INTR  # the count, 4, was stored before the bytes
     assert bus.read(SMBUS, DAT0) == 4 and [bus.read(SMBUS, BLK) for _ in range(4)] == [1, 2, 3, 4]
 
 
