@@ -3,23 +3,26 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._abi cimport engine_effect, engine_rec
-from engine._device cimport Device, effect_queue
+from engine._device cimport IO_CONTENT, Device, device_core, effect_queue
 
-# A region id's meaning: (device, region number, base), for ever.
+cdef struct unit_entry:
+    uint64_t next          # no member's deadline is before this; exact after every call of a member
+    uint32_t first         # members are Executor.members[first .. first + n], in rank order
+    uint32_t n
+
+# A region id's meaning: (device, region number, base), for ever.  One cache line.
 cdef struct region_entry:
     PyObject *dev          # borrowed from Executor.keep; NULL: this executor does not own the region
+    device_core *core      # of dev
+    unit_entry *unit
     uint64_t base
     uint64_t size
     uint32_t index         # the device's own region number
-    uint32_t unit          # index in Executor.units
-    uint8_t accepts        # bit n: 1 << n bytes are accepted
+    uint8_t accepts        # widths in bytes that are accepted, or'ed
+    uint8_t direct         # those that reach the device's code as they are
     uint8_t impl_min
     uint8_t impl_max
-    uint8_t flags
-
-cdef struct unit_entry:
-    uint32_t first         # members are Executor.members[first .. first + n], in rank order
-    uint32_t n
+    uint64_t pad[2]
 
 # A wire that begins and ends within one unit: delivered here, at once.
 cdef struct wire_entry:
@@ -54,10 +57,25 @@ cdef class Executor:
                          uint64_t *value) noexcept nogil
     cdef uint32_t _split(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
                          uint64_t *value) noexcept nogil
-    cdef void settle(self, uint32_t unit, uint64_t t_ns) noexcept nogil
-    cdef void _fire(self, uint32_t unit, uint64_t t_ns) noexcept nogil
-    cdef void _deliver(self, uint32_t unit, uint32_t mark) noexcept nogil
-    cdef uint64_t deadline(self, uint32_t unit) noexcept nogil
+    cdef void _fire(self, unit_entry *u, uint64_t t_ns) noexcept nogil
+    cdef void _deliver(self, uint32_t mark) noexcept nogil
+    cdef void _refresh(self, unit_entry *u) noexcept nogil
     cdef uint32_t _narrow(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
                           uint64_t *value) noexcept nogil
     cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) noexcept nogil
+
+cdef inline uint32_t quick_access(Executor ex, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
+                                  uint64_t *value) noexcept nogil:
+    """Executor.access, with the common case in line: nothing due, a width that the device implements, a unit of one."""
+    cdef uint32_t status
+    if not e.direct & size or e.unit.next <= t_ns or e.unit.n > 1:
+        return ex.access(e, t_ns, addr, size, write, value)
+    e.core.now = t_ns
+    if write:
+        status = (<Device>e.dev).write(e.index, <uint32_t>(addr - e.base), size, value[0])
+    else:
+        value[0] = 0
+        status = (<Device>e.dev).read(e.index, <uint32_t>(addr - e.base), size, value)
+        value[0] &= ~<uint64_t>0 >> (64 - 8 * size)
+    e.unit.next = e.core.deadline
+    return status

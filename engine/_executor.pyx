@@ -59,6 +59,7 @@ cdef class Executor:
         for i, group in enumerate(groups):
             self.units[i].first = at
             self.units[i].n = len(group)
+            self.units[i].next = 0
             for rank in group:
                 d = ranks[rank]
                 d.fx = &self.fx
@@ -75,10 +76,14 @@ cdef class Executor:
                 e = &self.templates[d.rank << 8 | n]
                 e.size = r.size
                 e.index = n
-                e.unit = self.unit_of[d.rank]
+                e.unit = &self.units[self.unit_of[d.rank]]
+                e.core = d.core
                 for width in r.accepts:
                     e.accepts |= <uint8_t>width       # widths are powers of two: each is its own bit
                 e.impl_min, e.impl_max = r.implements
+                for width in r.accepts:
+                    if e.impl_min <= width <= e.impl_max:
+                        e.direct |= <uint8_t>width
                 e.dev = <PyObject *>d
         for source, kind, pin, sink, sink_pin in wires:
             if source not in ranks or sink not in ranks or self.unit_of[source] != self.unit_of[sink]:
@@ -132,17 +137,17 @@ cdef class Executor:
         if self.set_region(region, rank, index, base):
             raise MachineError(f"region {region} cannot name region {index} of device {rank} at {base:#x}")
 
-    cdef uint64_t deadline(self, uint32_t unit) noexcept nogil:
-        """The unit's next deadline; NEVER if none."""
+    cdef void _refresh(self, unit_entry *u) noexcept nogil:
+        """Work out the unit's next deadline."""
         cdef uint64_t best = NEVER
         cdef uint32_t i
-        for i in range(self.units[unit].first, self.units[unit].first + self.units[unit].n):
+        for i in range(u.first, u.first + u.n):
             if (<Device>self.members[i]).core.deadline < best:
                 best = (<Device>self.members[i]).core.deadline
-        return best
+        u.next = best
 
-    cdef void _deliver(self, uint32_t unit, uint32_t mark) noexcept nogil:
-        """Follow the effects from `mark` on along the unit's inner wires, breadth first."""
+    cdef void _deliver(self, uint32_t mark) noexcept nogil:
+        """Follow the effects from `mark` on along the inner wires, breadth first."""
         cdef uint32_t i = mark, w
         cdef engine_effect *fx
         cdef PyObject *d
@@ -161,9 +166,9 @@ cdef class Executor:
                         (<Device>d).on_input(INPUT_LINE, self.wires[w].sink_pin, 0, fx.value)
             i += 1
 
-    cdef void _fire(self, uint32_t unit, uint64_t t_ns) noexcept nogil:
+    cdef void _fire(self, unit_entry *u, uint64_t t_ns) noexcept nogil:
         """Fire the unit's deadlines up to t_ns in order of (deadline, rank)."""
-        cdef uint32_t i, first = self.units[unit].first, last = first + self.units[unit].n, mark
+        cdef uint32_t i, first = u.first, last = first + u.n, mark
         cdef uint64_t cause = self.fx.cause, best
         cdef PyObject *next
         self.fx.cause |= ENGINE_CAUSE_TIMER
@@ -183,13 +188,10 @@ cdef class Executor:
             (<Device>next).core.now = best
             (<Device>next).core.deadline = NEVER
             (<Device>next).on_time()
-            if self.fx.n > mark:
-                self._deliver(unit, mark)
+            if self.fx.n > mark and u.n > 1:
+                self._deliver(mark)
+        self._refresh(u)
         self.fx.cause = cause
-
-    cdef void settle(self, uint32_t unit, uint64_t t_ns) noexcept nogil:
-        """Everything of the unit that is due at or before t_ns has happened when this returns."""
-        self._fire(unit, t_ns)
 
     cdef uint32_t _split(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
                          uint64_t *value) noexcept nogil:
@@ -252,12 +254,9 @@ cdef class Executor:
         """One access that lies inside region e.  value: in for a write, out for a read, cut to size."""
         cdef PyObject *d = e.dev
         cdef uint32_t offset = <uint32_t>(addr - e.base), status, mark
-        if self.units[e.unit].n == 1:
-            if (<Device>d).core.deadline <= t_ns:
-                self._fire(e.unit, t_ns)
-        elif self.deadline(e.unit) <= t_ns:
+        if e.unit.next <= t_ns:
             self._fire(e.unit, t_ns)
-        (<Device>d).core.now = t_ns
+        e.core.now = t_ns
         mark = self.fx.n
         if not e.accepts & size:
             return self._narrow(e, t_ns, addr, size, write, value)
@@ -270,10 +269,14 @@ cdef class Executor:
         else:
             value[0] = 0
             status = (<Device>d).read(e.index, offset, size, value)
-        if not write and size < 8:
-            value[0] &= (<uint64_t>1 << (size * 8)) - 1
-        if self.fx.n > mark and self.units[e.unit].n > 1:
-            self._deliver(e.unit, mark)
+        if not write:
+            value[0] &= ~<uint64_t>0 >> (64 - 8 * size)
+        if e.unit.n == 1:
+            e.unit.next = e.core.deadline
+        else:
+            if self.fx.n > mark:
+                self._deliver(mark)
+            self._refresh(e.unit)
         return status
 
     cdef uint32_t execute(self, const engine_rec *r, uint64_t *value) noexcept nogil:
@@ -286,12 +289,12 @@ cdef class Executor:
             self.accesses += 1
             if r.region >= self.n_regions or self.regions[r.region].dev == NULL:
                 return IO_UNCLAIMED
-            return self.access(&self.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
-                               r.op & ENGINE_OP_WRITE, value)
+            return quick_access(self, &self.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
+                              r.op & ENGINE_OP_WRITE, value)
         if kind == ENGINE_REC_SETTLE:
             if r.region >= self.n_devices or self.devices[r.region] == NULL:
                 return IO_UNCLAIMED
-            self._fire(self.unit_of[r.region], r.t_ns)
+            self._fire(&self.units[self.unit_of[r.region]], r.t_ns)
             return IO_OK
         if kind == ENGINE_REC_MAP:
             if self.set_region(r.region, <uint32_t>(r.value >> 8) & 0xffff, <uint32_t>r.value & 0xff, r.addr):
@@ -303,8 +306,8 @@ cdef class Executor:
                 return IO_UNCLAIMED
             d = self.devices[rank]
             unit = self.unit_of[rank]
-            if self.deadline(unit) <= r.t_ns:
-                self._fire(unit, r.t_ns)
+            if self.units[unit].next <= r.t_ns:
+                self._fire(&self.units[unit], r.t_ns)
             (<Device>d).core.now = r.t_ns
             mark = self.fx.n
             if kind == ENGINE_REC_INTACK:
@@ -312,7 +315,8 @@ cdef class Executor:
             else:
                 value[0] = (<Device>d).on_input(<uint32_t>r.addr & 0xff, r.region & 0xff, r.addr >> 8, r.value)
             if self.fx.n > mark and self.units[unit].n > 1:
-                self._deliver(unit, mark)
+                self._deliver(mark)
+            self._refresh(&self.units[unit])
             return IO_OK
         if kind == ENGINE_REC_RESET:
             mark = self.fx.n
@@ -321,7 +325,9 @@ cdef class Executor:
                 (<Device>d).core.now = r.t_ns
                 (<Device>d).on_reset(<reset_kind>r.value)
             if self.fx.n > mark:
-                self._deliver(0, mark)
+                self._deliver(mark)
+            for i in range(self.n_units):
+                self._refresh(&self.units[i])
             return IO_OK
         return IO_UNCLAIMED
 
@@ -332,9 +338,11 @@ cdef class Executor:
         """id -> Device."""
         return dict(self._named)
 
-    def unit_index(self, uint32_t rank):
-        """The unit a rank belongs to, as SETTLE records name it."""
-        return self.unit_of[rank]
+    def refresh(self):
+        """Look at every deadline again: after devices were restored from outside."""
+        cdef uint32_t i
+        for i in range(self.n_units):
+            self._refresh(&self.units[i])
 
     def run_access(self, uint32_t region, uint64_t t_ns, uint64_t addr, uint32_t size, bint write, uint64_t value=0):
         """One access from Python: (status, value, effects), effects as take_effects gives them."""
@@ -362,7 +370,7 @@ cdef class Executor:
         """Fire every unit's deadlines up to t_ns."""
         cdef uint32_t i
         for i in range(self.n_units):
-            self._fire(i, t_ns)
+            self._fire(&self.units[i], t_ns)
 
     def take_effects(self):
         """The effects since the last call: a list of (t_ns, rank, kind, pin, addr, value)."""
@@ -384,4 +392,10 @@ cdef class Executor:
 
     def set_learning(self, bint on):
         """While on, reads carry the recorded value, from which content devices learn (Device.learn)."""
+        cdef uint32_t i
         self.learning = on
+        for i in range(self.n_regions):       # the short way knows nothing of learning
+            if on:
+                self.regions[i].direct = 0
+            elif self.regions[i].dev != NULL:
+                self.regions[i].direct = self.templates[(<Device>self.regions[i].dev).rank << 8 | self.regions[i].index].direct

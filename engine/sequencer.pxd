@@ -4,7 +4,8 @@ from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._abi cimport engine_acc, engine_effect, engine_rec
 from engine._dispatch cimport dispatch_entry, dispatch_table
-from engine._executor cimport Executor
+from engine._device cimport effect_queue
+from engine._executor cimport Executor, region_entry, unit_entry
 from engine._ring cimport link_view
 from engine.workers._wait cimport waiter
 
@@ -173,6 +174,7 @@ cdef class Sequencer:
     cdef int _run_batched(self) except -1 nogil
     cdef int _run_waiting(self, bint buffered) except -1 nogil
     cdef int _local_input(self, uint64_t j, uint32_t place) except -1 nogil
+    cdef void _due(self, uint32_t unit) noexcept nogil
     cdef int _advance(self, uint64_t t_ns) except -1 nogil
     cdef int _effects(self) except -1 nogil
     cdef int _after(self) except -1 nogil

@@ -25,7 +25,8 @@ import numpy as np
 from engine._abi cimport *
 from engine._atomics cimport tsc
 from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
-                             RESET_BUS, Device)
+                             RESET_BUS, effect_queue)
+from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_POSTED, DISPATCH_SMM, Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
@@ -518,9 +519,7 @@ cdef class Sequencer:
                 for k in range(net.first, net.first + net.n):
                     rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
                     self.local.execute(&rec, &value)
-                    value = self.local.deadline(self.local.unit_of[self.sinks[k].rank])
-                    if value < self.next_deadline:
-                        self.next_deadline = value
+                    self._due(self.local.unit_of[self.sinks[k].rank])
             elif fx.kind == ENGINE_EFFECT_MESSAGE:
                 rec.op = ENGINE_REC_INPUT
                 rec.t_ns = fx.t_ns
@@ -532,9 +531,7 @@ cdef class Sequencer:
                         continue                       # the executor delivered it
                     rec.region = rank << 8
                     self.local.execute(&rec, &value)
-                    value = self.local.deadline(self.local.unit_of[rank])
-                    if value < self.next_deadline:
-                        self.next_deadline = value
+                    self._due(self.local.unit_of[rank])
             elif fx.kind == ENGINE_EFFECT_MAP:
                 self._map_later(fx.device, fx.pin, fx.addr != 0, fx.value)
             elif fx.kind == ENGINE_EFFECT_RESET:
@@ -569,31 +566,34 @@ cdef class Sequencer:
 
     cdef int _advance(self, uint64_t t_ns) except -1 nogil:
         """Fire every deadline up to t_ns, in order of (deadline, rank)."""
-        cdef uint64_t best, d
-        cdef uint32_t u
+        cdef uint64_t best
+        cdef uint32_t u, n = self.local.n_units
+        cdef unit_entry *units = self.local.units
         self.key &= ~<uint64_t>1
         while True:
             best = NEVER
-            for u in range(self.local.n_units):
-                d = self.local.deadline(u)
-                if d < best:
-                    best = d
+            for u in range(n):
+                if units[u].next < best:
+                    best = units[u].next
             self.next_deadline = best
             if best > t_ns:
                 break
-            for u in range(self.local.n_units):
-                if self.local.deadline(u) == best:
-                    self.local.settle(u, best)
+            for u in range(n):
+                if units[u].next == best:
+                    self.local._fire(&units[u], best)
             if self.local.fx.n:
                 self._effects()
         self.key |= 1
         return 0
 
+    cdef void _due(self, uint32_t unit) noexcept nogil:
+        if self.local.units[unit].next < self.next_deadline:
+            self.next_deadline = self.local.units[unit].next
+
     cdef int _local_input(self, uint64_t j, uint32_t place) except -1 nogil:
         cdef const seq_input *inp = &self.inp[j]
         cdef engine_rec rec
         cdef uint64_t value = 0
-        cdef uint32_t unit
         if inp.kind == SEQ_RAM:
             return self._ram_write(inp)
         if inp.t_ns > self.now:
@@ -613,9 +613,7 @@ cdef class Sequencer:
             self.answers[j] = <int64_t>value
         if self.local.fx.n:
             self._effects()
-        unit = self.local.unit_of[inp.target >> 8]
-        if self.local.deadline(unit) < self.next_deadline:
-            self.next_deadline = self.local.deadline(unit)
+        self._due(self.local.unit_of[inp.target >> 8])
         self.counts.inputs += 1
         return 0
 
@@ -643,7 +641,7 @@ cdef class Sequencer:
                 v &= mask
                 found = self._find(&part, &addr, &op, &e)
             if found == FIND_OK:
-                st = self.local.access(&self.local.regions[e.region], t_ns, addr, align, a.dir, &v)
+                st = quick_access(self.local, &self.local.regions[e.region], t_ns, addr, align, a.dir, &v)
                 if self.local.fx.n:
                     self._effects()
                 self.next_deadline = 0
@@ -664,68 +662,73 @@ cdef class Sequencer:
         return worst
 
     cdef int _run_local(self) except -1 nogil:
-        cdef uint64_t i, j = 0, t, v, addr, ticks = 0, d
-        cdef uint32_t place = 0, st, op = 0, found, region
+        cdef const engine_acc *acc = self.acc
+        cdef const seq_input *inp = self.inp
+        cdef uint64_t *value = self.value
+        cdef uint8_t *status = self.status
+        cdef uint64_t i, j = 0, t, v, addr, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0
+        cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1
+        cdef uint32_t place, st, op = 0, found, region, size
         cdef const engine_acc *a
         cdef const dispatch_entry *e = NULL
-        cdef PyObject *dev
-        for i in range(self.n_acc):
-            a = &self.acc[i]
-            if j < self.n_inp and self.inp[j].index <= i:
+        cdef region_entry *r
+        cdef PyObject *local = <PyObject *>self.local
+        cdef effect_queue *fx = &self.local.fx
+        for i in range(n):
+            a = &acc[i]
+            if i >= next_input:
                 place = 0
-                while j < self.n_inp and self.inp[j].index <= i:
+                while j < m and inp[j].index <= i:
                     self._local_input(j, place)
                     place += 1
                     j += 1
+                next_input = inp[j].index if j < m else <uint64_t>-1
             if not i & (SAMPLE - 1):
                 ticks = tsc()
-            self.key = access_key(i)
             t = a.t_ns
+            size = a.size
+            v = a.value
             self.now = t
+            self.key = access_key(i)
             if t >= self.next_deadline:
                 self._advance(t)
-            v = a.value
             found = self._find(a, &addr, &op, &e)
             if found == FIND_OK:
                 region = e.region
                 if self.n_vcpus > 1 and self.region_next[region]:
                     region = self._banked(region, a.vcpu)
-                st = self.local.access(&self.local.regions[region], t, addr, a.size, a.dir, &v)
-                if self.local.fx.n:
-                    self._effects()
-                d = (<Device>self.local.regions[region].dev).core.deadline
-                if d < self.next_deadline:
-                    self.next_deadline = d
-                elif self.local.units[self.local.regions[region].unit].n > 1:
-                    d = self.local.deadline(self.local.regions[region].unit)
-                    if d < self.next_deadline:
-                        self.next_deadline = d
+                r = &(<Executor>local).regions[region]
+                st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
+                if r.unit.next < self.next_deadline:
+                    self.next_deadline = r.unit.next
                 if st & ~<uint32_t>IO_CONTENT:
-                    v = self._nobody(a.space, a.size)
-                self.counts.local += 1
+                    v = self._nobody(a.space, size)
+                if fx.n:
+                    self._effects()
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:
-                    self.latch = latch_written(self.latch, <uint32_t>a.addr, a.size, v)
+                    self.latch = latch_written(self.latch, <uint32_t>a.addr, size, v)
                 else:
-                    v = latch_read(self.latch, a.size)
-                self.counts.router += 1
+                    v = latch_read(self.latch, size)
+                routed += 1
             elif found == FIND_SPLIT:
                 st = self._split_local(a, t, &v)
-                self.counts.local += 1
             else:
                 st = IO_UNCLAIMED
-                v = self._nobody(a.space, a.size)
-                self.counts.router += 1
-            self.value[i] = a.value if a.dir else v
-            self.status[i] = <uint8_t>st
+                v = self._nobody(a.space, size)
+                routed += 1
+            value[i] = a.value if a.dir else v
+            status[i] = <uint8_t>st
             if not i & (SAMPLE - 1):
                 self._sample(tsc() - ticks)
-            if not i & 0xFFFF:
-                with gil:
-                    self._check()
+                if not i & 0xFFFF:
+                    with gil:
+                        self._check()
+        self.counts.router += routed
+        self.counts.local += n - routed
         place = 0
-        while j < self.n_inp:
+        while j < m:
             self._local_input(j, place)
             place += 1
             j += 1

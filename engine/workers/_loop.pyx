@@ -72,7 +72,7 @@ cdef class WorkerLoop:
         cdef uint32_t u
         cdef uint64_t d
         for u in range(self.ex.n_units):
-            d = self.ex.deadline(u)
+            d = self.ex.units[u].next
             if all or d != self.w.published[u]:
                 self.w.published[u] = d
                 link_deadline(self.w.v, self.w.unit_number[u], d)
