@@ -8,7 +8,7 @@ Priorities: of the ranges that hold an address, the one with the highest priorit
 the higher region id, which is the one mapped later since a range that moves gets a new id.  So the map is a function of the
 set of ranges, not of the order in which they came.
 """
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
@@ -423,21 +423,48 @@ cdef inline uint32_t key_of(const engine_acc *a) noexcept nogil:
 
 cdef size_t dispatch_batch(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil:
     """Where each of n accesses goes; returns how many are not DISPATCH_OK."""
-    cdef const dispatch_view *v
-    cdef uint64_t addr
     cdef size_t i = 0, bad = 0
-    if t.bytes > STAGED:
-        while i < n:
-            bad += staged(t, acc + i, min(n - i, <size_t>GROUP), out + i)
-            i += GROUP
-        return bad
-    for i in range(n):
-        addr = acc[i].addr
-        v = &t.view[key_of(&acc[i])]
-        if addr - v.lo < v.size:
-            bad += answer(dispatch_start(t, v, addr), addr, acc[i].size, &out[i])
+    if t.bytes <= STAGED:
+        return near(t, acc, n, out)
+    while i < n:
+        bad += staged(t, acc + i, min(n - i, <size_t>GROUP), out + i)
+        i += GROUP
+    return bad
+
+
+# A view with pointers in place of offsets, for the length of one batch.
+cdef struct near_view:
+    uint64_t lo, size, shift
+    const uint32_t *slots
+    const dispatch_entry *entries
+    const dispatch_node *nodes
+
+
+cdef size_t near(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil:
+    """dispatch_batch for a table in the nearest caches: one access after the other."""
+    cdef near_view views[DISPATCH_KEYS]
+    cdef const near_view *v
+    cdef const engine_acc *end = acc + n
+    cdef uint64_t addr
+    cdef uint32_t s, key
+    cdef size_t bad = 0
+    for key in range(DISPATCH_KEYS):
+        views[key].lo, views[key].size, views[key].shift = t.view[key].lo, t.view[key].size, t.view[key].shift
+        views[key].slots = slots_of(t, &t.view[key])
+        views[key].entries = entries_of(t, &t.view[key])
+        views[key].nodes = nodes_of(t, &t.view[key])
+    while acc != end:
+        addr = acc.addr
+        v = &views[acc.space | (acc.flags & DISPATCH_SMM)]
+        if acc.space < N_SPACES and addr - v.lo < v.size:
+            s = v.slots[(addr - v.lo) >> v.shift]
+            while s & DISPATCH_NODE:
+                s = v.slots[dispatch_step(v.nodes + (s ^ DISPATCH_NODE), addr)]
+            bad += answer(v.entries + s, addr, acc.size, out)
         else:
-            bad += finish(dispatch_next(t, key_of(&acc[i]), addr), addr, acc[i].size, &out[i])
+            bad += finish(dispatch_next(t, key_of(acc), addr), addr, acc.size, out)
+        acc += 1
+        out += 1
     return bad
 
 
@@ -539,18 +566,22 @@ cdef class Table:
         return dispatch_fill(self.t, space | (DISPATCH_SMM if smm else 0), size)
 
     def lookup_batch(self, acc, out=None):
-        """Where each access of an ACC array goes: an array of HIT (`out`, if given)."""
-        acc = _as_acc(acc)
+        """Where each access of an ACC array goes: an array of HIT (`out`, if given, which then is the answer)."""
+        cdef Py_buffer a, o
+        cdef size_t n
         if out is None:
             out = np.empty(len(acc), HIT)
-        elif out.dtype != HIT or len(out) < len(acc) or not out.flags.c_contiguous:
-            raise UsageError(f"out has to be a contiguous array of {len(acc)} HIT records")
-        cdef const uint8_t[::1] a = acc.view(np.uint8)
-        cdef uint8_t[::1] o = out.view(np.uint8)
-        cdef size_t n = len(acc)
-        if n:
-            with nogil:
-                dispatch_batch(self.t, <const engine_acc *>&a[0], n, <dispatch_hit *>&o[0])
+        _get_records(acc, &a, False)
+        try:
+            n = a.len // sizeof(engine_acc)
+            _get_hits(out, &o, n)
+            try:
+                with nogil:
+                    dispatch_batch(self.t, <const engine_acc *>a.buf, n, <dispatch_hit *>o.buf)
+            finally:
+                PyBuffer_Release(&o)
+        finally:
+            PyBuffer_Release(&a)
         return out
 
     def lookup_many(self, space, addr, size=1, smm=False):
@@ -575,13 +606,33 @@ _LAST = np.array([LAST[0], LAST[1], LAST[2]], np.uint64)
 _SPECIAL = np.array([0, UNCLAIMED, STRADDLE, REFUSED], np.uint32)
 
 
-def _as_acc(acc):
-    """acc as a contiguous array of 32-byte records; raises UsageError if it is none."""
-    acc = np.ascontiguousarray(acc)
-    t = acc.dtype
-    if t.fields is None or t.itemsize != 32 or acc.ndim != 1 or {n: t.fields[n][1] for n in t.names} != ACC_AT:
-        raise UsageError(f"accesses have to be an array of ACC records, not of {t}")
-    return acc
+cdef object good_acc = _ACC                # the dtype last found to be ACC: looking at its fields again takes microseconds
+
+
+cdef int _get_records(acc, Py_buffer *view, bint writable) except -1:
+    """The buffer of a contiguous ACC array, for the caller to release.  Raises UsageError if it is none."""
+    global good_acc
+    t = getattr(acc, "dtype", None)
+    if t is not good_acc:
+        if t is None or t.fields is None or t.itemsize != 32 or {n: t.fields[n][1] for n in t.names} != ACC_AT:
+            raise UsageError(f"accesses have to be an array of ACC records, not of {t}")
+        good_acc = t
+    try:
+        PyObject_GetBuffer(acc, view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+    except (BufferError, ValueError) as e:
+        raise UsageError(f"accesses have to lie side by side in memory: {e}") from None
+    return 0
+
+
+cdef int _get_hits(out, Py_buffer *view, size_t n) except -1:
+    """The buffer of an array of at least n HIT records.  Raises UsageError."""
+    if getattr(out, "dtype", None) != HIT or len(out) < n:
+        raise UsageError(f"the answers need an array of at least {n} HIT records")
+    try:
+        PyObject_GetBuffer(out, view, PyBUF_WRITABLE)
+    except (BufferError, ValueError) as e:
+        raise UsageError(f"the answers have to lie side by side in writable memory: {e}") from None
+    return 0
 
 
 # ---------------------------------------------------------------------- the writer
