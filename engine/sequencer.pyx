@@ -666,7 +666,8 @@ cdef class Sequencer:
         cdef const seq_input *inp = self.inp
         cdef uint64_t *value = self.value
         cdef uint8_t *status = self.status
-        cdef uint64_t i, j = 0, t, v, addr, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0
+        cdef uint64_t i, j = 0, t, v, addr, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0, at
+        cdef bint banked = self.n_vcpus > 1
         cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1
         cdef uint32_t place, st, op = 0, found, region, size
         cdef const engine_acc *a
@@ -686,16 +687,26 @@ cdef class Sequencer:
             if not i & (SAMPLE - 1):
                 ticks = tsc()
             t = a.t_ns
+            at = a.addr
             size = a.size
             v = a.value
             self.now = t
             self.key = access_key(i)
             if t >= self.next_deadline:
                 self._advance(t)
-            found = self._find(a, &addr, &op, &e)
+            # _find in line, for what needs no second thought
+            if (at & ~<uint64_t>7) == CONFIG_ADDRESS or a.flags & ENGINE_FLAG_SMM:
+                found = self._find(a, &addr, &op, &e)
+            else:
+                e = dispatch_find(self.table, a.space, at)
+                if e == NULL:
+                    found = FIND_NOBODY
+                else:
+                    found = FIND_SPLIT if (at - e.base) & (size - 1) else FIND_OK
+                    addr = at + e.delta
             if found == FIND_OK:
                 region = e.region
-                if self.n_vcpus > 1 and self.region_next[region]:
+                if banked and self.region_next[region]:
                     region = self._banked(region, a.vcpu)
                 r = &(<Executor>local).regions[region]
                 st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
