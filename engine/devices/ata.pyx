@@ -357,7 +357,7 @@ cdef class AtaChannel:
             for i in range(2):
                 self.s.drive[i].write_cache = 1
                 self.s.drive[i].smart_enabled = self.units[i].kind != ATA_NONE
-                self.s.drive[i].smart_autosave = 1
+                self.s.drive[i].smart_autosave = self.units[i].kind != ATA_NONE
                 self.s.drive[i].heads = <uint8_t>self.units[i].heads
                 self.s.drive[i].sectors = <uint8_t>self.units[i].sectors
         self.s.unit = 0
@@ -770,9 +770,10 @@ cdef class AtaChannel:
         self.complete(DRDY | DSC)
 
     cdef void flush(self) noexcept nogil:
-        """8.12.  A drive without a medium has nowhere to flush to."""
+        """8.12.  A drive without a medium, or with its tray open, has nowhere to flush to."""
         cdef PyObject *m = self.media[self.s.unit]
-        if m == NULL and self.units[self.s.unit].kind != ATA_NONE or m != NULL and (<Medium>m).flush():
+        cdef bint absent = self.units[self.s.unit].kind == ATA_NONE
+        if not absent and (m == NULL or self.s.drive[self.s.unit].tray_open or (<Medium>m).flush()):
             self.abort()
         else:
             self.complete(DRDY | DSC)
