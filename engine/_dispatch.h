@@ -78,7 +78,8 @@ typedef struct dispatch_table {
     uint32_t abi;
     uint64_t bytes;   /* the whole block */
     uint64_t version; /* from 1 */
-    uint64_t pad[5];
+    uint64_t owners;  /* highest owner + 1 */
+    uint64_t pad[4];
     dispatch_view view[DISPATCH_KEYS];
 } dispatch_table;
 
@@ -90,6 +91,13 @@ typedef struct dispatch_hit {
     uint8_t flags;
     uint8_t status;   /* DISPATCH_OK ... */
 } dispatch_hit;
+
+/* A piece of an access that meets more than one entry. */
+typedef struct dispatch_part {
+    dispatch_hit hit;
+    uint32_t offset;  /* of the piece within the access */
+    uint32_t size;    /* 1, 2 or 4 */
+} dispatch_part;
 
 _Static_assert(sizeof(dispatch_entry) == 32, "dispatch_entry");
 _Static_assert(offsetof(dispatch_entry, region) == 24, "dispatch_entry.region");

@@ -4,6 +4,7 @@ Readers hold a `const dispatch_table *` (an immutable block, see _dispatch.h) an
 `space` is always a view's key: ENGINE_PIO, ENGINE_MMIO or ENGINE_CONFIG, or'ed with DISPATCH_SMM for an access made in
 system management mode.
 """
+from cpython.buffer cimport Py_buffer
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._abi cimport engine_acc
@@ -42,13 +43,16 @@ cdef extern from "_dispatch.h" nogil:
         uint64_t fill
     ctypedef struct dispatch_table:
         uint32_t magic, abi
-        uint64_t bytes, version
+        uint64_t bytes, version, owners
         dispatch_view view[8]
     ctypedef struct dispatch_hit:
         uint64_t addr
         uint32_t region
         uint16_t owner
         uint8_t flags, status
+    ctypedef struct dispatch_part:
+        dispatch_hit hit
+        uint32_t offset, size
 
 # One reader's word, on a cache line of its own.
 cdef struct dispatch_reader:
@@ -154,11 +158,27 @@ cdef inline void dispatch_leave(dispatch_root *root, uint32_t reader) noexcept n
 cdef uint32_t dispatch_resolve(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
                                dispatch_hit *hit) noexcept nogil
 cdef size_t dispatch_batch(const dispatch_table *t, const engine_acc *acc, size_t n, dispatch_hit *out) noexcept nogil
+cdef void dispatch_route(const dispatch_hit *hits, size_t n, uint32_t owners, uint32_t *order, uint32_t *starts) noexcept nogil
+cdef uint32_t dispatch_split(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
+                             dispatch_part *parts) noexcept nogil
+
+# One line of Counters.
+cdef struct tally:
+    uint64_t addr, count, error
+    uint8_t space, size, dir, status
+    uint32_t pad
+
+cdef class Counters:
+    cdef tally *tallies                    # SETS sets of WAYS
+    cdef uint64_t[4] sums                  # by status; exact
+    cdef void note(self, uint32_t status, uint32_t space, uint64_t addr, uint32_t size, uint32_t dir) noexcept nogil
+    cdef void note_batch(self, const engine_acc *acc, const dispatch_hit *hits, size_t n) noexcept nogil
 
 cdef class Table:
     """One published version of the map, for Python readers."""
     cdef const dispatch_table *t
-    cdef void *block                       # the memory; NULL if it is somebody else's
+    cdef void *block                       # the memory; NULL if it is somebody else's,
+    cdef Py_buffer held                    # who is named here
     cdef object __weakref__
 
 cdef class Dispatcher:
@@ -176,3 +196,8 @@ cdef class Dispatcher:
     cdef bint fills_changed
     cdef object __weakref__
     cdef bint passed(self, uint64_t version) noexcept nogil
+
+cdef class Reader:
+    cdef Dispatcher owner
+    cdef uint32_t index
+    cdef const dispatch_table *t           # NULL outside

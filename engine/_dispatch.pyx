@@ -448,14 +448,14 @@ cdef size_t near(const dispatch_table *t, const engine_acc *acc, size_t n, dispa
     cdef uint64_t addr
     cdef uint32_t s, key
     cdef size_t bad = 0
-    for key in range(DISPATCH_KEYS):
+    for key in range(<uint32_t>DISPATCH_KEYS):
         views[key].lo, views[key].size, views[key].shift = t.view[key].lo, t.view[key].size, t.view[key].shift
         views[key].slots = slots_of(t, &t.view[key])
         views[key].entries = entries_of(t, &t.view[key])
         views[key].nodes = nodes_of(t, &t.view[key])
     while acc != end:
         addr = acc.addr
-        v = &views[acc.space | (acc.flags & DISPATCH_SMM)]
+        v = &views[acc.space | (acc.flags & DISPATCH_SMM)]       # perhaps none: read only behind the test of the space
         if acc.space < N_SPACES and addr - v.lo < v.size:
             s = v.slots[(addr - v.lo) >> v.shift]
             while s & DISPATCH_NODE:
@@ -509,6 +509,172 @@ cdef size_t staged(const dispatch_table *t, const engine_acc *acc, size_t n, dis
     return bad
 
 
+cdef void dispatch_route(const dispatch_hit *hits, size_t n, uint32_t owners, uint32_t *order, uint32_t *starts) noexcept nogil:
+    """Sort a batch by owner, keeping its order within each.
+
+    order: the n indices of the accesses; those of owner k are order[starts[k] .. starts[k + 1]], and those that go nowhere as
+    they are (any status but DISPATCH_OK) are at k = owners.  starts: owners + 2 words.
+    """
+    cdef size_t i
+    cdef uint32_t k, at = 0, many
+    memset(starts, 0, (owners + 2) * sizeof(uint32_t))
+    for i in range(n):
+        starts[bucket(&hits[i], owners)] += 1
+    for k in range(owners + 1):
+        many = starts[k]
+        starts[k] = at
+        at += many
+    for i in range(n):
+        k = bucket(&hits[i], owners)
+        order[starts[k]] = <uint32_t>i
+        starts[k] += 1
+    for k in range(owners + 1, 0, -1):     # each start has moved to its end, which is the next one's start
+        starts[k] = starts[k - 1]
+    starts[0] = 0
+
+
+cdef inline uint32_t bucket(const dispatch_hit *hit, uint32_t owners) noexcept nogil:
+    return hit.owner if hit.status == DISPATCH_OK and hit.owner < owners else owners
+
+
+cdef uint32_t dispatch_split(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
+                             dispatch_part *parts) noexcept nogil:
+    """Cut an access that straddles into naturally aligned parts that do not, low address first; returns how many, at most
+    8, or 0 if size is no width.  A part may be unclaimed or refused, which its hit says."""
+    cdef uint32_t n = 0, at = 0, width
+    if not is_width(size):
+        return 0
+    while at < size:
+        width = size
+        while width > 1 and (width > size - at or (addr + at) & (width - 1)):
+            width >>= 1
+        while width > 1 and dispatch_resolve(t, space, addr + at, width, &parts[n].hit) == DISPATCH_STRADDLE:
+            width >>= 1
+        dispatch_resolve(t, space, addr + at, width, &parts[n].hit)
+        parts[n].offset = at
+        parts[n].size = width
+        at += width
+        n += 1
+    return n
+
+
+cdef class Counters:
+    """Accesses that went nowhere, counted by (status, space, address, size, direction); one thread writes.
+
+    Bounded: SETS x WAYS lines.  A key that finds its set full takes the place of the set's smallest count and goes on from
+    there (Metwally and others, "Efficient computation of frequent and top-k elements in data streams", 2005), so a key's
+    count may be too high by at most its `error`, and one that comes more often than its set's total / WAYS is never lost.
+    """
+
+    def __cinit__(self):
+        self.tallies = <tally *>calloc(SETS * WAYS, sizeof(tally))
+        if self.tallies == NULL:
+            raise MemoryError("no memory for counters")
+        memset(self.sums, 0, sizeof(self.sums))
+
+    def __dealloc__(self):
+        free(self.tallies)
+
+    cdef void note(self, uint32_t status, uint32_t space, uint64_t addr, uint32_t size, uint32_t dir) noexcept nogil:
+        """Count one access."""
+        cdef tally *t
+        cdef tally *least
+        cdef uint32_t i
+        cdef uint64_t key = addr ^ (<uint64_t>(status & 255) << 56 | <uint64_t>(space & 255) << 48 |
+                                    <uint64_t>(size & 255) << 40 | <uint64_t>(dir & 1) << 32)
+        self.sums[status & 3] += 1
+        t = &self.tallies[((key * 0x9e3779b97f4a7c15ULL) >> 32) % SETS * WAYS]
+        least = t
+        for i in range(WAYS):
+            if t[i].count and t[i].addr == addr and t[i].space == <uint8_t>space and t[i].size == <uint8_t>size and (
+                    t[i].dir == <uint8_t>(dir & 1) and t[i].status == <uint8_t>status):
+                t[i].count += 1
+                return
+            if t[i].count < least.count:
+                least = &t[i]
+        least.error = least.count
+        least.count += 1
+        least.addr = addr
+        least.space, least.size, least.dir, least.status = <uint8_t>space, <uint8_t>size, <uint8_t>(dir & 1), <uint8_t>status
+
+    cdef void note_batch(self, const engine_acc *acc, const dispatch_hit *hits, size_t n) noexcept nogil:
+        """Count those of n answered accesses that are not DISPATCH_OK."""
+        cdef size_t i
+        for i in range(n):
+            if hits[i].status != DISPATCH_OK:
+                self.note(hits[i].status, acc[i].space, acc[i].addr, acc[i].size, acc[i].dir)
+
+    @property
+    def totals(self):
+        """Status name -> how many, exactly."""
+        return {STATUS_NAMES[i]: self.sums[i] for i in range(1, 4)}
+
+    def top(self, limit=None):
+        """{(status name, space, addr, size, dir): (count, error)}, the highest counts first."""
+        cdef size_t i
+        lines = [(-self.tallies[i].count, self.tallies[i].status, self.tallies[i].space, self.tallies[i].addr,
+                  self.tallies[i].size, self.tallies[i].dir, self.tallies[i].error)
+                 for i in range(SETS * WAYS) if self.tallies[i].count]
+        return {(STATUS_NAMES[st], space, addr, size, dir): (-count, error)
+                for count, st, space, addr, size, dir, error in sorted(lines)[:limit]}
+
+    def clear(self):
+        """Forget everything."""
+        memset(self.tallies, 0, SETS * WAYS * sizeof(tally))
+        memset(self.sums, 0, sizeof(self.sums))
+
+
+cdef str flaw(const uint8_t *block, size_t n):
+    """What is wrong with a table in n bytes of foreign memory; None if it can be used: no look-up then leaves the block or
+    runs on for ever.  Who may write there may still make it answer wrongly."""
+    cdef const dispatch_table *t = <const dispatch_table *>block
+    cdef const dispatch_view *v
+    cdef const dispatch_node *node
+    cdef const dispatch_entry *e
+    cdef const uint32_t *slots
+    cdef uint64_t count
+    cdef uint32_t key, q
+    cdef size_t i
+    if <size_t>block & 7 or n < sizeof(dispatch_table):
+        return "is too short, or not aligned to 8 bytes"
+    if t.magic != DISPATCH_MAGIC or t.abi != DISPATCH_ABI:
+        return f"has magic {t.magic:#x} and version {t.abi}, not {DISPATCH_MAGIC:#x} and {DISPATCH_ABI}"
+    if t.bytes > n:
+        return f"is cut off: {n} of {t.bytes} bytes"
+    n = t.bytes
+    for key in range(<uint32_t>DISPATCH_KEYS):
+        v = &t.view[key]
+        if v.size == 0:
+            continue
+        if (v.entries | v.nodes | v.slots) & 7 or v.entries > n or v.nodes > n or v.slots > n or (
+                v.n_entries == 0 or v.n_nodes == 0 or v.n_entries > (n - v.entries) // sizeof(dispatch_entry)
+                or v.n_nodes > (n - v.nodes) // sizeof(dispatch_node) or v.n_slots > (n - v.slots) // sizeof(uint32_t)):
+            return f"has arrays outside itself (view {key})"
+        e = entries_of(t, v)
+        for i in range(v.n_entries):
+            if e[i].base > e[i].last or i and e[i].base <= e[i - 1].last:
+                return f"has entries out of order (view {key}, entry {i})"
+        if v.lo + (v.size - 1) != e[v.n_entries - 1].last or v.lo + (v.size - 1) >> 63 or v.lo > e[0].base:
+            return f"has a root that ends elsewhere than its entries (view {key})"
+        node = nodes_of(t, v)
+        if v.lo != node.lo or v.size != node.size or v.shift != node.shift or node.slots:
+            return f"has two roots (view {key})"
+        slots = slots_of(t, v)
+        for q in range(v.n_nodes):
+            if node[q].size == 0 or node[q].shift > 63:
+                return f"has an impossible node (view {key}, node {q})"
+            count = (node[q].size - 1 >> node[q].shift) + 1
+            if node[q].slots > v.n_slots or count > v.n_slots - node[q].slots:
+                return f"has slots outside itself (view {key}, node {q})"
+            for i in range(node[q].slots, node[q].slots + count):
+                if slots[i] & DISPATCH_NODE:
+                    if slots[i] ^ DISPATCH_NODE <= q or slots[i] ^ DISPATCH_NODE >= v.n_nodes:
+                        return f"has a node under itself, or none (view {key}, slot {i})"
+                elif slots[i] >= v.n_entries:
+                    return f"names no entry (view {key}, slot {i})"
+    return None
+
+
 cdef class Table:
     """One published version of the map: immutable, for any number of readers, in any thread.
 
@@ -516,10 +682,22 @@ cdef class Table:
     """
 
     def __init__(self):
-        raise TypeError("tables are made by Dispatcher.publish")
+        raise TypeError("tables are made by Dispatcher.publish and Table.over")
 
     def __dealloc__(self):
         free(self.block)
+        PyBuffer_Release(&self.held)       # does nothing if none is held
+
+    @staticmethod
+    def over(buffer):
+        """A table that lies in a buffer (shared memory, a copy), which it keeps.  Raises UsageError if that is none."""
+        cdef Table made = Table.__new__(Table)
+        PyObject_GetBuffer(buffer, &made.held, PyBUF_SIMPLE)
+        wrong = flaw(<const uint8_t *>made.held.buf, made.held.len)
+        if wrong is not None:
+            raise UsageError(f"the address map {wrong}")
+        made.t = <const dispatch_table *>made.held.buf
+        return made
 
     @property
     def version(self):
@@ -547,6 +725,7 @@ cdef class Table:
 
     def shape(self, uint32_t space, bint smm=False):
         """Sizes of the index of a space: {"entries", "nodes", "slots"}."""
+        cdef const dispatch_view *v
         if space >= N_SPACES:
             raise UsageError(f"there is no space {space}")
         v = &self.t.view[space | (DISPATCH_SMM if smm else 0)]
@@ -565,24 +744,35 @@ cdef class Table:
         """What a read that nobody answers gives."""
         return dispatch_fill(self.t, space | (DISPATCH_SMM if smm else 0), size)
 
-    def lookup_batch(self, acc, out=None):
-        """Where each access of an ACC array goes: an array of HIT (`out`, if given, which then is the answer)."""
-        cdef Py_buffer a, o
-        cdef size_t n
-        if out is None:
-            out = np.empty(len(acc), HIT)
-        _get_records(acc, &a, False)
-        try:
-            n = a.len // sizeof(engine_acc)
-            _get_hits(out, &o, n)
-            try:
-                with nogil:
-                    dispatch_batch(self.t, <const engine_acc *>a.buf, n, <dispatch_hit *>o.buf)
-            finally:
-                PyBuffer_Release(&o)
-        finally:
-            PyBuffer_Release(&a)
-        return out
+    def lookup_batch(self, acc, out=None, Counters counters=None):
+        """Where each access of an ACC array goes: an array of HIT (`out`, if given).  What goes nowhere is counted."""
+        return _lookup_batch(self.t, acc, out, counters)
+
+    def route(self, hits):
+        """(order, starts): a batch's indices sorted by owner, order kept within each; owner k has order[starts[k]:starts[k+1]],
+        and what goes nowhere as it is comes last."""
+        cdef Py_buffer h
+        cdef uint32_t owners = <uint32_t>self.t.owners
+        _get_hits(hits, &h, 0)
+        order = np.empty(len(hits), np.uint32)
+        starts = np.empty(owners + 2, np.uint32)
+        cdef uint32_t[::1] s = starts
+        cdef uint32_t[::1] o = order if len(order) else np.empty(1, np.uint32)
+        with nogil:
+            dispatch_route(<const dispatch_hit *>h.buf, h.len // sizeof(dispatch_hit), owners, &o[0], &s[0])
+        PyBuffer_Release(&h)
+        return order, starts
+
+    def split(self, uint32_t space, uint64_t addr, uint32_t size, bint smm=False):
+        """The parts of an access that straddles: a list of (offset, size, status, region or None, address there)."""
+        cdef dispatch_part parts[8]
+        cdef uint32_t n, i
+        if space >= N_SPACES:
+            return []
+        n = dispatch_split(self.t, space | (DISPATCH_SMM if smm else 0), addr, size, parts)
+        return [(parts[i].offset, parts[i].size, parts[i].hit.status,
+                 None if parts[i].hit.region == DISPATCH_NO_REGION else parts[i].hit.region, parts[i].hit.addr)
+                for i in range(n)]
 
     def lookup_many(self, space, addr, size=1, smm=False):
         """Region ids of many accesses: uint32, UNCLAIMED, STRADDLE or REFUSED where there is none to go to.
@@ -609,7 +799,7 @@ _SPECIAL = np.array([0, UNCLAIMED, STRADDLE, REFUSED], np.uint32)
 cdef object good_acc = _ACC                # the dtype last found to be ACC: looking at its fields again takes microseconds
 
 
-cdef int _get_records(acc, Py_buffer *view, bint writable) except -1:
+cdef int _get_records(acc, Py_buffer *view) except -1:
     """The buffer of a contiguous ACC array, for the caller to release.  Raises UsageError if it is none."""
     global good_acc
     t = getattr(acc, "dtype", None)
@@ -618,7 +808,7 @@ cdef int _get_records(acc, Py_buffer *view, bint writable) except -1:
             raise UsageError(f"accesses have to be an array of ACC records, not of {t}")
         good_acc = t
     try:
-        PyObject_GetBuffer(acc, view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+        PyObject_GetBuffer(acc, view, PyBUF_SIMPLE)
     except (BufferError, ValueError) as e:
         raise UsageError(f"accesses have to lie side by side in memory: {e}") from None
     return 0
@@ -633,6 +823,27 @@ cdef int _get_hits(out, Py_buffer *view, size_t n) except -1:
     except (BufferError, ValueError) as e:
         raise UsageError(f"the answers have to lie side by side in writable memory: {e}") from None
     return 0
+
+
+cdef _lookup_batch(const dispatch_table *t, acc, out, Counters counters):
+    """dispatch_batch on arrays."""
+    cdef Py_buffer a, o
+    cdef size_t n
+    if out is None:
+        out = np.empty(len(acc), HIT)
+    _get_records(acc, &a)
+    try:
+        n = a.len // sizeof(engine_acc)
+        _get_hits(out, &o, n)
+        try:
+            with nogil:
+                if dispatch_batch(t, <const engine_acc *>a.buf, n, <dispatch_hit *>o.buf) and counters is not None:
+                    counters.note_batch(<const engine_acc *>a.buf, <const dispatch_hit *>o.buf, n)
+        finally:
+            PyBuffer_Release(&o)
+    finally:
+        PyBuffer_Release(&a)
+    return out
 
 
 # ---------------------------------------------------------------------- the writer
@@ -760,18 +971,21 @@ cdef class Dispatcher:
         if taken or len(set(ids)) != len(ids):
             twice = min(taken) if taken else ids[0] if len(ids) < 2 else min(i for i in ids if ids.count(i) > 1)
             raise MachineError(f"region {twice} is mapped already, or twice in one call")
-        if self.n_rows + len(r) > len(self.rows):
-            self._grow(len(r))
-        rows = self.rows[self.n_rows:self.n_rows + len(r)]
+        reused = self.free_rows[len(self.free_rows) - min(len(self.free_rows), len(r)):]
+        fresh = len(r) - len(reused)
+        if self.n_rows + fresh > len(self.rows):
+            self._grow(fresh)
+        handles = reused + list(range(self.n_rows, self.n_rows + fresh))
+        del self.free_rows[len(self.free_rows) - len(reused):]
+        at = np.array(handles, np.int64)
         for name in ("base", "region", "priority", "owner", "flags", "accepts", "space"):
-            rows[name] = r[name]
-        rows["last"] = last
-        rows["delta"] = 0
-        rows["kind"] = KIND_REGION
-        handles = range(self.n_rows, self.n_rows + len(r))
-        rows["handle"] = handles
+            self.rows[name][at] = r[name]
+        self.rows["last"][at] = last
+        self.rows["delta"][at] = 0
+        self.rows["kind"][at] = KIND_REGION
+        self.rows["handle"][at] = at
         self.by_region.update(zip(ids, handles))
-        self.n_rows += <uint32_t>len(r)
+        self.n_rows += <uint32_t>fresh
         for space in np.unique(r["space"]).tolist():
             self.views[space] = self.views[space | DISPATCH_SMM] = None
 
@@ -800,6 +1014,39 @@ cdef class Dispatcher:
             raise MachineError(f"region {region} is not mapped")
         self.remove(self.by_region[region])
 
+    def unmap_many(self, regions):
+        """unmap() for each of many regions.  All or none."""
+        ids = np.asarray(regions).tolist()
+        odd = set(ids) - self.by_region.keys()
+        if odd or len(set(ids)) != len(ids):
+            raise MachineError(f"region {min(odd) if odd else ids} is not mapped, or given twice")
+        for region in ids:
+            self.remove(self.by_region[region])
+
+    def overlaps(self, int limit=100, *, bint same_owner=False):
+        """Regions of equal priority that claim the same addresses: at most `limit` Overlap tuples, by space, priority and
+        address.  Those of one owner are left out unless asked for; so are views that no access shares."""
+        r = self.ranges()
+        r = r[r["kind"] != KIND_HOLE]
+        found = []
+        for space, priority in sorted(set(zip(r["space"].tolist(), r["priority"].tolist()))):
+            g = r[(r["space"] == space) & (r["priority"] == priority)]      # by rising base, as ranges() gives them
+            if not same_owner and len(np.unique(g["owner"])) < 2:
+                continue
+            reach = np.maximum.accumulate(g["last"])
+            for i in (np.flatnonzero(g["base"][1:] <= reach[:len(g) - 1]) + 1).tolist():
+                for j in np.flatnonzero(g["last"][:i] >= g["base"][i]).tolist():
+                    a, b = g[j], g[i]
+                    apart = {int(x["flags"]) & (DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY) for x in (a, b)}
+                    if a["region"] == b["region"] or a["owner"] == b["owner"] and not same_owner or len(apart) == 2 and (
+                            0 not in apart):
+                        continue
+                    found.append(Overlap(space, int(b["base"]), int(min(a["last"], b["last"])), priority, int(a["region"]),
+                                         int(a["owner"]), int(b["region"]), int(b["owner"])))
+                    if len(found) == limit:
+                        return found
+        return found
+
     def ranges(self):
         """What is mapped, by space and address: an array of ROW (kind 0 a region, 1 an alias, 2 a hole)."""
         live = self.rows[:self.n_rows][self.rows[:self.n_rows]["kind"] != KIND_DEAD]
@@ -824,7 +1071,7 @@ cdef class Dispatcher:
         cdef Table made
         if self.table != NULL and None not in self.views[:N_SPACES] and not self.fills_changed:
             return self.table.version
-        for space in range(N_SPACES):
+        for space in range(<uint32_t>N_SPACES):
             if self.views[space] is not None:
                 continue
             self.views[space] = build_view(self.rows[:self.n_rows], space)
@@ -832,7 +1079,7 @@ cdef class Dispatcher:
             apart = (rows["kind"] != KIND_DEAD) & (rows["space"] == space) & (
                 rows["flags"] & (DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY) != 0)
             self.views[space | DISPATCH_SMM] = build_view(rows, space | DISPATCH_SMM) if apart.any() else self.views[space]
-        for space in range(N_SPACES):
+        for space in range(<uint32_t>N_SPACES):
             view = self.views[space]
             size += view.bytes()
             if self.views[space | DISPATCH_SMM] is not view:
@@ -848,8 +1095,11 @@ cdef class Dispatcher:
         t.abi = DISPATCH_ABI
         t.bytes = size
         t.version = self.root.version + 1
+        live = self.rows[:self.n_rows]
+        live = live[(live["kind"] != KIND_DEAD) & (live["kind"] != KIND_HOLE)]
+        t.owners = int(live["owner"].max()) + 1 if len(live) else 0
         at = sizeof(dispatch_table)
-        for space in range(N_SPACES):
+        for space in range(<uint32_t>N_SPACES):
             view = self.views[space]
             at = view.place(<uint8_t *>block, at, &t.view[space])
             t.view[space].fill = self.fills[space]
@@ -878,7 +1128,7 @@ cdef class Dispatcher:
         cdef uint32_t i
         cdef uint64_t epoch
         full_fence()
-        for i in range(DISPATCH_READERS):
+        for i in range(<uint32_t>DISPATCH_READERS):
             epoch = load_acquire64(&self.root.readers[i].epoch)   # D6 pairs with D5 (dispatch_leave)
             if epoch and epoch < version:
                 return False
@@ -918,6 +1168,61 @@ cdef class Dispatcher:
         """Table.lookup_many on the current table."""
         return self.current.lookup_many(space, addr, size, smm)
 
-    def lookup_batch(self, acc, out=None):
+    def lookup_batch(self, acc, out=None, counters=None):
         """Table.lookup_batch on the current table."""
-        return self.current.lookup_batch(acc, out)
+        return self.current.lookup_batch(acc, out, counters)
+
+    def reader(self):
+        """A Reader, for one thread that looks up while others publish."""
+        return Reader(self)
+
+
+cdef class Reader:
+    """One thread's way to the current table while another thread publishes.
+
+    Between enter() and leave() the thread holds one table, which the publisher keeps; a thread that waits for something
+    leaves first.  `with reader:` does both.  At most DISPATCH_READERS at a time.
+    """
+
+    def __cinit__(self, Dispatcher owner not None):
+        cdef uint32_t i
+        for i in range(<uint32_t>DISPATCH_READERS):
+            if not owner.root.readers[i].taken:
+                owner.root.readers[i].taken = 1
+                self.index = i
+                self.owner = owner
+                return
+        raise MachineError(f"all {DISPATCH_READERS} readers of the map are taken")
+
+    def __dealloc__(self):
+        if self.owner is not None:
+            dispatch_leave(self.owner.root, self.index)
+            self.owner.root.readers[self.index].taken = 0
+
+    def enter(self):
+        """Take the current table (again); its version."""
+        self.t = dispatch_enter(self.owner.root, self.index)
+        return self.t.version
+
+    def leave(self):
+        """Hold no table."""
+        self.t = NULL
+        dispatch_leave(self.owner.root, self.index)
+
+    def __enter__(self):
+        self.enter()
+        return self
+
+    def __exit__(self, *exc):
+        self.leave()
+
+    def lookup_batch(self, acc, out=None, Counters counters=None):
+        """Table.lookup_batch on the table held; releases the interpreter meanwhile."""
+        if self.t == NULL:
+            raise UsageError("the reader is outside: enter() first")
+        return _lookup_batch(self.t, acc, out, counters)
+
+    @property
+    def version(self):
+        """Version of the table held; None outside."""
+        return None if self.t == NULL else self.t.version
