@@ -21,7 +21,7 @@ cdef void eeprom_take(smbus_state *s, int n) noexcept nogil:
     """Slave n has all bytes of a write: the first sets its address counter, the others are stored."""
     cdef int i
     s.at[n] = s.wire[n * WIRE_MAX]
-    for i in range(1, s.sent[n]):
+    for i in range(1, min(s.sent[n], WIRE_MAX)):
         s.eeprom[n * EEPROM_SIZE + s.at[n]] = s.wire[n * WIRE_MAX + i]
         s.at[n] += 1
 
