@@ -69,9 +69,9 @@ def pc_cmos(
     """The CMOS bytes of a PC: byte number -> value.
 
     below_4g: RAM that lies below 4 GiB (None: all of it below 3.5 GiB, else 3 GiB, as on i440FX).  boot_order: letters
-    of `-boot order=`, at most three.  floppies: the types of drives A and B.  disks: primary master and slave, secondary
-    master and slave; None for no disk (a CD-ROM drive counts as none); on Q35 the disk at AHCI port 0 counts as primary
-    master and that at port 1 as secondary master.  Raises MachineError.
+    of `-boot order=`, at most three.  floppies: the types of drives A and B.  disks: primary master and slave, then
+    secondary master and slave; None for no disk (a CD-ROM drive counts as none); on Q35 the disk at AHCI port 0 counts
+    as primary master and that at port 1 as secondary master.  Raises MachineError.
     """
     if below_4g is None:
         below_4g = ram_bytes if ram_bytes < 0xE0000000 else 0xC0000000

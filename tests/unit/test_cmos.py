@@ -1,6 +1,7 @@
 """engine.machine.cmos: the CMOS bytes of a PC.  Expected values were read from QEMU 7.2 with the options named."""
 
 import pytest
+
 from engine.devices.mc146818 import Mc146818
 from engine.errors import MachineError
 from engine.machine.cmos import Disk, pc_cmos
@@ -78,8 +79,14 @@ def test_processors(cpus, byte):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"boot_order": "abcd"}, {"boot_order": "x"}, {"floppies": ("720K",)}, {"floppies": (None,) * 3},
-              {"disks": (None,) * 5}]
+    "wrong",
+    [
+        {"boot_order": "abcd"},
+        {"boot_order": "x"},
+        {"floppies": ("720K",)},
+        {"floppies": (None,) * 3},
+        {"disks": (None,) * 5},
+    ],
 )
 def test_refuses_what_no_pc_has(wrong):
     with pytest.raises(MachineError):

@@ -1,6 +1,7 @@
 """IA-PC HPET.  Section numbers: IA-PC HPET (High Precision Event Timers) Specification, revision 1.0a."""
 
 import pytest
+
 from engine import _device
 from engine.devices.hpet import Hpet
 from engine.devices.i8254 import I8254
@@ -324,8 +325,12 @@ def test_2_3_5_timers_0_and_1_take_the_legacy_lines_whatever_their_route(hpet):
 @pytest.fixture
 def board():
     pit, rtc, hpet = I8254("pit", rank=0), Mc146818("rtc", rank=1), Hpet("hpet", rank=2)
-    bus = FakeBus(hpet, pit, rtc, wires=[(pit, "out0", hpet, "pit"), (rtc, "irq", hpet, "rtc"),
-                                         (hpet, "pit_disable", pit, "irq_disable")])
+    bus = FakeBus(
+        hpet,
+        pit,
+        rtc,
+        wires=[(pit, "out0", hpet, "pit"), (rtc, "irq", hpet, "rtc"), (hpet, "pit_disable", pit, "irq_disable")],
+    )
     return bus, pit, rtc
 
 

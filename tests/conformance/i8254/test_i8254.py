@@ -6,6 +6,7 @@ A count of n clocks is over when the virtual clock has reached n / 1193182 s; `a
 import random
 
 import pytest
+
 from engine.devices.i8254 import I8254
 from engine.errors import StateError
 from engine.testing import FakeBus

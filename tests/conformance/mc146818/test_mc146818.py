@@ -5,6 +5,7 @@ import datetime
 import random
 
 import pytest
+
 from engine.devices.mc146818 import Mc146818
 from engine.errors import MachineError, StateError
 from engine.testing import FakeBus
@@ -66,9 +67,7 @@ def test_time_locations_binary():
     assert rtc.clock() == [20, 0, 1, 1, 0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("hour", "want"), [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (13, 0x81), (23, 0x91)]
-)
+@pytest.mark.parametrize(("hour", "want"), [(0, 0x12), (1, 0x01), (11, 0x11), (12, 0x92), (13, 0x81), (23, 0x91)])
 def test_time_locations_12_hours_marks_pm(hour, want):
     rtc = Rtc(f"2024-01-01T{hour:02}:00:00")
     rtc.put(B, 0)
@@ -79,8 +78,14 @@ def test_calendar_is_gregorian():
     """Every date byte, at random moments of the years that 64 bits of nanoseconds reach."""
     rng = random.Random(146818)
     for _ in range(200):
-        t = datetime.datetime(rng.randrange(1970, 2262), rng.randrange(1, 13), rng.randrange(1, 29), rng.randrange(24),
-                              rng.randrange(60), rng.randrange(60)) + datetime.timedelta(days=rng.randrange(3))
+        t = datetime.datetime(
+            rng.randrange(1970, 2262),
+            rng.randrange(1, 13),
+            rng.randrange(1, 29),
+            rng.randrange(24),
+            rng.randrange(60),
+            rng.randrange(60),
+        ) + datetime.timedelta(days=rng.randrange(3))
         rtc = Rtc(t.isoformat())
         want = [t.year // 100, t.year % 100, t.month, t.day, t.hour, t.minute, t.second]
         assert rtc.clock() == [bcd(n) for n in want]
@@ -272,8 +277,23 @@ def test_alarm_dont_care_at_all_comes_each_second():
 # ---------------------------------------------------------------------- Periodic Interrupt Selection
 
 
-RATES_HZ = {1: 256, 2: 128, 3: 8192, 4: 4096, 5: 2048, 6: 1024, 7: 512, 8: 256, 9: 128, 10: 64, 11: 32, 12: 16, 13: 8,
-            14: 4, 15: 2}
+RATES_HZ = {
+    1: 256,
+    2: 128,
+    3: 8192,
+    4: 4096,
+    5: 2048,
+    6: 1024,
+    7: 512,
+    8: 256,
+    9: 128,
+    10: 64,
+    11: 32,
+    12: 16,
+    13: 8,
+    14: 4,
+    15: 2,
+}
 
 
 @pytest.mark.parametrize(("rs", "hz"), RATES_HZ.items())
@@ -367,7 +387,9 @@ def test_cmos_setting_fills_the_ram():
     assert [rtc.get(i) for i in (0x10, 0x3D, 0x14)] == [0x40, 0x12, 0x06]
 
 
-@pytest.mark.parametrize("cmos", [{0: 1}, {0x0D: 1}, {0x32: 1}, {0x37: 1}, {0x80: 1}, {0x10: 256}, {0x10: "1"}, {"x": 1}])
+@pytest.mark.parametrize(
+    "cmos", [{0: 1}, {0x0D: 1}, {0x32: 1}, {0x37: 1}, {0x80: 1}, {0x10: 256}, {0x10: "1"}, {"x": 1}]
+)
 def test_cmos_setting_refuses_bytes_that_are_not_free(cmos):
     with pytest.raises(MachineError, match="cmos"):
         Rtc(cmos=cmos)
