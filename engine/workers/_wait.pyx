@@ -189,47 +189,23 @@ cdef class Waiter:
         waiter_init(&self.w, number, <uint64_t>(spin_us * 1000),
                     globals()["crowded"](threads) if crowded is None else crowded)
 
-    def wait(self, side, *, vcpu=None):
-        """Wait at most a slice (50 ms) for the other side of a Ring or Link; True: something changed.
+    def wait(self, *sides, vcpu=None):
+        """Wait at most a slice (50 ms) for the other side of any of these Rings and Links; True: something changed.
 
-        Ring: the consumer waits for items, the producer for room.  Link: the worker waits for records and posted accesses,
-        the router for completions and effects, or with vcpu for the answer in that slot.
+        Ring: the consumer waits for items, the producer for room.  Link: the worker waits for records, posted accesses
+        and the stop word, the router for completions and effects, or with vcpu for the answer in that slot.
         """
-        cdef wait_word words[3]
+        cdef wait_word words[WAIT_MAX]
         cdef uint32_t n = 0
         cdef int ready
-        cdef Ring ring
-        cdef Link link
-        cdef link_view *l
-        cdef engine_ring *h
-        side.segment.fileno()                   # refuses after close and after a fork
-        if isinstance(side, Ring):
-            ring = side
-            h = <engine_ring *>ring.segment.mem
-            n = _watch64(words, n, ring.v.consumed if ring.producer else ring.v.produced, ring.v.theirs,
-                         &h.producer_asleep if ring.producer else &h.consumer_asleep)
-        else:
-            link = side
-            l = &link.v
-            if link.role == LINK_ROUTER and vcpu is not None:
-                if not 0 <= vcpu < l.n_vcpus:
-                    raise RingError(f"wait for slot {vcpu} of {l.n_vcpus}")
-                words[0].word = &l.slots[<uint32_t>vcpu].state
-                words[0].known = l.slot_state[<uint32_t>vcpu]
-                words[0].asleep = &l.hdr.router_asleep
-                words[0].wide = 0
-                n = 1
-            elif link.role == LINK_ROUTER:
-                n = _watch64(words, n, &l.hdr.executed, l.executed, &l.hdr.router_asleep)
-                n = _watch64(words, n, &l.hdr.effects_produced, l.effects.theirs, &l.hdr.router_asleep)
+        for side in sides:
+            if n + 3 > WAIT_MAX:
+                raise RingError(f"one wait can watch {WAIT_MAX} words, not all of {len(sides)} rings and links")
+            side.segment.fileno()                   # refuses after close and after a fork
+            if isinstance(side, Ring):
+                n += _watch_ring(side, words + n)
             else:
-                n = _watch64(words, n, &l.hdr.produced, l.requests.theirs, &l.hdr.worker_asleep)
-                n = _watch64(words, n, &l.hdr.posted, l.posted, &l.hdr.worker_asleep)
-                words[n].word = &l.hdr.stop
-                words[n].known = 0
-                words[n].asleep = &l.hdr.worker_asleep
-                words[n].wide = 0
-                n += 1
+                n += _watch_link(side, words + n, vcpu)
         with nogil:
             ready = wait_any(&self.w, words, n)
         return ready != 0
@@ -255,9 +231,35 @@ cdef class Waiter:
                 "wakes": w.wakes, "missed": w.missed, "crowded": bool(w.crowded)}
 
 
-cdef uint32_t _watch64(wait_word *words, uint32_t n, const uint64_t *index, uint64_t known, uint32_t *asleep) noexcept:
-    words[n].word = index
-    words[n].known = known
-    words[n].asleep = asleep
-    words[n].wide = 1
-    return n + 1
+cdef void _watch64(wait_word *w, const uint64_t *index, uint64_t known, uint32_t *asleep) noexcept:
+    w.word, w.known, w.asleep, w.wide = index, known, asleep, 1
+
+
+cdef void _watch32(wait_word *w, const uint32_t *word, uint32_t known, uint32_t *asleep) noexcept:
+    w.word, w.known, w.asleep, w.wide = word, known, asleep, 0
+
+
+cdef uint32_t _watch_ring(Ring ring, wait_word *words) noexcept:
+    cdef engine_ring *h = <engine_ring *>ring.segment.mem
+    _watch64(words, ring.v.consumed if ring.producer else ring.v.produced, ring.v.theirs,
+             &h.producer_asleep if ring.producer else &h.consumer_asleep)
+    return 1
+
+
+cdef uint32_t _watch_link(Link link, wait_word *words, vcpu) except 0:
+    cdef link_view *l = &link.v
+    cdef uint32_t v
+    if link.role != LINK_ROUTER:
+        _watch64(words, &l.hdr.produced, l.requests.theirs, &l.hdr.worker_asleep)
+        _watch64(words + 1, &l.hdr.posted, l.posted, &l.hdr.worker_asleep)
+        _watch32(words + 2, &l.hdr.stop, 0, &l.hdr.worker_asleep)
+        return 3
+    if vcpu is None:
+        _watch64(words, &l.hdr.executed, l.executed, &l.hdr.router_asleep)
+        _watch64(words + 1, &l.hdr.effects_produced, l.effects.theirs, &l.hdr.router_asleep)
+        return 2
+    if not 0 <= vcpu < l.n_vcpus:
+        raise RingError(f"link {link.segment.name!r}: vCPU {vcpu} of {l.n_vcpus}")
+    v = vcpu
+    _watch32(words, &l.slots[v].state, l.slot_state[v], &l.hdr.router_asleep)
+    return 1
