@@ -26,7 +26,8 @@ enum {
     DISPATCH_BARRIER = 2, /* a write may change what later accesses reach */
     DISPATCH_ALIAS = 4,   /* delta is not 0 */
     DISPATCH_SMM_ONLY = 8,
-    DISPATCH_NON_SMM_ONLY = 16
+    DISPATCH_NON_SMM_ONLY = 16,
+    DISPATCH_UNALIGNED = 32 /* takes accesses that are not aligned in it whole */
 };
 
 /* dispatch_hit.status */

@@ -24,6 +24,7 @@ cdef extern from "_dispatch.h" nogil:
         DISPATCH_ALIAS
         DISPATCH_SMM_ONLY
         DISPATCH_NON_SMM_ONLY
+        DISPATCH_UNALIGNED
         DISPATCH_OK
         DISPATCH_UNCLAIMED
         DISPATCH_STRADDLE

@@ -22,6 +22,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from engine._abi import ACC
 from engine.errors import MachineError, UsageError
 
 cdef extern from "sys/mman.h" nogil:
@@ -41,7 +42,7 @@ cdef enum:
     GROUP = 32             # accesses in flight then
     SETS = 512             # of the counters
     WAYS = 8
-    ALL_FLAGS = DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY
+    ALL_FLAGS = DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY | DISPATCH_UNALIGNED
 
 # The last address of each space: ports, 52 physical address bits, register 0FFFh of function 7FFF:FF:1F.7.
 cdef uint64_t[3] LAST = [0xffff, 0xfffffffffffff, 0x7fffffff00000fff]
@@ -51,7 +52,7 @@ cdef uint8_t[256] WIDTH
 memset(WIDTH, 0, sizeof(WIDTH))
 WIDTH[1], WIDTH[2], WIDTH[4], WIDTH[8] = 1, 2, 4, 8
 
-POSTED, BARRIER, ALIAS = DISPATCH_POSTED, DISPATCH_BARRIER, DISPATCH_ALIAS
+POSTED, BARRIER, ALIAS, UNALIGNED = DISPATCH_POSTED, DISPATCH_BARRIER, DISPATCH_ALIAS, DISPATCH_UNALIGNED
 SMM_ONLY, NON_SMM_ONLY, SMM = DISPATCH_SMM_ONLY, DISPATCH_NON_SMM_ONLY, DISPATCH_SMM
 HIT_OK, HIT_UNCLAIMED, HIT_STRADDLE, HIT_REFUSED = (
     DISPATCH_OK, DISPATCH_UNCLAIMED, DISPATCH_STRADDLE, DISPATCH_REFUSED)
@@ -91,8 +92,6 @@ cdef enum:
 
 if sizeof(row) != ROW.itemsize or sizeof(dispatch_entry) != ENTRY.itemsize or sizeof(dispatch_hit) != HIT.itemsize:
     raise ImportError("engine._dispatch: a dtype differs from its structure")
-
-ACC_AT = {"t_ns": 0, "addr": 8, "value": 16, "vcpu": 24, "size": 26, "space": 27, "dir": 28, "flags": 29, "region": 30}
 
 Entry = namedtuple("Entry", "region owner base last delta flags accepts")
 Overlap = namedtuple("Overlap", "space base last priority region_a owner_a region_b owner_b")
@@ -248,7 +247,7 @@ cdef class _View:
     cdef int index(self, bint flat) noexcept nogil:
         """Nodes and slots over the entries, breadth first.  0, or -1 without memory."""
         cdef dispatch_entry *e = self.entries
-        cdef size_t cap_nodes = 64, cap_slots = 1024, q = 0, want, j, n
+        cdef size_t cap_nodes = 64, cap_slots = 1024, q = 0, want, j, n, same
         cdef uint32_t shift, i, c, run = RUN if self.n_entries > SMALL else 1
         cdef uint64_t lo, hi, slot_lo, slot_hi, mask
         cdef pending *todo = <pending *>malloc(cap_nodes * sizeof(pending))
@@ -286,7 +285,8 @@ cdef class _View:
             self.nodes[q].shift = shift
             self.nodes[q].pad = 0
             i = c = todo[q].first
-            for j in range(n):
+            j = 0
+            while j < n:
                 slot_lo = lo + (<uint64_t>j << shift)
                 slot_hi = min(slot_lo + mask, hi)
                 while e[i].last < slot_lo:             # ends: slot_lo <= hi, which the last entry reaches
@@ -297,6 +297,14 @@ cdef class _View:
                     c += 1
                 if c - i <= run:
                     self.slots[self.n_slots + j] = i
+                    j += 1
+                    if c - i <= 1:                     # the same for all slots up to the entry's end or the next entry
+                        same = min(n, ((e[i].last - lo) >> shift) + 1)
+                        if i + 1 < todo[q].end:
+                            same = min(same, (e[i + 1].base - lo) >> shift)
+                        while j < same:
+                            self.slots[self.n_slots + j] = i
+                            j += 1
                     continue
                 if self.n_nodes == cap_nodes:
                     cap_nodes *= 2
@@ -314,6 +322,7 @@ cdef class _View:
                 todo[self.n_nodes].hi = min(slot_hi, e[c - 1].last)
                 self.slots[self.n_slots + j] = DISPATCH_NODE | <uint32_t>self.n_nodes
                 self.n_nodes += 1
+                j += 1
             self.n_slots += n
             q += 1
         free(todo)
@@ -780,7 +789,7 @@ cdef class Table:
         Each argument is an array or one value for all.
         """
         addr = np.asarray(addr, np.uint64)
-        acc = np.zeros(addr.shape[0], _ACC)
+        acc = np.zeros(addr.shape[0], ACC)
         acc["addr"] = addr
         acc["space"] = space
         acc["size"] = size
@@ -790,13 +799,11 @@ cdef class Table:
                         _SPECIAL[hit["status"]]).astype(np.uint32)
 
 
-_ACC = np.dtype({"names": list(ACC_AT), "formats": ["<u8", "<u8", "<u8", "<u2", "u1", "u1", "u1", "u1", "<u2"],
-                 "offsets": list(ACC_AT.values()), "itemsize": 32})
 _LAST = np.array([LAST[0], LAST[1], LAST[2]], np.uint64)
 _SPECIAL = np.array([0, UNCLAIMED, STRADDLE, REFUSED], np.uint32)
 
 
-cdef object good_acc = _ACC                # the dtype last found to be ACC: looking at its fields again takes microseconds
+cdef object good_acc = ACC                 # the dtype object last found equal to ACC: comparing takes a microsecond
 
 
 cdef int _get_records(acc, Py_buffer *view) except -1:
@@ -804,7 +811,7 @@ cdef int _get_records(acc, Py_buffer *view) except -1:
     global good_acc
     t = getattr(acc, "dtype", None)
     if t is not good_acc:
-        if t is None or t.fields is None or t.itemsize != 32 or {n: t.fields[n][1] for n in t.names} != ACC_AT:
+        if t is None or t != ACC:
             raise UsageError(f"accesses have to be an array of ACC records, not of {t}")
         good_acc = t
     try:
@@ -931,7 +938,7 @@ cdef class Dispatcher:
         if offset < 0 or int(r["base"]) + offset + size - 1 > r["last"]:
             raise MachineError(f"alias of region {region}: bytes {offset:#x}..{offset + size - 1:#x} are not all inside it")
         delta = (int(r["base"]) + offset - base) & 0xffffffffffffffff
-        keep = int(r["flags"]) & (DISPATCH_POSTED | DISPATCH_BARRIER)
+        keep = int(r["flags"]) & (DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_UNALIGNED)
         handle = self._add(space, base, base + size - 1, delta, region, priority, r["owner"],
                            flags | keep | (DISPATCH_ALIAS if delta else 0), r["accepts"], KIND_ALIAS)
         self.aliases.setdefault(region, []).append(handle)

@@ -27,7 +27,7 @@ from engine._atomics cimport tsc
 from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
-from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_POSTED, DISPATCH_SMM, Dispatcher, dispatch_fill, dispatch_find)
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
                            link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_poll, slot_post)
@@ -321,7 +321,8 @@ cdef class Sequencer:
 
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         r = self.plan.devices[rank].regions[index]
-        flags = (DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
+        flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
+                 | (DISPATCH_UNALIGNED if r.unaligned else 0))
         accepts = sum(r.accepts)
         self.map.map(int(r.space), base, r.size, region, priority=getattr(r, "priority", 0), flags=flags, owner=self.unit_of[rank],
                      accepts=accepts)
@@ -408,7 +409,7 @@ cdef class Sequencer:
         e = dispatch_find(self.table, space | DISPATCH_SMM if a.flags & ENGINE_FLAG_SMM else space, at)
         if e == NULL:
             return FIND_NOBODY
-        if (at - e.base) & (a.size - 1) and space != ENGINE_CONFIG:
+        if (at - e.base) & (a.size - 1) and not e.flags & DISPATCH_UNALIGNED and space != ENGINE_CONFIG:
             return FIND_SPLIT
         addr[0] = at + e.delta
         op[0] = space | (ENGINE_OP_WRITE if a.dir else 0) | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT
@@ -551,7 +552,6 @@ cdef class Sequencer:
         if self.reset_pending:
             self.reset_pending = 0
             self.resets += 1
-            self.latch = 0
             memset(&rec, 0, sizeof(rec))
             rec.op = ENGINE_REC_RESET
             rec.t_ns = self.now
@@ -702,7 +702,9 @@ cdef class Sequencer:
                 if e == NULL:
                     found = FIND_NOBODY
                 else:
-                    found = FIND_SPLIT if (at - e.base) & (size - 1) else FIND_OK
+                    found = FIND_OK
+                    if (at - e.base) & (size - 1) and not e.flags & DISPATCH_UNALIGNED:
+                        found = FIND_SPLIT
                     addr = at + e.delta
             if found == FIND_OK:
                 region = e.region
@@ -1066,7 +1068,6 @@ cdef class Sequencer:
         cdef engine_rec rec
         self.reset_pending = 0
         self.resets += 1
-        self.latch = 0
         memset(&rec, 0, sizeof(rec))
         rec.op = ENGINE_REC_RESET
         rec.t_ns = t_ns

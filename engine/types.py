@@ -51,7 +51,8 @@ class Region:
     `size` is in bytes; `accepts` lists the widths in bytes that the region takes (others are split or refused);
     `implements` is the narrowest and widest access that the device's code sees: the executor splits and widens the
     rest.  `posted`: a write may be buffered (nothing the guest can see next depends on it).  `barrier`: a write may change what later
-    accesses reach (mapping, reset), so a batch ends behind it.
+    accesses reach (mapping, reset), so a batch ends behind it.  `unaligned`: an access that is not aligned within the region reaches it whole; else it
+    comes in aligned parts.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Region:
     implements: tuple[int, int] = (1, 4)
     posted: bool = False
     barrier: bool = False
+    unaligned: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
