@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport IO_CONTENT, IO_OK, io_status
 
-cdef enum:                      # command block, ATA/ATAPI-6 7.2
+cdef enum:                      # command block, clause 7
     DATA = 0
     ERROR = 1                   # RO
     FEATURES = 1                # WO
@@ -23,21 +23,21 @@ cdef enum:                      # Status, 7.15
     DRDY = 0x40
     BSY = 0x80
 
-cdef enum:                      # Error, 7.10
+cdef enum:                      # Error, 7.9
     ABRT = 0x04
 
-cdef enum:                      # Device, 7.8
+cdef enum:                      # Device, 7.7
     DEVICE_HEAD = 0x0F
     DEVICE_DEV = 0x10
     DEVICE_LBA = 0x40
     DEVICE_OBSOLETE = 0xA0      # read as ones
 
-cdef enum:                      # Device Control, 7.9
+cdef enum:                      # Device Control, 7.8
     NIEN = 0x02
     SRST = 0x04
     HOB = 0x80
 
-cdef enum:                      # interrupt reason, in Sector Count after PACKET, 8.23.4
+cdef enum:                      # interrupt reason, in Sector Count after PACKET
     REASON_CD = 0x01
     REASON_IO = 0x02
     REASON_MASK = 0x07

@@ -3,8 +3,8 @@
 Documents: AT Attachment with Packet Interface - 6 (T13/1410D), and ATA8-ACS-3 (T13/2161-D) for what came later (DATA SET
 MANAGEMENT, SMART); for packet commands MMC-5 (T10/1675-D) and SPC-3 (T10/1416-D).  Modelled: two drives that hear every
 register write, 48-bit addresses, PIO with one sector or a multiple, DMA, identification, SMART, software reset and device
-reset; of packet devices a CD/DVD-ROM drive with or without a medium.  Commands finish at once: BSY is only seen while SRST
-waits for nothing, that is never.  Not modelled: overlap and queueing, security, host protected area beyond READ NATIVE MAX,
+reset; of packet devices a CD/DVD-ROM drive with or without a medium.  Commands finish at once: BSY is seen only
+while a packet command waits for bus mastering.  Not modelled: overlap and queueing, security, host protected area beyond READ NATIVE MAX,
 power modes (every drive is always active), media change while running, audio.
 Deviations: docs/devices/ata.md.
 
@@ -38,7 +38,7 @@ def ata_state(prefix):
     return tuple((prefix + f[0], *f[1:]) for f in fields)
 
 
-cdef enum:                      # commands, ATA/ATAPI-6 table E.2 and ACS-3 table B.1
+cdef enum:                      # commands, ATA/ATAPI-6 annex E and ACS-3 annex B
     DATA_SET_MANAGEMENT = 0x06
     DEVICE_RESET = 0x08
     RECALIBRATE = 0x10
@@ -89,7 +89,7 @@ cdef enum:                      # commands, ATA/ATAPI-6 table E.2 and ACS-3 tabl
     SECURITY_FREEZE_LOCK = 0xF5
     READ_NATIVE_MAX = 0xF8
 
-cdef enum:                      # SMART subcommands in Features, ATA/ATAPI-6 8.55
+cdef enum:                      # SMART subcommands in Features
     SMART_READ_DATA = 0xD0
     SMART_READ_THRESHOLDS = 0xD1
     SMART_AUTOSAVE = 0xD2
@@ -103,7 +103,7 @@ cdef enum:                      # SMART subcommands in Features, ATA/ATAPI-6 8.5
     SELFTESTS = 21              # descriptors in the self-test log
     SELFTEST_SIZE = 24
 
-cdef enum:                      # packet commands, MMC-5 table 221
+cdef enum:                      # packet commands, MMC-5 clause 6
     TEST_UNIT_READY = 0x00
     REQUEST_SENSE = 0x03
     INQUIRY = 0x12
@@ -123,7 +123,7 @@ cdef enum:                      # packet commands, MMC-5 table 221
     MECHANISM_STATUS = 0xBD
     READ_CD = 0xBE
 
-cdef enum:                      # sense keys and additional sense codes, SPC-3 4.5.6
+cdef enum:                      # sense keys and additional sense codes, SPC-3
     NOT_READY = 2
     ILLEGAL_REQUEST = 5
     ASC_ILLEGAL_OPCODE = 0x20
@@ -136,7 +136,7 @@ cdef enum:                      # sense keys and additional sense codes, SPC-3 4
 
 cdef enum:
     CD_MAX = 80 * 60 * 75 * 4   # 512-byte sectors of the longest CD: a larger disc is a DVD
-    PROFILE_CD_ROM = 0x0008     # MMC-5 5.3.1
+    PROFILE_CD_ROM = 0x0008     # MMC-5
     PROFILE_DVD_ROM = 0x0010
     OUTCOME_DONE = 0            # of dma_end
     OUTCOME_SHORT = 1
@@ -169,7 +169,7 @@ cdef inline uint32_t get_be(const uint8_t *p, uint32_t n) noexcept nogil:
 
 
 cdef inline void put_msf(uint8_t *p, uint64_t lba) noexcept nogil:
-    """Minute, second, frame of a CD address: MMC-5 4.2.3.8."""
+    """Minute, second, frame of a CD address: MMC-5."""
     lba += 150
     p[0] = <uint8_t>(lba // 75 // 60)
     p[1] = <uint8_t>(lba // 75 % 60)
@@ -177,7 +177,7 @@ cdef inline void put_msf(uint8_t *p, uint64_t lba) noexcept nogil:
 
 
 cdef inline void put_address(uint8_t *p, uint64_t lba, bint msf) noexcept nogil:
-    """Four bytes of a table of contents: MMC-5 6.26.2.5."""
+    """Four bytes of a table of contents: MMC-5."""
     if msf:
         p[0] = 0
         put_msf(p + 1, lba)
@@ -194,7 +194,7 @@ cdef inline void put_string(uint8_t *p, const char *text, uint32_t n) noexcept n
 
 
 cdef inline void checksum(uint8_t *p) noexcept nogil:
-    """Byte 511 makes the sum of a SMART structure zero: 8.55.5.8."""
+    """Byte 511 makes the sum of a SMART structure zero: clause 8, SMART READ DATA."""
     cdef uint32_t i
     cdef uint8_t sum = 0
     for i in range(511):
@@ -215,14 +215,14 @@ def _words(block, words):
 
 
 def _string(block, word, text, words):
-    """ASCII in words, first character in the high byte: 3.1.? "string" of IDENTIFY DEVICE, 8.15.8."""
+    """ASCII in words, the first character of two in the high byte: clause 8, IDENTIFY DEVICE."""
     raw = text.encode("ascii").ljust(2 * words)[:2 * words]
     for i in range(words):
         block[2 * (word + i)], block[2 * (word + i) + 1] = raw[2 * i + 1], raw[2 * i]
 
 
 def identify_disk(n_sectors, cylinders, serial, model, firmware):
-    """IDENTIFY DEVICE data of a disk, but for what AtaChannel.identify fills in: 8.15."""
+    """IDENTIFY DEVICE data of a disk, but for what AtaChannel.identify fills in: clause 8, IDENTIFY DEVICE."""
     block = bytearray(512)
     lba28 = n_sectors & 0xFFFFFFFF
     _words(block, {
@@ -243,7 +243,7 @@ def identify_disk(n_sectors, cylinders, serial, model, firmware):
 
 
 def identify_cdrom(serial, model, firmware):
-    """IDENTIFY PACKET DEVICE data: 8.16."""
+    """IDENTIFY PACKET DEVICE data: clause 8."""
     block = bytearray(512)
     _words(block, {
         0: 0x85C0,                                      # CD-ROM, removable, 12-byte packets, DRQ within 50 us
@@ -367,7 +367,7 @@ cdef class AtaChannel:
         self.fx |= FX_IRQ_OFF
 
     cdef void drive_reset(self, uint32_t unit) noexcept nogil:
-        """Registers and modes as after any reset: 9.1, 9.2, 9.3."""
+        """Registers and modes as after any reset: 9.1, 9.2, 9.11."""
         cdef ata_drive *d = &self.s.drive[unit]
         self.idle()
         d.multiple = MAX_MULTIPLE
@@ -385,7 +385,7 @@ cdef class AtaChannel:
         d.asc = 0
         d.tray_open = 0
         d.tray_locked = 0
-        if d.reverts:                                 # 8.46.20, for one reset
+        if d.reverts:                                 # for one reset: docs/devices/ata.md
             d.reverts = 0
             d.heads = <uint8_t>self.units[unit].heads
             d.sectors = <uint8_t>self.units[unit].sectors
@@ -405,7 +405,7 @@ cdef class AtaChannel:
             d.lba_mid, d.lba_high = 0xFF, 0xFF
 
     cdef void diagnose(self, uint32_t unit) noexcept nogil:
-        """9.10, 9.11: the device passed; a packet device leaves DRDY clear until its first command, and asks for nothing."""
+        """9.10: the device passed; a packet device leaves DRDY clear until its first command, and asks for nothing."""
         cdef ata_drive *d = &self.s.drive[unit]
         self.signature(unit)
         d.device = DEVICE_OBSOLETE
@@ -419,7 +419,7 @@ cdef class AtaChannel:
     # ------------------------------------------------------------------ registers
 
     cdef void irq(self) noexcept nogil:
-        """INTRQ, unless the host has disabled it: 7.9.6 (nIEN)."""
+        """INTRQ, unless the host has disabled it: 7.8 (nIEN)."""
         if not self.s.control & NIEN:
             self.fx |= FX_IRQ
 
@@ -455,7 +455,7 @@ cdef class AtaChannel:
         return d.device
 
     cdef void write_register(self, uint32_t reg, uint8_t value) noexcept nogil:
-        """A byte of the command block; both drives take it: 7.2.  HOB ends with any such write: 7.9.4."""
+        """A byte of the command block; both drives take it: clause 7.  HOB ends with any such write: 7.8."""
         cdef ata_drive *d
         cdef uint32_t i
         if reg == COMMAND:
@@ -489,7 +489,7 @@ cdef class AtaChannel:
             self.s.unit = 1 if value & DEVICE_DEV else 0
 
     cdef void write_control(self, uint8_t value) noexcept nogil:
-        """7.9.  SRST resets when it rises, and is over at once: 9.2."""
+        """7.8.  SRST resets when it rises, and is over at once: 9.2."""
         cdef uint32_t i
         if value & SRST and not self.s.control & SRST:
             self.s.control = value & ~SRST
@@ -583,7 +583,7 @@ cdef class AtaChannel:
     # ------------------------------------------------------------------ commands
 
     cdef void abort(self) noexcept nogil:
-        """The command ends with ABRT: 7.10.6."""
+        """The command ends with ABRT: 7.9."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         self.idle()
         d.status = DRDY | ERR
@@ -616,7 +616,7 @@ cdef class AtaChannel:
                 self.identify()
             else:
                 if cdrom:
-                    self.signature(self.s.unit)       # 8.15.5.2
+                    self.signature(self.s.unit)       # 9.12
                 self.abort()
         elif cmd == EXECUTE_DEVICE_DIAGNOSTIC:
             self.diagnose(self.s.unit)
@@ -626,7 +626,7 @@ cdef class AtaChannel:
             self.set_features()
         elif cdrom:
             if cmd == PACKET:
-                if d.features & 0x02:                 # overlap is not supported: 8.23.4
+                if d.features & 0x02:                 # overlap is not supported
                     self.abort()
                     return
                 self.s.packet_dma = d.features & 1
@@ -635,12 +635,12 @@ cdef class AtaChannel:
                 self.offer(PHASE_OUT_PACKET, 0, PACKET_SIZE)
             elif cmd == IDENTIFY_PACKET_DEVICE:
                 self.identify()
-            elif cmd == DEVICE_RESET:                 # 9.3, 8.10
+            elif cmd == DEVICE_RESET:                 # 9.11
                 self.drive_reset(self.s.unit)
                 d.status = 0
             else:
                 if cmd == READ_SECTORS:
-                    self.signature(self.s.unit)       # 8.34.5.2
+                    self.signature(self.s.unit)       # 9.12
                 self.abort()
         elif cmd == READ_SECTORS or cmd == READ_SECTORS_ONCE or cmd == READ_SECTORS_EXT:
             self.start_count(cmd == READ_SECTORS_EXT)
@@ -670,7 +670,7 @@ cdef class AtaChannel:
         elif cmd == WRITE_DMA or cmd == WRITE_DMA_ONCE or cmd == WRITE_DMA_EXT:
             self.start_count(cmd == WRITE_DMA_EXT)
             self.start_dma(DMA_WRITE)
-        elif cmd == DATA_SET_MANAGEMENT:              # ACS-3 7.5: only TRIM
+        elif cmd == DATA_SET_MANAGEMENT:              # ACS-3: only TRIM
             if d.features == 1:
                 self.start_dma(DMA_TRIM)
             else:
@@ -685,7 +685,7 @@ cdef class AtaChannel:
             self.start_count(cmd == READ_NATIVE_MAX_EXT)
             self.set_address(d, u.n_sectors - 1)
             self.complete(DRDY | DSC)
-        elif cmd == SET_MULTIPLE_MODE:                # 8.49: a power of two
+        elif cmd == SET_MULTIPLE_MODE:                # a power of two
             if <uint8_t>d.count > MAX_MULTIPLE or d.count & (d.count - 1) and <uint8_t>d.count:
                 self.abort()
                 return
@@ -696,12 +696,12 @@ cdef class AtaChannel:
         elif cmd == FLUSH_CACHE_EXT:
             self.flush()
         elif cmd == CHECK_POWER_MODE or cmd == CHECK_POWER_MODE_OLD:
-            d.count = 0xFF                            # active or idle: 8.8.5
+            d.count = 0xFF                            # active or idle
             self.complete(DRDY | DSC)
         elif cmd == SECURITY_FREEZE_LOCK:             # nothing to freeze; hosts send it before they trust a drive
             d.count = 0
             self.complete(DRDY | DSC)
-        elif cmd == INITIALIZE_DEVICE_PARAMETERS:     # ATA-5 8.16; not undone by SRST
+        elif cmd == INITIALIZE_DEVICE_PARAMETERS:     # ATA-5, retired since; not undone by SRST
             if u.kind == ATA_NONE or <uint8_t>d.count == 0:
                 self.abort()
                 return
@@ -718,7 +718,7 @@ cdef class AtaChannel:
             self.abort()
 
     cdef void identify(self) noexcept nogil:
-        """8.15, 8.16.  The block is made by the first such command; SET FEATURES changes it from then on."""
+        """IDENTIFY (PACKET) DEVICE.  The block is made by the first such command; SET FEATURES changes it from then on."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef ata_unit *u = &self.units[self.s.unit]
         cdef uint32_t size
@@ -741,7 +741,7 @@ cdef class AtaChannel:
         self.answer()
 
     cdef void set_features(self) noexcept nogil:
-        """8.46."""
+        """Clause 8, SET FEATURES."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef uint8_t f = d.features
         cdef uint32_t mode = d.count >> 3, bit = 0x100 << (d.count & 7)
@@ -754,7 +754,7 @@ cdef class AtaChannel:
             if f == 0x82:
                 self.flush()
                 return
-        elif f == 0x03:                               # transfer mode: 8.46.11; PIO, single word, multiword, Ultra DMA
+        elif f == 0x03:                               # transfer mode: PIO, single word, multiword, Ultra DMA
             if mode != 0 and mode != 1 and mode != 2 and mode != 4 and mode != 8:
                 self.abort()
                 return
@@ -770,7 +770,7 @@ cdef class AtaChannel:
         self.complete(DRDY | DSC)
 
     cdef void flush(self) noexcept nogil:
-        """8.12.  A drive without a medium, or with its tray open, has nowhere to flush to."""
+        """FLUSH CACHE (EXT).  A drive without a medium, or with its tray open, has nowhere to flush to."""
         cdef PyObject *m = self.media[self.s.unit]
         cdef bint absent = self.units[self.s.unit].kind == ATA_NONE
         if not absent and (m == NULL or self.s.drive[self.s.unit].tray_open or (<Medium>m).flush()):
@@ -779,7 +779,7 @@ cdef class AtaChannel:
             self.complete(DRDY | DSC)
 
     cdef void smart(self) noexcept nogil:
-        """8.55."""
+        """Clause 8, SMART."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef uint8_t *buf = self.s.buf
         cdef uint8_t *test
@@ -948,7 +948,7 @@ cdef class AtaChannel:
     cdef int dma_store(self, uint64_t done, uint32_t n) noexcept nogil:
         """n bytes (see dma_chunk) are in buf; they follow `done` others.  0, or -1 for a medium error or a bad address.
 
-        A TRIM entry is 48 bits of address and 16 of count (ACS-3 7.5.3.2).  What is trimmed keeps its data, which
+        A TRIM entry is 48 bits of address and 16 of count (ACS-3, DATA SET MANAGEMENT).  What is trimmed keeps its data, which
         DATA SET MANAGEMENT allows: reads stay determinate."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef ata_unit *u = &self.units[self.s.unit]
@@ -985,7 +985,7 @@ cdef class AtaChannel:
     # ------------------------------------------------------------------ packet commands
 
     cdef void packet_ok(self) noexcept nogil:
-        """GOOD status: ATA/ATAPI-6 8.23.5."""
+        """GOOD status: 9.8."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         self.idle()
         d.error = 0
@@ -993,7 +993,7 @@ cdef class AtaChannel:
         self.complete(DRDY | DSC)
 
     cdef void packet_error(self, uint8_t key, uint8_t asc) noexcept nogil:
-        """CHECK CONDITION: 8.23.6; the sense data stay until the next one."""
+        """CHECK CONDITION: 9.8; the sense data stay until the next one."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         self.idle()
         d.error = <uint8_t>(key << 4)
@@ -1030,7 +1030,7 @@ cdef class AtaChannel:
 
     cdef int packet_sector(self) noexcept nogil:
         """Read the next sector into buf, for READ CD with all its fields: sync, header (MSF, mode 1), data, and zeros for
-        EDC and ECC: MMC-5 4.2.3.8.  0, or -1 for a medium error."""
+        EDC and ECC: MMC-5.  0, or -1 for a medium error."""
         cdef uint8_t *data = self.s.buf
         if self.s.cd_size == CD_RAW:
             data += 16
@@ -1051,7 +1051,7 @@ cdef class AtaChannel:
 
     cdef void packet_next(self) noexcept nogil:
         """Offer the next piece of a reply: up to the byte count limit, announced in LBA Mid and High, with an interrupt
-        for each announcement; within it sector by sector: 8.23.4, 9.8."""
+        for each announcement; within it sector by sector: 9.8."""
         cdef ata_channel *s = self.s
         cdef ata_drive *d = &s.drive[s.unit]
         cdef bint sectors = s.cd_lba != NO_SECTOR
@@ -1084,7 +1084,7 @@ cdef class AtaChannel:
         self.offer(PHASE_IN_PACKET, at, n)
 
     cdef bint room_given(self) noexcept nogil:
-        """A PIO command that moves data needs a byte count limit: ACS-3 7.21.5.  If there is none, the command is over, and
+        """A PIO command that moves data needs a byte count limit: ACS-3, PACKET.  If there is none, the command is over, and
         no interrupt tells (the reference: docs/devices/ata.md)."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         if self.s.packet_dma or d.lba_mid or d.lba_high:
@@ -1108,7 +1108,7 @@ cdef class AtaChannel:
         self.idle()
         memset(buf, 0, CD_RAW)                        # every reply is shorter
         room10 = get_be(cdb + 7, 2)
-        # MMC-5 4.1.8: what needs a medium reports NOT READY without one
+        # MMC-5: what needs a medium reports NOT READY without one
         if not ready and (op == TEST_UNIT_READY or op == READ_CAPACITY or op == READ_10 or op == READ_12 or op == READ_CD
                           or op == SEEK_10 or op == READ_TOC or op == READ_DISC_INFORMATION or op == READ_DISC_STRUCTURE):
             self.packet_error(NOT_READY, ASC_NO_MEDIUM)
@@ -1117,11 +1117,11 @@ cdef class AtaChannel:
         if op == TEST_UNIT_READY or op == SET_CD_SPEED:
             self.packet_ok()
             return
-        if op == PREVENT_ALLOW:                       # MMC-5 6.17
+        if op == PREVENT_ALLOW:                       # MMC-5
             d.tray_locked = cdb[4] & 1
             self.packet_ok()
             return
-        if op == START_STOP_UNIT:                     # MMC-5 6.49: LoEj and Start, unless a power condition is asked for
+        if op == START_STOP_UNIT:                     # MMC-5: LoEj and Start, unless a power condition is asked for
             if not cdb[4] & 0xF0 and cdb[4] & 2:
                 if not cdb[4] & 1 and not d.tray_open and d.tray_locked:
                     self.packet_error(NOT_READY if u.n_sectors else ILLEGAL_REQUEST, ASC_REMOVAL_PREVENTED)
@@ -1129,7 +1129,7 @@ cdef class AtaChannel:
                 d.tray_open = not cdb[4] & 1
             self.packet_ok()
             return
-        if op == SEEK_10:                             # SBC-2 5.?; the address has to exist
+        if op == SEEK_10:                             # the address has to exist
             if get_be(cdb + 2, 4) >= total:
                 self.packet_error(ILLEGAL_REQUEST, ASC_LBA_OUT_OF_RANGE)
             else:
@@ -1147,7 +1147,7 @@ cdef class AtaChannel:
                 self.packet_error(ILLEGAL_REQUEST, ASC_LBA_OUT_OF_RANGE)
             elif op != READ_CD:
                 self.packet_read(CD_SECTOR, lba, n)
-            elif cdb[9] & 0xF8 == 0:                  # MMC-5 6.20: no field of the sector is wanted
+            elif cdb[9] & 0xF8 == 0:                  # MMC-5: no field of the sector is wanted
                 self.packet_ok()
             elif not self.room_given():
                 pass
@@ -1166,13 +1166,13 @@ cdef class AtaChannel:
             return
         if not self.room_given():
             return
-        if op == REQUEST_SENSE:                       # SPC-3 6.27, fixed format
+        if op == REQUEST_SENSE:                       # SPC-3, fixed format
             buf[0] = 0xF0
             buf[2] = d.sense_key
             buf[7] = 10
             buf[12] = d.asc
             self.packet_reply(18, cdb[4])
-        elif op == INQUIRY:                           # SPC-3 6.4
+        elif op == INQUIRY:                           # SPC-3
             buf[0] = 0x05
             buf[1] = 0x80
             buf[3] = 0x21
@@ -1181,11 +1181,11 @@ cdef class AtaChannel:
             put_string(buf + 16, b"QEMU DVD-ROM", 16)
             put_string(buf + 32, b"2.5+", 4)
             self.packet_reply(36, cdb[4])
-        elif op == READ_CAPACITY:                     # MMC-5 6.21
+        elif op == READ_CAPACITY:                     # MMC-5
             put_be(buf, total - 1, 4)
             put_be(buf + 4, CD_SECTOR, 4)
             self.packet_reply(8, 8)
-        elif op == GET_EVENT_STATUS:                  # MMC-5 6.6: polled only; media events only, of which none happen
+        elif op == GET_EVENT_STATUS:                  # MMC-5: polled only; media events only, of which none happen
             if not cdb[1] & 1:
                 self.packet_error(ILLEGAL_REQUEST, ASC_INVALID_FIELD)
                 return
@@ -1197,7 +1197,7 @@ cdef class AtaChannel:
             else:
                 buf[2] = 0x80
                 self.packet_reply(4, room10)
-        elif op == GET_CONFIGURATION:                 # MMC-5 6.5, 5.3.1: the profile list and nothing else
+        elif op == GET_CONFIGURATION:                 # MMC-5, 5.3.1: the profile list and nothing else
             if cdb[2] or cdb[3]:
                 self.packet_error(ILLEGAL_REQUEST, ASC_INVALID_FIELD)
                 return
@@ -1211,7 +1211,7 @@ cdef class AtaChannel:
             put_be(buf + 16, PROFILE_CD_ROM, 2)
             buf[18] = ready and u.n_sectors <= CD_MAX
             self.packet_reply(20, room10)
-        elif op == READ_DISC_INFORMATION:             # MMC-5 6.22: one finished session with one track
+        elif op == READ_DISC_INFORMATION:             # MMC-5: one finished session with one track
             if cdb[1] & 7:
                 self.packet_error(ILLEGAL_REQUEST, ASC_INVALID_FIELD)
                 return
@@ -1220,7 +1220,7 @@ cdef class AtaChannel:
             buf[3], buf[4], buf[5], buf[6] = 1, 1, 1, 1
             buf[7] = 0x20
             self.packet_reply(34, room10)
-        elif op == MECHANISM_STATUS:                  # MMC-5 6.10
+        elif op == MECHANISM_STATUS:                  # MMC-5
             buf[5] = 1
             self.packet_reply(8, get_be(cdb + 8, 2))
         elif op == MODE_SENSE_10:
@@ -1234,7 +1234,7 @@ cdef class AtaChannel:
             self.cd_dvd_structure()
 
     cdef void cd_mode_sense(self) noexcept nogil:
-        """MMC-5 6.11, SPC-3 7.4: current values of the error recovery, audio control and capabilities pages."""
+        """MMC-5, SPC-3: current values of the error recovery, audio control and capabilities pages."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
         cdef uint8_t *buf = self.s.buf
         cdef uint8_t page = buf[2] & 0x3F, control = buf[2] >> 6
@@ -1252,7 +1252,7 @@ cdef class AtaChannel:
         buf[9] = <uint8_t>(n - 10)
         if page == 0x01:
             buf[11] = 5                               # retries
-        elif page == 0x2A:                            # MMC-3 6.3.11
+        elif page == 0x2A:                            # MMC-3
             buf[10] = 0x3B                            # reads CD-R, CD-RW, DVD-ROM, DVD-R, DVD-RAM
             buf[12] = 0x71                            # plays audio (some hosts mount only what does), multisession, mode 2
             buf[13] = 0x60
@@ -1264,7 +1264,7 @@ cdef class AtaChannel:
         self.packet_reply(n, room)
 
     cdef void cd_toc(self) noexcept nogil:
-        """MMC-5 6.26: formats 0 (tracks), 1 (sessions), 2 (raw), of a disc with one data track."""
+        """MMC-5: formats 0 (tracks), 1 (sessions), 2 (raw), of a disc with one data track."""
         cdef uint8_t *buf = self.s.buf
         cdef uint64_t total = self.units[self.s.unit].n_sectors // 4
         cdef uint8_t format = buf[9] >> 6, track = buf[6]
@@ -1300,7 +1300,7 @@ cdef class AtaChannel:
         self.packet_reply(n, room)
 
     cdef void cd_dvd_structure(self) noexcept nogil:
-        """MMC-5 6.23: of a DVD, physical format, copyright and manufacturer; FFh lists them.  Any layer is the one."""
+        """MMC-5: of a DVD, physical format, copyright and manufacturer; FFh lists them.  Any layer is the one."""
         cdef uint8_t *buf = self.s.buf
         cdef uint64_t sectors = self.units[self.s.unit].n_sectors
         cdef uint8_t media = buf[1], format = buf[7]

@@ -1,4 +1,4 @@
-"""PIIX3 IDE function.  Names and section numbers: 82371SB (PIIX3) data sheet, 290550-002, section 2.3 and 2.7."""
+"""PIIX3 IDE function.  Names: 82371SB (PIIX3) data sheet, 290550."""
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -18,18 +18,18 @@ cdef enum:                  # pins
     PIN_IRQ14 = 1
     PIN_IRQ15 = 2
 
-cdef enum:                  # bus master registers of one channel, 2.7; the secondary channel's follow at 8
+cdef enum:                  # bus master registers of one channel; the secondary channel's follow at 8
     BMICX = 0
     BMISX = 2
     BMIDTPX = 4
     BM_CHANNEL = 8
 
-cdef enum:                  # BMICX, 2.7.1
+cdef enum:                  # BMICX
     BMICX_SSBM = 0x01
     BMICX_RWCON = 0x08
     BMICX_WMASK = 0x09
 
-cdef enum:                  # BMISX, 2.7.2
+cdef enum:                  # BMISX
     BMISX_BMIDEA = 0x01     # active
     BMISX_ERROR = 0x02
     BMISX_IDEINTS = 0x04

@@ -1,7 +1,6 @@
 """PCI IDE function of the 82371SB (PIIX3): two ATA channels at their legacy addresses, and bus mastering for both.
 
-Documents: Intel 82371FB (PIIX) and 82371SB (PIIX3) data sheet, 290550-002, sections 2.3 (configuration) and 2.7 (bus master
-registers); Programming Interface for Bus Master IDE Controller, revision 1.0 ("BMIDE").  Modelled: the command and control
+Documents: Intel 82371FB (PIIX) and 82371SB (PIIX3) data sheet, 290550 (registers cited by their printed names); Programming Interface for Bus Master IDE Controller, revision 1.0 ("BMIDE").  Modelled: the command and control
 blocks of both channels, physical region descriptors, both channels' interrupts (IRQ14 and IRQ15; the function has no INTA#
 of its own).  Not modelled: bus timing (IDETIM and SIDETIM keep what is written and change nothing; both channels are always
 decoded), the ERROR bit of BMISX (memory that is not there reads as zeros).  A transfer is over when the write that started it
@@ -25,21 +24,21 @@ def _channel_registers(n):
     cmd, ctl, sheet = REGION_CMD0 + 2 * n, REGION_CTL0 + 2 * n, "ATA/ATAPI-6"
     return (
         Register(f"DATA{n}", 0, 16, RW, 0, 0, "moves the next word of a PIO transfer", f"{sheet} 7.6", cmd),
-        Register(f"ERROR{n}", 1, 8, RO, 0, 0, "", f"{sheet} 7.10", cmd),
-        Register(f"FEATURES{n}", 1, 8, WO, None, 0, "the value before goes to the previous-content byte", f"{sheet} 7.11", cmd),
+        Register(f"ERROR{n}", 1, 8, RO, 0, 0, "", f"{sheet} 7.9", cmd),
+        Register(f"FEATURES{n}", 1, 8, WO, None, 0, "the value before goes to the previous-content byte", f"{sheet} 7.10", cmd),
         Register(f"SECTOR_COUNT{n}", 2, 8, RW, None, 0xFF, "as FEATURES", f"{sheet} 7.14", cmd),
-        Register(f"LBA_LOW{n}", 3, 8, RW, None, 0xFF, "as FEATURES", f"{sheet} 7.13", cmd),
+        Register(f"LBA_LOW{n}", 3, 8, RW, None, 0xFF, "as FEATURES", f"{sheet} 7.12", cmd),
         Register(f"LBA_MID{n}", 4, 8, RW, None, 0xFF, "as FEATURES", f"{sheet} 7.13", cmd),
-        Register(f"LBA_HIGH{n}", 5, 8, RW, None, 0xFF, "as FEATURES", f"{sheet} 7.13", cmd),
+        Register(f"LBA_HIGH{n}", 5, 8, RW, None, 0xFF, "as FEATURES", f"{sheet} 7.11", cmd),
         Register(f"DEVICE{n}", 6, 8, RW, None, 0x5F, "selects a drive", f"{sheet} 7.7", cmd),
         Register(f"STATUS{n}", 7, 8, RO, None, 0, "reading acknowledges the interrupt", f"{sheet} 7.15", cmd),
         Register(f"COMMAND{n}", 7, 8, WO, None, 0, "executes a command", f"{sheet} 7.4", cmd),
         Register(f"ALTERNATE_STATUS{n}", 0, 8, RO, None, 0, "", f"{sheet} 7.3", ctl),
         Register(f"DEVICE_CONTROL{n}", 0, 8, WO, None, 0, "SRST resets both drives", f"{sheet} 7.8", ctl),
-        Register(f"BMIC{n}", BM_CHANNEL * n + BMICX, 8, RW, 0, BMICX_RWCON, "SSBM starts a waiting transfer", "290550 2.7.1",
+        Register(f"BMIC{n}", BM_CHANNEL * n + BMICX, 8, RW, 0, BMICX_RWCON, "SSBM starts a waiting transfer", "290550 BMICX",
                  REGION_BMIBA),
-        Register(f"BMIS{n}", BM_CHANNEL * n + BMISX, 8, RW1C, 0, BMISX_DMACAP, "", "290550 2.7.2", REGION_BMIBA, w1c=BMISX_W1C),
-        Register(f"BMIDTP{n}", BM_CHANNEL * n + BMIDTPX, 32, RW, 0, BMIDTPX_WMASK, "", "290550 2.7.3", REGION_BMIBA),
+        Register(f"BMIS{n}", BM_CHANNEL * n + BMISX, 8, RW1C, 0, BMISX_DMACAP, "", "290550 BMISX", REGION_BMIBA, w1c=BMISX_W1C),
+        Register(f"BMIDTP{n}", BM_CHANNEL * n + BMIDTPX, 32, RW, 0, BMIDTPX_WMASK, "", "290550 BMIDTPX", REGION_BMIBA),
     )
 
 
@@ -84,7 +83,7 @@ cdef class Piix3Ide(PciFunction):
             c.setup(&self.s.ata[n], f"device {id!r}", n, drives)
             self.channel[n] = <PyObject *>c
         self.identify(0x8086, 0x7010, 0, 0x010180)
-        self.initial[0x06] = 0x80                   # fast back-to-back, 2.3.4
+        self.initial[0x06] = 0x80                   # fast back-to-back
         self.initial[0x07] = 0x02                   # DEVSEL# medium
         self.add_bar(REGION_BMIBA, Space.PIO, 16, name="bmdma")
         self.power_on()
@@ -96,7 +95,7 @@ cdef class Piix3Ide(PciFunction):
     # ------------------------------------------------------------------ reset
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        """RST# resets the drives too: 2.3, and RSTDRV."""
+        """RST# resets the drives too."""
         cdef uint32_t n
         PciFunction.on_reset(self, kind)
         for n in range(2):
@@ -170,7 +169,7 @@ cdef class Piix3Ide(PciFunction):
                 (<AtaChannel>c).write_register(offset + 1, <uint8_t>(value >> 8))
 
     cdef void settle(self, uint32_t n) noexcept nogil:
-        """Do what the channel has asked for.  An interrupt passes through the bus master function, which notes it: 2.7.2."""
+        """Do what the channel has asked for.  An interrupt passes through the bus master function, which notes it: BMISX."""
         cdef uint32_t fx = (<AtaChannel>self.channel[n]).fx
         (<AtaChannel>self.channel[n]).fx = 0
         if fx & FX_IRQ_OFF:
@@ -181,7 +180,7 @@ cdef class Piix3Ide(PciFunction):
         if fx & FX_DMA and self.s.bm[n].status & BMISX_BMIDEA:
             self.run_dma(n)
 
-    # ------------------------------------------------------------------ bus master registers: 2.7
+    # ------------------------------------------------------------------ bus master registers
 
     cdef uint32_t bm_read_part(self, uint32_t offset, uint32_t size) noexcept nogil:
         """BMICX and BMISX are read by bytes; BMIDTPX in any width."""
@@ -232,7 +231,7 @@ cdef class Piix3Ide(PciFunction):
             self.bm_write_part(offset + done, part, <uint32_t>(value >> 8 * done))
             done += part
 
-    # ------------------------------------------------------------------ bus master transfers: BMIDE 1.2, 3.1
+    # ------------------------------------------------------------------ bus master transfers: BMIDE
 
     cdef bint prd_next(self, prd_walk *w) noexcept nogil:
         """Fetch the next descriptor: address, count (0 is 64 KiB), end of table.  False at the end."""
@@ -269,7 +268,7 @@ cdef class Piix3Ide(PciFunction):
         """Carry out the waiting DMA command.
 
         A disk command needs a table of at least its length: with a shorter one nothing moves and no interrupt comes; with
-        a longer one the function stays active (BMIDE 3.1.2 table).  A packet command moves what there is room for.
+        a longer one the function stays active (BMIDE, status bits).  A packet command moves what there is room for.
         """
         cdef bm_channel *b = &self.s.bm[n]
         cdef PyObject *c = self.channel[n]
