@@ -319,24 +319,6 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
 
 
 def load_placement(path: str | Path) -> PlacementSpec:
-    """The [placement] table of a TOML file; what else the file holds is not looked at.  Raises MachineError."""
-    try:
-        text = Path(path).read_text()
-    except FileNotFoundError:
-        raise MachineError(f"{path}: no such placement file") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise MachineError(f"{path}: cannot be read ({e})") from None
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise MachineError(f"{path}: not TOML: {e}") from None
-    if "placement" not in raw:
-        raise MachineError(f"{path}: no [placement] table")
-    lines = _Lines(str(path), text)
-    return _placement(_typed(str(path), "placement", raw["placement"], dict), lines)
-
-
-def load_placement(path: str | Path) -> PlacementSpec:
     """The [placement] table of a TOML file; other tables of a machine file may stand beside it.  Raises MachineError."""
     try:
         text = Path(path).read_text()
