@@ -621,11 +621,11 @@ cdef class Counters:
     def top(self, limit=None):
         """{(status name, space, addr, size, dir): (count, error)}, the highest counts first."""
         cdef size_t i
-        lines = [(-self.tallies[i].count, self.tallies[i].status, self.tallies[i].space, self.tallies[i].addr,
-                  self.tallies[i].size, self.tallies[i].dir, self.tallies[i].error)
+        lines = [((STATUS_NAMES[self.tallies[i].status & 3], self.tallies[i].space, self.tallies[i].addr, self.tallies[i].size,
+                   self.tallies[i].dir), (self.tallies[i].count, self.tallies[i].error))
                  for i in range(SETS * WAYS) if self.tallies[i].count]
-        return {(STATUS_NAMES[st], space, addr, size, dir): (-count, error)
-                for count, st, space, addr, size, dir, error in sorted(lines)[:limit]}
+        lines.sort(key=lambda line: (-line[1][0], line[0]))
+        return dict(lines[:limit])
 
     def clear(self):
         """Forget everything."""

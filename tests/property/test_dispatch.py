@@ -7,22 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
+from engine._abi import ACC
 from engine._dispatch import ALIAS, BARRIER, HIT, NO_OWNER, NO_REGION, NON_SMM_ONLY, POSTED, SMM, SMM_ONLY, Dispatcher
 from engine.testing.reference_dispatch import Mapped, ReferenceDispatch
 
-ACC = np.dtype(
-    [
-        ("t_ns", "<u8"),
-        ("addr", "<u8"),
-        ("value", "<u8"),
-        ("vcpu", "<u2"),
-        ("size", "u1"),
-        ("space", "u1"),
-        ("dir", "u1"),
-        ("flags", "u1"),
-        ("region", "<u2"),
-    ]
-)
 LAST = (0xFFFF, (1 << 52) - 1, 0x7FFFFFFF_00000FFF)
 
 # Addresses crowd around few places at every scale, so that ranges meet, nest and abut often.
