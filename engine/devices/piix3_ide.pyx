@@ -8,10 +8,10 @@ returns.  What the drives do: engine/devices/ata.pyx.  Deviations: docs/devices/
 """
 cimport cython
 from cpython.ref cimport PyObject
-from libc.string cimport memcpy
 
-from engine._device cimport IO_CONTENT, IO_OK, RESET_POWER_ON, Device
-from engine.devices.ata cimport (ABRT, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF, PHASE_DMA)
+from engine._device cimport IO_OK, RESET_POWER_ON, Device
+from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF,
+                                 MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
 from engine.pci._config cimport CONFIG_REGION, FIRST_FIXED
 
 from engine.devices.ata import ata_state, check_drives
@@ -50,6 +50,7 @@ cdef inline uint32_t aligned_part(uint32_t offset, uint32_t size) noexcept nogil
     return part
 
 
+_CHECKED = ("unit", "phase", "dma", "pos", "end", "index", "cd_size", "block", "cd_lba", "packet_left")
 _BM = (("table", "u4"), ("at", "u4"), ("command", "u1"), ("status", "u1"), ("pad", "u1", 2))
 _BM_STATE = tuple((f"bm{n}_{field[0]}", *field[1:]) for n in range(2) for field in _BM) + (("fill", "u1", 8),)
 
@@ -306,6 +307,30 @@ cdef class Piix3Ide(PciFunction):
             b.status &= ~BMISX_BMIDEA
         (<AtaChannel>c).dma_end(outcome)
         self.settle(n)
+
+    # ------------------------------------------------------------------ state
+
+    def restore(self, dict state not None):
+        """As Device.restore.  Raises StateError, too, for a transfer that these drives cannot be in."""
+        for n in range(2):
+            try:
+                field = {name: state[f"ata{n}_{name}"] for name in _CHECKED}
+                unit = field["unit"]
+                sectors = (field["phase"] in (PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
+                           or field["phase"] == PHASE_DMA and field["dma"] != DMA_PACKET
+                           or field["phase"] in (PHASE_IN_PACKET, PHASE_DMA) and field["cd_lba"] != NO_SECTOR
+                           and field["packet_left"] > 0)
+                good = (unit <= 1 and field["phase"] <= PHASE_DMA and field["dma"] <= DMA_PACKET
+                        and field["pos"] <= field["end"] <= BUFFER and field["index"] <= BUFFER
+                        and field["cd_size"] in (0, CD_SECTOR, CD_RAW) and 0 <= field["block"] <= MAX_MULTIPLE
+                        and all(state[f"ata{n}_dev{u}_multiple"] <= MAX_MULTIPLE and state[f"ata{n}_dev{u}_selftests"] <= 21
+                                for u in range(2))
+                        and (self.medium(n, unit) is not None or not sectors))
+            except (KeyError, TypeError):
+                continue                            # Device.restore says what is wrong
+            if not good:
+                raise StateError(f"{self.id}: the saved transfer of channel {n} does not fit its drives")
+        PciFunction.restore(self, state)
 
     # ------------------------------------------------------------------ media
 

@@ -129,7 +129,10 @@ def test_8_identify_device_says_what_the_drive_is(bus):
     w = words(block)
     assert bus.read(CMD, STATUS) == 0x50
     assert (text(block, 10, 10), text(block, 23, 4), text(block, 27, 20)) == (
-        "QM00002".ljust(20), "2.5+    ", "QEMU HARDDISK".ljust(40))
+        "QM00002".ljust(20),
+        "2.5+    ",
+        "QEMU HARDDISK".ljust(40),
+    )
     assert w[60] | w[61] << 16 == w[100] | w[101] << 16 == 4096
     assert (w[1], w[3], w[6], w[47], w[59]) == (4, 16, 63, 0x8010, 0x0110)
 
@@ -237,7 +240,9 @@ def test_8_commands_a_disk_has_not_are_aborted(bus, cmd):
     assert command(bus, cmd) == 0x41 and bus.read(CMD, ERROR) == 0x04 and bus.level("irq14")
 
 
-@pytest.mark.parametrize(("cmd", "status"), [(0xE0, 0x40), (0xE1, 0x40), (0xE6, 0x40), (0xE7, 0x50), (0xEA, 0x50), (0x70, 0x50)])
+@pytest.mark.parametrize(
+    ("cmd", "status"), [(0xE0, 0x40), (0xE1, 0x40), (0xE6, 0x40), (0xE7, 0x50), (0xEA, 0x50), (0x70, 0x50)]
+)
 def test_8_non_data_commands(bus, cmd, status):
     assert command(bus, cmd) == status
 
@@ -334,11 +339,24 @@ def test_partition_table_gives_the_default_translation(tmp_path):
     assert [w[i] for i in (1, 3, 6)] == [7, 8, 17]
 
 
-@pytest.mark.parametrize("drive", [
-    {}, {"size": 0}, {"size": -512}, {"size": SIZE, "kind": "tape"}, {"size": SIZE, "unit": 2}, {"size": "1M"}, {"image": "/no/such"},
-    {"image": "/"}, {"size": SIZE, "write": True}, {"size": SIZE, "serial": "x" * 21}, {"size": SIZE, "speed": 3},
-    {"size": SIZE, "chs": [1, 17, 63]}, {"kind": "cdrom", "image": "/dev/null"},
-])
+@pytest.mark.parametrize(
+    "drive",
+    [
+        {},
+        {"size": 0},
+        {"size": -512},
+        {"size": SIZE, "kind": "tape"},
+        {"size": SIZE, "unit": 2},
+        {"size": "1M"},
+        {"image": "/no/such"},
+        {"image": "/"},
+        {"size": SIZE, "write": True},
+        {"size": SIZE, "serial": "x" * 21},
+        {"size": SIZE, "speed": 3},
+        {"size": SIZE, "chs": [1, 17, 63]},
+        {"kind": "cdrom", "image": "/dev/null"},
+    ],
+)
 def test_drives_that_cannot_be_are_refused_with_one_line(drive):
     with pytest.raises(MachineError) as e:
         Piix3Ide(drives=[drive])

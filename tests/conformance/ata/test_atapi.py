@@ -14,7 +14,11 @@ TOTAL = 300  # sectors of 2048 bytes
 def bus(tmp_path):
     image = tmp_path / "disc.iso"
     image.write_bytes(b"".join(bytes([n & 0xFF]) * 2048 for n in range(TOTAL)))
-    return FakeBus(Piix3Ide(drives=[{"channel": 1, "kind": "cdrom", "image": str(image)}, {"channel": 1, "unit": 1, "kind": "cdrom"}]))
+    return FakeBus(
+        Piix3Ide(
+            drives=[{"channel": 1, "kind": "cdrom", "image": str(image)}, {"channel": 1, "unit": 1, "kind": "cdrom"}]
+        )
+    )
 
 
 def packet(bus, cdb, limit=0xFFFE, *, device=0xA0, features=0):
@@ -118,8 +122,12 @@ def test_inquiry_and_capacity(bus):
 
 
 def test_read_addresses_are_checked(bus):
-    for cdb in ([0x28, 0, 0, 0, 1, 44, 0, 0, 1], [0xA8, 0, 0, 0, 1, 43, 0, 0, 0, 2], [0xA8, 0, 0, 0, 0, 1, 255, 255, 255, 255],
-                [0x2B, 0, 0, 0, 1, 44]):
+    for cdb in (
+        [0x28, 0, 0, 0, 1, 44, 0, 0, 1],
+        [0xA8, 0, 0, 0, 1, 43, 0, 0, 0, 2],
+        [0xA8, 0, 0, 0, 0, 1, 255, 255, 255, 255],
+        [0x2B, 0, 0, 0, 1, 44],
+    ):
         assert packet(bus, cdb) == 0x41
         assert sense(bus) == (5, 0x21)
     assert packet(bus, [0x28, 0, 0, 0, 9, 9, 0, 0, 0]) == 0x50  # no sectors: nothing to check
@@ -144,7 +152,9 @@ def test_only_data_of_a_raw_sector_is_content(bus):
 
 
 def test_toc_in_three_formats(bus):
-    assert reply(bus, [0x43, 0, 0, 0, 0, 0, 0, 0, 20]) == bytes([0, 18, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0, 0, 0x16, 0xAA, 0, 0, 0, 1, 44])
+    assert reply(bus, [0x43, 0, 0, 0, 0, 0, 0, 0, 20]) == bytes(
+        [0, 18, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0, 0, 0x16, 0xAA, 0, 0, 0, 1, 44]
+    )
     assert reply(bus, [0x43, 2, 0, 0, 0, 0, 0xAA, 0, 12]) == bytes([0, 10, 1, 1, 0, 0x16, 0xAA, 0, 0, 0, 6, 0])
     assert reply(bus, [0x43, 0, 0, 0, 0, 0, 0, 0, 12, 0x40]) == bytes([0, 10, 1, 1]) + bytes(8)
     assert len(reply(bus, [0x43, 0, 0, 0, 0, 0, 0, 0, 254, 0x80])) == 48

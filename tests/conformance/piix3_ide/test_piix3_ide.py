@@ -6,6 +6,7 @@ import pytest
 
 from engine._device import Dma
 from engine.devices.piix3_ide import Piix3Ide
+from engine.errors import StateError
 from engine.testing.bus import FakeBus
 
 BM, CONFIG, CMD, CTL = 4, 7, 8, 9
@@ -73,7 +74,10 @@ def test_read_into_scattered_regions(disk):
     assert disk.read(CTL, 0) == 0x58 and not disk.level("irq14")  # it waits for SSBM
     disk.write(BM, 0, 9)
     assert disk.level("irq14") and disk.read(BM, 2) == 4 and disk.read(CMD, 7) == 0x50
-    assert disk.ram[DATA : DATA + 512] == b"\x04" * 510 + b"\0\0" and disk.ram[DATA + 0x1000 : DATA + 0x1003] == b"\x04\x04\0"
+    assert (
+        disk.ram[DATA : DATA + 512] == b"\x04" * 510 + b"\0\0"
+        and disk.ram[DATA + 0x1000 : DATA + 0x1003] == b"\x04\x04\0"
+    )
     assert disk.ram[DATA + 0x2000 : DATA + 0x2400] == b"\x05" * 512 + b"\x06" * 512
     assert disk.read(CMD, 3) == 7 and disk.read(CMD, 2) == 0
     disk.write(BM, 2, 4)
@@ -194,3 +198,16 @@ def test_save_between_command_and_start(disk):
     other.ram[:] = disk.ram
     other.write(BM, 0, 9)
     assert other.ram[DATA : DATA + 512] == b"\x09" * 512 and other.level("irq14")
+
+
+@pytest.mark.parametrize(
+    "change", [{"ata0_end": 9000}, {"ata0_unit": 2}, {"ata0_unit": 1}, {"ata0_phase": 9}, {"ata0_cd_size": 4096}]
+)
+def test_a_saved_transfer_that_cannot_be_is_refused(disk, change):
+    disk.command(0x20, 9, 1)
+    state = disk.dut.save()
+    with pytest.raises(StateError, match="does not fit its drives"):
+        disk.dut.restore(state | change)
+    assert disk.dut.save() == state
+    with pytest.raises(StateError, match="does not fit its drives"):
+        Piix3Ide().restore(state)
