@@ -1,16 +1,16 @@
 """ATA channel with two drives: the command block, disk commands, and packet commands of a CD-ROM drive.
 
-Documents: AT Attachment with Packet Interface - 6 (T13/1410D), and ATA8-ACS-3 (T13/2161-D) for what came later (DATA SET
-MANAGEMENT, SMART); for packet commands MMC-5 (T10/1675-D) and SPC-3 (T10/1416-D).  Modelled: two drives that hear every
-register write, 48-bit addresses, PIO with one sector or a multiple, DMA, identification, SMART, software reset and device
-reset; of packet devices a CD/DVD-ROM drive with or without a medium.  Commands finish at once: BSY is seen only
-while a packet command waits for bus mastering.  Not modelled: overlap and queueing, security, host protected area beyond READ NATIVE MAX,
-power modes (every drive is always active), media change while running, audio.
-Deviations: docs/devices/ata.md.
+Documents: AT Attachment with Packet Interface - 6 (T13/1410D), and ATA8-ACS-3 (T13/2161-D) for what came later (DATA
+SET MANAGEMENT, SMART); for packet commands MMC-5 (T10/1675-D) and SPC-3 (T10/1416-D). Modelled: two drives that hear
+every register write, 48-bit addresses, PIO with one sector or a multiple, DMA, identification, SMART, software reset
+and device reset; of packet devices a CD/DVD-ROM drive with or without a medium. Commands finish at once: BSY is seen
+only while a packet command waits for bus mastering. Not modelled: overlap and queueing, security, host protected area
+beyond READ NATIVE MAX, power modes (every drive is always active), media change while running, audio. Deviations:
+docs/devices/ata.md.
 
-A channel is no device: its owner (an IDE function, an AHCI port) holds the state struct, calls the methods from its own
-read and write, and then acts on `fx`: the interrupt line, and a DMA command to be carried out with dma_bytes, dma_chunk,
-dma_allowed, dma_fetch or dma_store, and dma_end.  Called by the owning worker only.
+A channel is no device: its owner (an IDE function, an AHCI port) holds the state struct, calls the methods from its
+own read and write, and then acts on `fx`: the interrupt line, and a DMA command to be carried out with dma_bytes,
+dma_chunk, dma_allowed, dma_fetch or dma_store, and dma_end. Called by the owning worker only.
 """
 cimport cython
 from cpython.ref cimport PyObject
@@ -24,7 +24,8 @@ from engine.errors import MachineError
 _DRIVE = (("count", "u4"), *((name, "u1") for name in (
     "features", "error", "sector", "lba_mid", "lba_high", "device", "status", "hob_features", "hob_count", "hob_sector",
     "hob_mid", "hob_high", "lba48", "multiple", "write_cache", "identified", "smart_enabled", "smart_autosave", "selftests",
-    "sense_key", "asc", "tray_open", "tray_locked", "heads", "sectors", "reverts")), ("pad", "u1", 2), ("identify", "u1", 512), ("selftest_log", "u1", 512))
+    "sense_key", "asc", "tray_open", "tray_locked", "heads", "sectors",
+    "reverts")), ("pad", "u1", 2), ("identify", "u1", 512), ("selftest_log", "u1", 512))
 
 
 def ata_state(prefix):

@@ -1,10 +1,12 @@
 """PCI IDE function of the 82371SB (PIIX3): two ATA channels at their legacy addresses, and bus mastering for both.
 
-Documents: Intel 82371FB (PIIX) and 82371SB (PIIX3) data sheet, 290550 (registers cited by their printed names); Programming Interface for Bus Master IDE Controller, revision 1.0 ("BMIDE").  Modelled: the command and control
-blocks of both channels, physical region descriptors, both channels' interrupts (IRQ14 and IRQ15; the function has no INTA#
-of its own).  Not modelled: bus timing (IDETIM and SIDETIM keep what is written and change nothing; both channels are always
-decoded), the ERROR bit of BMISX (memory that is not there reads as zeros).  A transfer is over when the write that started it
-returns.  What the drives do: engine/devices/ata.pyx.  Deviations: docs/devices/piix3_ide.md.  Called by the owning worker only.
+Documents: Intel 82371FB (PIIX) and 82371SB (PIIX3) data sheet, 290550 (registers cited by their printed names);
+Programming Interface for Bus Master IDE Controller, revision 1.0 ("BMIDE"). Modelled: the command and control blocks
+of both channels, physical region descriptors, both channels' interrupts (IRQ14 and IRQ15; the function has no INTA#
+of its own). Not modelled: bus timing (IDETIM and SIDETIM keep what is written and change nothing; both channels are
+always decoded), the ERROR bit of BMISX (memory that is not there reads as zeros). A transfer is over when the write
+that started it returns. What the drives do: engine/devices/ata.pyx. Deviations: docs/devices/piix3_ide.md. Called by
+the owning worker only.
 """
 cimport cython
 from cpython.ref cimport PyObject
