@@ -198,7 +198,7 @@ typedef struct engine_link {
     uint8_t pad5[124];
     uint32_t router_asleep;      /* 896 futex: router 0 -> 1 before it sleeps; either side -> 0 */
     uint8_t pad6[124];
-    uint32_t stop;               /* 1024 router or supervisor: not 0 asks the worker to end its loop */
+    uint32_t stop;               /* 1024 router or supervisor: not 0 asks the worker to leave its loop; 1 to end, 2 for the control socket */
     uint8_t pad7[124];
     uint64_t heartbeat;          /* 1152 worker: moves at least each 50 ms while the loop runs */
     uint32_t worker_pid;         /* worker */

@@ -24,15 +24,26 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "limits"
 # As in setup.py, release mode.
-FLAGS = ["-O2", "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-fPIC", "-shared",
-         f"-I{ROOT / 'engine'}", f"-I{ROOT / 'engine' / 'measure'}"]
+FLAGS = [
+    "-O2",
+    "-std=gnu11",
+    "-fno-strict-aliasing",
+    "-Wall",
+    "-Wno-unused-function",
+    "-fPIC",
+    "-shared",
+    f"-I{ROOT / 'engine'}",
+    f"-I{ROOT / 'engine' / 'measure'}",
+]
+
+
+NAMES = ("mean_ns", "p50_ns", "p99_ns", "p999_ns", "max_ns", "per_s")
 
 
 class _Result(ctypes.Structure):
     """limit_result of engine/measure/limits.h."""
 
-    _fields_ = [(name, ctypes.c_double) for name in ("mean_ns", "p50_ns", "p99_ns", "p999_ns", "max_ns", "per_s")]
-    _fields_ += [("n", ctypes.c_uint64)]
+    _fields_ = [*((name, ctypes.c_double) for name in NAMES), ("n", ctypes.c_uint64)]
 
 
 def library(name: str) -> ctypes.CDLL:
@@ -51,7 +62,9 @@ def library(name: str) -> ctypes.CDLL:
         partial = built.with_suffix(f".{os.getpid()}")
         done = subprocess.run([*compiler, *FLAGS, str(source), "-o", str(partial)], capture_output=True, text=True)
         if done.returncode:
-            raise EngineError(f"perf/limits: {source.name} does not compile: {done.stderr.strip().splitlines()[0]}")
+            said = done.stderr.strip().splitlines() or ["(no message)"]
+            first = next((line for line in said if "error" in line), said[0])
+            raise EngineError(f"perf/limits: {source.name} does not compile: {first}")
         partial.rename(built)
     return ctypes.CDLL(str(built))
 
@@ -64,7 +77,7 @@ def _run(name: str, n: int, cpus: tuple[int, int] | None) -> dict[str, object]:
     err = getattr(library(name), f"limit_{name}")(ctypes.c_uint64(n), a, b, ctypes.byref(result))
     if err:
         raise EngineError(f"limit {name} on CPUs {a} and {b}: {os.strerror(err)}")
-    return {**{field: getattr(result, field) for field, _ in _Result._fields_}, "cpus": (a, b)}
+    return {**{name: getattr(result, name) for name in NAMES}, "n": result.n, "cpus": (a, b)}
 
 
 def eventfd(n: int = 5_000, cpus: tuple[int, int] | None = None) -> dict[str, object]:

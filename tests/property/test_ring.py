@@ -105,7 +105,9 @@ class LinkMachine(RuleBasedStateMachine):
     @rule(n=COUNT)
     def complete(self, n):
         done = self.router.completions(n)
-        assert list(done["value"]) == [self.answer_of(i) for i in range(self.seen, min(self.seen + n, max(self.done, self.seen)))]
+        assert list(done["value"]) == [
+            self.answer_of(i) for i in range(self.seen, min(self.seen + n, max(self.done, self.seen)))
+        ]
         self.seen += len(done)
         if not self.keep:
             self.kept = self.seen

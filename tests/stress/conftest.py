@@ -16,8 +16,14 @@ class Peer:
 
     def __init__(self, name, fd, *args):
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen([sys.executable, str(PEERS), name, str(fd), *map(str, args)], env=env,
-                                        pass_fds=[fd], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, str(PEERS), name, str(fd), *map(str, args)],
+            env=env,
+            pass_fds=[fd],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def ready(self):
         """Wait until it says that it begins."""

@@ -1,7 +1,7 @@
 """A peer that writes garbage into every shared word while the other side runs: reports, no crash, no hang, no overrun.
 
-The victim is a process of its own (segments lie between inaccessible pages, so an overrun ends it with a signal) and must
-end in order, having been told by errors that its peer is impossible.
+The victim is a process of its own (segments lie between inaccessible pages, so an overrun ends it with a signal) and
+must end in order, having been told by errors that its peer is impossible.
 """
 
 import os
@@ -27,8 +27,10 @@ def scribble(rng, memory, words, whole):
     near = rng.integers(0, 4)
     for at in words:
         word = int(memory[at >> 3])
-        memory[at >> 3] = np.uint64((word + int(rng.integers(-3, 600)), int(rng.integers(0, 600)), word,
-                                     int(rng.integers(0, 1 << 63)))[near] % (1 << 64))
+        memory[at >> 3] = np.uint64(
+            (word + int(rng.integers(-3, 600)), int(rng.integers(0, 600)), word, int(rng.integers(0, 1 << 63)))[near]
+            % (1 << 64)
+        )
     if whole:
         at = rng.integers(0, len(memory), 512)
         if rng.integers(0, 2):

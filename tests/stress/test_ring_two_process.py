@@ -20,7 +20,11 @@ POLICIES = ["spin", "adaptive", "block"]
 
 def link_and_worker(peer, policy, spin_us=20.0, **options):
     link = Link.create(**{"requests": 1024, "effects": 64, "n_vcpus": 4, "arena": 0, **options})
-    return link, peer("worker", link.segment.fileno(), policy, spin_us, 2), Router(link, Waiter(policy, spin_us=spin_us))
+    return (
+        link,
+        peer("worker", link.segment.fileno(), policy, spin_us, 2),
+        Router(link, Waiter(policy, spin_us=spin_us)),
+    )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -79,11 +83,13 @@ def two_cpus():
     os.sched_setaffinity(0, old)
 
 
-@pytest.mark.parametrize(("router_policy", "worker_policy"), [("spin", "block"), ("block", "spin"), ("block", "block"),
-                                                              ("adaptive", "adaptive")])
+@pytest.mark.parametrize(
+    ("router_policy", "worker_policy"),
+    [("spin", "block"), ("block", "spin"), ("block", "block"), ("adaptive", "adaptive")],
+)
 def test_no_wake_up_is_lost(peer, two_cpus, router_policy, worker_policy):
-    """Publishing meets the other side at every point of its way to sleep.  Without a full fence on either side some rounds
-    sleep a whole slice beside a word that changed, which `missed` counts."""
+    """Publishing meets the other side at every point of its way to sleep.  Without a full fence on either side some
+    rounds sleep a whole slice beside a word that changed, which `missed` counts."""
     link = Link.create(arena=0)
     worker = peer("worker", link.segment.fileno(), worker_policy, 0, 0, two_cpus[1], 1000)
     done = Router(link, Waiter(router_policy, spin_us=0, crowded=False)).exchange(10_000, jitter=1000)

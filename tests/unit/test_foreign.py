@@ -14,8 +14,18 @@ import pytest
 
 from engine._abi import REC
 from engine._foreign import (
-    COALESCED, ENTRIES, IOREQ, SLOTS, TYPE_CONFIG, TYPE_INVALIDATE, TYPE_MEMORY, TYPE_PIO, TYPE_TIMEOFFSET,
-    KvmCoalesced, XenBuffered, XenSync,
+    COALESCED,
+    ENTRIES,
+    IOREQ,
+    SLOTS,
+    TYPE_CONFIG,
+    TYPE_INVALIDATE,
+    TYPE_MEMORY,
+    TYPE_PIO,
+    TYPE_TIMEOFFSET,
+    KvmCoalesced,
+    XenBuffered,
+    XenSync,
 )
 from engine.errors import RingError
 
@@ -134,7 +144,7 @@ def test_atomic_renumbering_between_peek_and_release():
 
 @BOTH
 def test_every_entry_arrives_over_many_wraps(atomic):
-    m, xen, server = buffered(atomic)
+    _m, xen, server = buffered(atomic)
     rng = np.random.default_rng(1)
     sent, got = [], []
     for _ in range(4000):
@@ -173,15 +183,17 @@ def test_legacy_eight_bytes_over_the_wrap_at_2_to_the_32():
 
 def test_legacy_wrap_at_2_to_the_32_loses_an_entry_that_waits_32_slots_long():
     """2^32 mod 511 is 32: the layout's own defect, which ATOMIC mode cures."""
-    m, xen, server = buffered(atomic=False, start=(1 << 32) - 1)
+    _m, xen, server = buffered(atomic=False, start=(1 << 32) - 1)
     for i in range(33):
         xen.push(0xA0000, 1, i)
     got = list(server.pop()["value"])
     assert got == [32, *range(1, 33)]
 
 
-@pytest.mark.parametrize(("atomic", "read", "write"), [
-    (False, 0, 512), (True, 0, 512), (False, 5, 4), (True, 5, 4), (False, 1, 1), (True, 1, 1), (False, 511, 511)])
+@pytest.mark.parametrize(
+    ("atomic", "read", "write"),
+    [(False, 0, 512), (True, 0, 512), (False, 5, 4), (True, 5, 4), (False, 1, 1), (True, 1, 1), (False, 511, 511)],
+)
 def test_server_refuses_impossible_pointers(atomic, read, write):
     m, _, server = buffered(atomic)
     struct.pack_into("<II", m, 0, read, write)
@@ -200,7 +212,7 @@ def test_server_refuses_half_of_an_eight_byte_entry():
 
 
 def test_server_refuses_an_unknown_type_and_a_slot_beyond_the_peeked():
-    m, xen, server = buffered()
+    m, _xen, server = buffered()
     m[8:16] = xen_slot(5, 0xA0000, 0, 1)
     struct.pack_into("<II", m, 0, 0, 1)
     server.peek()
@@ -218,7 +230,7 @@ def test_hypervisor_refuses_impossible_pointers(read, write):
 
 
 def test_time_offset_is_an_input_of_eight_bytes():
-    m, xen, server = buffered()
+    _m, xen, server = buffered()
     assert xen.push(0, 8, (1 << 64) - 3600, type=TYPE_TIMEOFFSET)
     (rec,) = server.pop()
     assert (rec["op"] & 15, rec["addr"], rec["value"]) == (INPUT, TYPE_TIMEOFFSET, (1 << 64) - 3600)
@@ -282,21 +294,26 @@ def test_sync_config_address_is_the_records_own_form():
 
 def test_sync_repeats_without_pointer_store_one_value_to_many_addresses():
     assert elements(addr=0xB8000, size=2, data=0x720, count=3, type=TYPE_MEMORY) == [
-        (MMIO | WRITE | 1 << 5, 0xB8000 + 2 * i, 0x720, None) for i in range(3)]
+        (MMIO | WRITE | 1 << 5, 0xB8000 + 2 * i, 0x720, None) for i in range(3)
+    ]
 
 
 def test_sync_repeats_with_pointer_move_data_and_memory_but_not_a_port():
     assert elements(addr=0x1F0, size=2, data=0x8000, count=3, pointer=True, write=False) == [
-        (PIO | 1 << 5, 0x1F0, 0, 0x8000 + 2 * i) for i in range(3)]
+        (PIO | 1 << 5, 0x1F0, 0, 0x8000 + 2 * i) for i in range(3)
+    ]
     assert elements(addr=0xA0000, size=4, data=0x9000, count=2, pointer=True, type=TYPE_MEMORY) == [
-        (MMIO | WRITE | 2 << 5, 0xA0000 + 4 * i, 0, 0x9000 + 4 * i) for i in range(2)]
+        (MMIO | WRITE | 2 << 5, 0xA0000 + 4 * i, 0, 0x9000 + 4 * i) for i in range(2)
+    ]
 
 
 def test_sync_repeats_go_down_with_the_direction_flag():
     assert elements(addr=0xA0010, size=4, data=0x9010, count=3, pointer=True, down=True, type=TYPE_MEMORY) == [
-        (MMIO | WRITE | 2 << 5, 0xA0010 - 4 * i, 0, 0x9010 - 4 * i) for i in range(3)]
+        (MMIO | WRITE | 2 << 5, 0xA0010 - 4 * i, 0, 0x9010 - 4 * i) for i in range(3)
+    ]
     assert elements(addr=0x3F8, size=1, data=0x9010, count=2, pointer=True, down=True) == [
-        (PIO | WRITE, 0x3F8, 0, 0x9010 - i) for i in range(2)]
+        (PIO | WRITE, 0x3F8, 0, 0x9010 - i) for i in range(2)
+    ]
 
 
 def test_sync_pointer_request_keeps_the_pointer_when_answered():
@@ -308,7 +325,7 @@ def test_sync_pointer_request_keeps_the_pointer_when_answered():
 
 
 def test_sync_invalidate_has_no_elements_and_wants_an_answer():
-    m, xen, server = sync()
+    _m, xen, server = sync()
     xen.post(0, 0, 4, (1 << 64) - 1, count=0, type=TYPE_INVALIDATE)
     assert server.take(0)["type"] == TYPE_INVALIDATE
     assert list(server.elements(0)) == []
@@ -348,7 +365,7 @@ def test_sync_hypervisor_refuses_a_state_that_goes_backwards_or_is_unknown(state
 
 
 def test_sync_hypervisor_refuses_an_altered_event_channel_and_a_busy_slot():
-    m, xen, server = sync()
+    m, xen, _server = sync()
     struct.pack_into("<I", m, 24, 99)
     with pytest.raises(RingError, match="event channel was altered"):
         xen.post(0, 0x80, 1)
@@ -377,7 +394,14 @@ def test_sync_page_holds_128_vcpus():
 def test_ioreq_dtype_is_the_abi():
     assert IOREQ.itemsize == 32
     assert [IOREQ.fields[n][1] for n in ("addr", "data", "count", "size", "vp_eport", "bits", "type")] == [
-        0, 8, 16, 20, 24, 30, 31]
+        0,
+        8,
+        16,
+        20,
+        24,
+        30,
+        31,
+    ]
 
 
 # ---- KVM's coalesced page ----
@@ -395,7 +419,13 @@ def test_coalesced_layout_is_that_of_the_kernel_header():
     text = header.read_text()
     entry = re.search(r"struct kvm_coalesced_mmio \{(.*?)\n\};", text, re.S)[1]
     names = re.findall(r"__u(\d+)\s+(\w+)(\[8\])?;", entry)
-    assert names == [("64", "phys_addr", ""), ("32", "len", ""), ("32", "pad", ""), ("32", "pio", ""), ("8", "data", "[8]")]
+    assert names == [
+        ("64", "phys_addr", ""),
+        ("32", "len", ""),
+        ("32", "pad", ""),
+        ("32", "pio", ""),
+        ("8", "data", "[8]"),
+    ]
     assert re.search(r"struct kvm_coalesced_mmio_ring \{\s+__u32 first, last;", text)
     assert COALESCED.itemsize == 24
     assert ENTRIES == (4096 - 8) // 24 == 170
@@ -409,20 +439,23 @@ def test_coalesced_entry_bytes():
     assert m[8:56] == struct.pack("<QIIQ", 0xFD000010, 4, 0, 0x11223344) + struct.pack("<QIIQ", 0xCF9, 1, 1, 6)
     got = server.pop()
     assert [(int(r["addr"]), int(r["value"]), int(r["op"])) for r in got] == [
-        (0xFD000010, 0x11223344, MMIO | WRITE | 2 << 5), (0xCF9, 6, PIO | WRITE)]
+        (0xFD000010, 0x11223344, MMIO | WRITE | 2 << 5),
+        (0xCF9, 6, PIO | WRITE),
+    ]
     assert m[:8] == struct.pack("<II", 2, 2)
 
 
 def test_coalesced_data_beyond_len_do_not_count():
-    m, kvm, server = coalesced()
+    _m, kvm, server = coalesced()
     kvm.push(0x1000, 2, 0xFFFFFFFFFFFF1234)
     assert list(server.pop()["value"]) == [0x1234]
 
 
-@pytest.mark.parametrize(("length", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [4]), (5, [4, 1]), (6, [4, 2]),
-                                               (7, [4, 2, 1]), (8, [8])])
+@pytest.mark.parametrize(
+    ("length", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [4]), (5, [4, 1]), (6, [4, 2]), (7, [4, 2, 1]), (8, [8])]
+)
 def test_coalesced_lengths_of_a_write_cut_at_a_page_edge(length, sizes):
-    m, kvm, server = coalesced()
+    _m, kvm, server = coalesced()
     data = 0x8877665544332211 & ((1 << 8 * length) - 1)
     kvm.push(0x1FFC, length, data)
     got = server.pop()
@@ -489,13 +522,19 @@ def test_a_buffer_that_is_no_page_is_refused(cls):
 def test_sides_keep_to_their_verbs():
     _, xen, server = buffered()
     _, kvm, kvm_server = coalesced()
-    for call in (xen.peek, lambda: xen.release(0), lambda: server.push(0, 1, 0), lambda: server.commit(0), kvm.peek,
-                 lambda: kvm_server.push(0, 1, 0)):
+    for call in (
+        xen.peek,
+        lambda: xen.release(0),
+        lambda: server.push(0, 1, 0),
+        lambda: server.commit(0),
+        kvm.peek,
+        lambda: kvm_server.push(0, 1, 0),
+    ):
         with pytest.raises(RingError, match="only"):
             call()
 
 
 def test_records_come_out_as_rec():
-    _, xen, server = buffered()
+    _, _xen, server = buffered()
     assert server.pop().dtype == REC
     assert os.sysconf("SC_PAGE_SIZE") == 4096

@@ -14,8 +14,16 @@ from engine.errors import RingError
 ITEM = np.dtype([("a", "<u8"), ("b", "<u4"), ("c", "<u4")])
 TOP = (1 << 64) - 1
 PRODUCED, CONSUMED = 128, 256  # of engine_ring
-HDR = {"produced": 256, "posted": 264, "seen": 272, "kept": 280, "executed": 384, "answered": 392,
-       "effects_produced": 512, "effects_consumed": 640}
+HDR = {
+    "produced": 256,
+    "posted": 264,
+    "seen": 272,
+    "kept": 280,
+    "executed": 384,
+    "answered": 392,
+    "effects_produced": 512,
+    "effects_consumed": 640,
+}
 
 
 def ends(capacity=8, dtype="<u8", **options):
@@ -139,9 +147,15 @@ def test_structured_items_of_any_multiple_of_eight():
         assert c.pop().tobytes() == data[:3].tobytes()
 
 
-@pytest.mark.parametrize(("dtype", "capacity", "complaint"), [
-    ("<u4", 8, "multiple of 8"), ("<u8", 6, "not a power of two"), ("<u8", 0, "not a power of two"),
-    ("<u8", 1 << 30, "not a power of two up to")])
+@pytest.mark.parametrize(
+    ("dtype", "capacity", "complaint"),
+    [
+        ("<u4", 8, "multiple of 8"),
+        ("<u8", 6, "not a power of two"),
+        ("<u8", 0, "not a power of two"),
+        ("<u8", 1 << 30, "not a power of two up to"),
+    ],
+)
 def test_create_refuses(dtype, capacity, complaint):
     with pytest.raises(RingError, match=complaint):
         Ring.create(dtype, capacity)
@@ -185,7 +199,7 @@ def test_consumer_refuses_an_impossible_produced_index(index):
 
 @pytest.mark.parametrize("index", [4, TOP, 1 << 40])
 def test_producer_refuses_an_impossible_consumed_index(index):
-    p, c = ends(4)
+    p, _c = ends(4)
     p.push([1, 2, 3])
     poke(p.segment, CONSUMED, index)
     with pytest.raises(RingError, match=f"impossible consumed index {index}"):
@@ -243,8 +257,16 @@ def test_records_execute_and_are_answered_at_their_index():
     done = router.completions()
     assert list(done["value"]) == [1, 8, 15, 22, 29]
     assert list(done["seq"]) == [0, 1, 2, 3, 4]
-    assert router.indices == {"produced": 5, "executed": 5, "seen": 5, "kept": 5, "posted": 0, "answered": 0,
-                              "effects_produced": 0, "effects_consumed": 0}
+    assert router.indices == {
+        "produced": 5,
+        "executed": 5,
+        "seen": 5,
+        "kept": 5,
+        "posted": 0,
+        "answered": 0,
+        "effects_produced": 0,
+        "effects_consumed": 0,
+    }
 
 
 def test_no_completion_before_it_is_published():
@@ -367,7 +389,7 @@ def test_a_new_worker_takes_over_an_access_in_process():
 
 @pytest.mark.parametrize("state", [0, 4, 0xFFFFFFFF])
 def test_router_refuses_a_slot_state_that_cannot_be(state):
-    router, worker = link()
+    router, _worker = link()
     router.post(0, records(1))
     struct.pack_into("<I", memoryview(router.segment), 4096, state)
     with pytest.raises(RingError, match="impossible state of slot 0"):
@@ -387,7 +409,7 @@ def test_router_refuses_a_slot_that_goes_backwards():
 
 @pytest.mark.parametrize("index", [6, TOP, 1 << 33])
 def test_router_refuses_an_impossible_executed_index(index):
-    router, worker = link()
+    router, _worker = link()
     router.push(records(5))
     poke(router.segment, HDR["executed"], index)
     with pytest.raises(RingError, match="impossible executed index: the worker is broken or hostile"):
@@ -495,11 +517,20 @@ def test_stop_is_seen_by_the_worker():
 
 def test_each_side_of_a_link_keeps_to_its_verbs():
     router, worker = link()
-    for call in (lambda: router.take(), lambda: router.answer([]), lambda: router.emit([]), lambda: router.deadline(0, 0)):
+    for call in (
+        lambda: router.take(),
+        lambda: router.answer([]),
+        lambda: router.emit([]),
+        lambda: router.deadline(0, 0),
+    ):
         with pytest.raises(RingError, match="only the worker"):
             call()
-    for call in (lambda: worker.push([]), lambda: worker.completions(), lambda: worker.post(0, records(1)),
-                 lambda: worker.rewind()):
+    for call in (
+        lambda: worker.push([]),
+        lambda: worker.completions(),
+        lambda: worker.post(0, records(1)),
+        lambda: worker.rewind(),
+    ):
         with pytest.raises(RingError, match="only the router"):
             call()
 
@@ -510,10 +541,24 @@ def test_impossible_geometry_is_refused(options):
         link(**options)
 
 
-@pytest.mark.parametrize(("offset", "layout", "value"), [
-    (64, "<I", 65), (64, "<I", 0xFFFFFFFF), (68, "<I", 0xFFFFFFFF), (72, "<I", 40), (76, "<I", 8), (80, "<Q", 0),
-    (88, "<Q", 1 << 40), (96, "<Q", 4096), (104, "<Q", 1), (112, "<Q", 8), (120, "<Q", 1 << 63), (128, "<Q", TOP),
-    (136, "<Q", 4096)])
+@pytest.mark.parametrize(
+    ("offset", "layout", "value"),
+    [
+        (64, "<I", 65),
+        (64, "<I", 0xFFFFFFFF),
+        (68, "<I", 0xFFFFFFFF),
+        (72, "<I", 40),
+        (76, "<I", 8),
+        (80, "<Q", 0),
+        (88, "<Q", 1 << 40),
+        (96, "<Q", 4096),
+        (104, "<Q", 1),
+        (112, "<Q", 8),
+        (120, "<Q", 1 << 63),
+        (128, "<Q", TOP),
+        (136, "<Q", 4096),
+    ],
+)
 def test_attach_refuses_a_header_that_does_not_fit_its_geometry(offset, layout, value):
     router, _ = link(arena=4096)
     struct.pack_into(layout, memoryview(router.segment), offset, value)
@@ -521,8 +566,10 @@ def test_attach_refuses_a_header_that_does_not_fit_its_geometry(offset, layout, 
         Link.attach(router.segment.fileno())
 
 
-@pytest.mark.parametrize(("word", "value"), [("produced", 9), ("executed", 1), ("seen", 1), ("kept", 1),
-                                             ("effects_produced", 5), ("effects_consumed", 1)])
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("produced", 9), ("executed", 1), ("seen", 1), ("kept", 1), ("effects_produced", 5), ("effects_consumed", 1)],
+)
 def test_attach_refuses_impossible_indices(word, value):
     router, _ = link()
     poke(router.segment, HDR[word], value)

@@ -99,12 +99,19 @@ def test_create_refuses_an_unknown_kind_and_a_header_that_does_not_fit():
 
 
 def test_not_made_by_hand():
-    with pytest.raises(TypeError, match="Segment.create"):
+    with pytest.raises(TypeError, match=r"Segment\.create"):
         Segment()
 
 
-@pytest.mark.parametrize(("seals", "missing"), [(0, "SHRINK and GROW and SEAL"), (SEAL_SHRINK | SEAL_SEAL, "GROW"),
-                                                (SEAL_SHRINK | SEAL_GROW, "SEAL"), (SEAL_GROW | SEAL_SEAL, "SHRINK")])
+@pytest.mark.parametrize(
+    ("seals", "missing"),
+    [
+        (0, "SHRINK and GROW and SEAL"),
+        (SEAL_SHRINK | SEAL_SEAL, "GROW"),
+        (SEAL_SHRINK | SEAL_GROW, "SEAL"),
+        (SEAL_GROW | SEAL_SEAL, "SHRINK"),
+    ],
+)
 def test_attach_refuses_missing_seals(seals, missing):
     fd = memfd(seals=seals)
     with pytest.raises(RingError, match=f"seal {missing} is missing"):
@@ -119,15 +126,18 @@ def test_attach_refuses_a_seal_against_writing():
     os.close(fd)
 
 
-@pytest.mark.parametrize(("data", "complaint"), [
-    (header(magic=0), "magic is 0x0"),
-    (header(version=2), "version is 2, this build has 1"),
-    (header(size=4096), "header says 4096 bytes, the file has 8192"),
-    (header(kind=RING), "kind is ring, expected link"),
-    (header(kind=999), "kind is 999, expected link"),
-    (header(header_size=1 << 20), "header size 1048576 is impossible"),
-    (b"", "magic is 0x0"),
-])
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (header(magic=0), "magic is 0x0"),
+        (header(version=2), "version is 2, this build has 1"),
+        (header(size=4096), "header says 4096 bytes, the file has 8192"),
+        (header(kind=RING), "kind is ring, expected link"),
+        (header(kind=999), "kind is 999, expected link"),
+        (header(header_size=1 << 20), "header size 1048576 is impossible"),
+        (b"", "magic is 0x0"),
+    ],
+)
 def test_attach_names_what_is_wrong_with_a_header(data, complaint):
     fd = memfd(data=data)
     with pytest.raises(RingError, match=complaint):
@@ -148,7 +158,7 @@ def test_attach_refuses_the_wrong_size_and_odd_sizes():
 
 def test_attach_refuses_what_is_no_memory_file(tmp_path):
     (tmp_path / "file").write_bytes(bytes(4096))
-    with open(tmp_path / "file", "r+b") as f, pytest.raises(RingError, match="not a memory file|is missing"):
+    with open(tmp_path / "file", "r+b") as f, pytest.raises(RingError, match=r"not a memory file|is missing"):
         Segment.attach(f.fileno())
     with pytest.raises(RingError, match="fstat failed: Bad file descriptor"):
         Segment.attach(99999)
