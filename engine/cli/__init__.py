@@ -1,0 +1,88 @@
+"""The command `engine`.  One module a command, imported when it is named.
+
+A command's module has `add(parsers)`, which makes its parser (with `command_parser`), and `run(args) -> int`, its exit status.
+Exit: 0 all that was checked held, 1 something did not (or nobody reads the output any more), 2 a user's mistake, 3 the engine
+failed in mid-run, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+COMMANDS = {
+    "run": "replay shipped recordings of real boots over every path, check every answer, write a report",
+    "replay": "replay recorded guests against their references",
+    "trace": "look into a recorded guest, take its content out, export it",
+    "machine": "check, show and import machine files",
+    "devices": "list the modelled parts and their registers",
+    "bench": "the performance suite, with its limits",
+}
+
+
+def command_parser(parsers: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:
+    """The parser of one command: help that keeps its line breaks, and an example at the end."""
+    parser: argparse.ArgumentParser = parsers.add_parser(name, help=COMMANDS[name], description=description, epilog=f"example:\n  {example}",
+                                                         formatter_class=argparse.RawDescriptionHelpFormatter)
+    return parser
+
+
+def _parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
+    """The whole parser; of the commands only the one that argv names is imported."""
+    top = argparse.ArgumentParser(prog="engine", description="x86 PC devices without a virtual machine monitor around them.",
+                                  epilog="first: engine run.  Every command has --help.")
+    top.add_argument("--version", action="store_true", help="print the version")
+    parsers = top.add_subparsers(dest="command", metavar="COMMAND")
+    named = next((a for a in argv if not a.startswith("-")), "")
+    modules = {}
+    for name, text in COMMANDS.items():
+        if name == named and find_spec(f"engine.cli.{name}"):
+            modules[name] = import_module(f"engine.cli.{name}")
+            modules[name].add(parsers)
+        elif find_spec(f"engine.cli.{name}"):
+            parsers.add_parser(name, help=text)
+    return top, modules
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    from engine.errors import EngineError, UsageError
+
+    top, modules = _parser(argv)
+    args = top.parse_args(argv)
+    if args.version:
+        from engine import __version__
+
+        print(f"engine {__version__}")
+        return 0
+    if args.command is None:
+        top.print_help()
+        return 2
+    try:
+        status: int = modules[args.command].run(args)
+        sys.stdout.flush()
+        return status
+    except UsageError as e:
+        print(f"engine {args.command}: {e}", file=sys.stderr)
+        return 2
+    except EngineError as e:
+        print(f"engine {args.command}: {e}", file=sys.stderr)
+        return 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except SystemExit as e:  # argparse: 0 after --help, 2 after a mistake
+        return e.code if isinstance(e.code, int) else 2
+    except KeyboardInterrupt:
+        print("engine: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains once more at its end
+        return 1

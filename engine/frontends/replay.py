@@ -2,7 +2,7 @@
 
 A run's answers come from devices alone: the recorded read values are overwritten with POISON before submission.  Content
 (bytes of files and sectors, which a trace may carry but no device can compute) is learnt from the trace in one local pass,
-unless files are given, and counted apart.
+unless files are given, and counted apart.  With files, what they hold is compared as everything else.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from engine._device import CONTENT
-from engine.errors import TraceError, UsageError
+from engine.errors import EngineError, TraceError, UsageError
 from engine.frontends.trace import (EV_VECTOR, GOLD_MASK, GOLD_READ, POISON, Array, Golden, Inputs, Trace, check_file, inputs)
 from engine.machine import Machine
+from engine.machine.build import Plan, plan
+from engine.machine.derive import derive
 from engine.machine.qemu_args import from_qemu
 from engine.machine.spec import MachineSpec, load
 from engine.sequencer import Sequencer
@@ -60,6 +62,14 @@ class Job:
     remarks: list[str] = field(default_factory=list)
     contents: dict[str, Any] = field(default_factory=dict)
     learnt: set[str] = field(default_factory=set)  # device ids whose content came from the trace
+
+    def plan(self) -> Plan:
+        """The machine's plan, for placements.  Raises MachineError."""
+        return plan(derive(self.spec))
+
+    def given(self) -> set[str]:
+        """Ids of devices that hold a file of --file themselves: nothing is learnt for them, and their content is compared."""
+        return {d.id for d in self.spec.devices if any(path in repr(d.config) for path in self.files.values())}
 
 
 def open_job(trace: Trace, golden: Golden | None, machine: str | Path | MachineSpec, files: Mapping[str, str]) -> Job:
@@ -102,56 +112,64 @@ class Outcome:
     seconds: float
     counters: dict[str, Any]
     histogram: Array
-    series: Array  # accesses per device and point of the run
     worker_list: list[dict[str, Any]]
-    done: int
+    done: int  # accesses whose answers came back
 
 
 def execute(machine: Machine, trace: Trace, acc: Array, progress: Callable[[int], None] | None = None, learn: bool = False) -> Outcome:
-    """Run a trace's accesses through a started machine, in chunks.  If it fails, the exception has `done`: accesses finished."""
+    """Run a trace's accesses through a started machine, in chunks.  If the engine fails in the middle, its exception carries
+    `outcome`: what was executed until then."""
     given = machine_inputs(machine, trace)
     n = len(acc)
     value, status = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
     answers = np.full(len(given.records), -1, np.int64)
-    lines = []
+    lines = [machine.lines()]
     done = 0
     if learn:
         machine.executor.set_learning(True)
+
+    def outcome(seconds: float, rows: list[dict[str, Any]]) -> Outcome:
+        s = machine.sequencer
+        return Outcome(value, status, answers[given.vector_rows], np.concatenate(lines), seconds, s.counters, s.histogram(), rows, done)
+
     start = time.perf_counter()
-    edges = list(range(0, n, CHUNK)) or [0]
-    for at in edges:
-        end = min(n, at + CHUNK)
-        a, b = np.searchsorted(given.records["index"], [at, end])
-        if end == n:
-            b = len(given.records)
-        part = given.records[a:b].copy()
-        part["index"] -= np.uint64(at)
-        try:
+    try:
+        for at in range(0, max(n, 1), CHUNK):
+            end = min(n, at + CHUNK)
+            a, b = np.searchsorted(given.records["index"], [at, end])
+            if end == n:
+                b = len(given.records)
+            part = given.records[a:b].copy()
+            part["index"] -= np.uint64(at)
             value[at:end], status[at:end], answers[a:b] = machine.run(acc[at:end], part, given.ram_bytes)
-        except BaseException as e:
-            e.done = done  # type: ignore[attr-defined]
-            raise
-        more = machine.lines()
-        more["index"] += np.uint64(at)
-        lines.append(more)
-        done = end
-        if progress:
-            progress(end - at)
-    seconds = time.perf_counter() - start
-    s = machine.sequencer
-    rows = _workers(machine, trace)
-    return Outcome(value, status, answers[given.vector_rows], np.concatenate(lines), seconds, s.counters, s.histogram(), _series(trace), rows, done)
+            more = machine.lines()
+            more["index"] += np.uint64(at)
+            lines.append(more)
+            done = end
+            if progress:
+                progress(end - at)
+        seconds = time.perf_counter() - start
+        return outcome(seconds, _workers(machine))
+    except EngineError as e:
+        rows = [{"pid": w.pid, "devices": w.devices, "accesses": None} for w in machine.pool.workers] if machine.pool else []
+        e.outcome = outcome(time.perf_counter() - start, rows)  # type: ignore[attr-defined]
+        raise
 
 
-def _series(trace: Trace) -> Array:
+def series(trace: Trace) -> tuple[list[str], Array]:
+    """(device types, accesses per type and SERIES-th part of the run's virtual time): what the guest did when."""
     number, names = trace.region_names()
-    n = max(1, len(trace.acc))
-    out = np.zeros((len(names), SERIES), np.int64)
-    np.add.at(out, (number, np.arange(len(trace.acc)) * SERIES // n), 1)
-    return out
+    types = [device_type(n) for n in names]
+    labels = sorted({"router" if t == "" else t or "not modelled" for t in types})
+    row = np.array([labels.index("router" if t == "" else t or "not modelled") for t in types] or [0])
+    out = np.zeros((len(labels), SERIES), np.int64)
+    t = trace.acc["t_ns"].astype(np.float64)
+    if len(t):
+        np.add.at(out, (row[number], np.minimum(SERIES - 1, (t - t[0]) * SERIES / max(1.0, t[-1] - t[0] + 1)).astype(np.int64)), 1)
+    return labels, out
 
 
-def _workers(machine: Machine, trace: Trace) -> list[dict[str, Any]]:
+def _workers(machine: Machine) -> list[dict[str, Any]]:
     if machine.pool is None:
         return []
     return [{"pid": w.pid, "devices": w.devices, "accesses": machine.pool.command(w.number, "stats")["accesses"]} for w in machine.pool.workers]
@@ -176,10 +194,11 @@ def poisoned(trace: Trace) -> Array:
 
 def learn(job: Job, progress: Callable[[int], None] | None = None) -> None:
     """Fill job.contents from the trace: one local pass in which content devices keep what the guest read."""
+    given = job.given()
     with running(job, "local", 0) as machine:
         execute(machine, job.trace, job.trace.acc, progress, learn=True)
         for id, d in machine.devices.items():
-            if hasattr(d, "contents"):
+            if hasattr(d, "contents") and id not in given:
                 got = d.contents()
                 if got:
                     job.contents[id] = got
@@ -216,12 +235,14 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     trace, golden = job.trace, job.golden
     number, names = trace.region_names()
     types = {p.spec.type for p in machine.plan.devices} | {""}
+    given = {machine.spec.device(id).type for id in job.given()}
     read = trace.acc["dir"] == 0
     modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~_unmodelled_functions(trace, job.unmodelled)
     want = read & modelled
+    want[got.done:] = False
     if golden is not None:
         want &= (golden.status & GOLD_MASK) == GOLD_READ
-    payload = want & ((got.status & CONTENT) != 0)
+    payload = want & ((got.status & CONTENT) != 0) & ~np.array([device_type(n) in given for n in names] or [False])[number]
     compared = want & ~payload if golden is not None else np.zeros(len(read), bool)
     same = got.value == (golden.value if golden is not None else trace.acc["value"])
     by_region, unmodelled = [], {}
@@ -242,15 +263,15 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     vectors = _vectors(job, got, mismatches)
     lines = _lines(job, machine, got, mismatches)
     c = got.counters
-    batched = {k: int(c[k]) for k in ("local", "router", "sync", "buffered", "batched", "fallback", "posted_eligible")}
+    counts = {k: int(c[k]) for k in ("local", "router", "sync", "buffered", "batched", "fallback", "posted_eligible")}
     return {
-        "trace": trace.stem, "machine": machine.spec.board.name, "path": machine.path, "workers": machine.workers,
-        "worker_list": got.worker_list, "accesses": len(trace.acc), "reads": int(read.sum()), "compared": int(compared.sum()),
+        "trace": trace.stem, "machine": machine.spec.board.name, "path": machine.path, "workers": len(got.worker_list),
+        "worker_list": got.worker_list, "accesses": len(trace.acc), "done": got.done, "reads": int(read.sum()), "compared": int(compared.sum()),
         "matching": int((compared & same).sum()), "payload_reads": int(payload.sum()), "unmodelled": unmodelled, "by_region": by_region,
-        "vectors": vectors, "lines": lines, "mismatches": mismatches[:20], "accesses_per_s": len(trace.acc) / got.seconds if got.seconds else 0.0,
-        "latency_ns": percentiles(got.histogram), "counts": {**batched, "mean_batch": round(float(c["mean_batch"]), 2)},
+        "vectors": vectors, "lines": lines, "mismatches": mismatches[:20], "accesses_per_s": round(got.done / got.seconds) if got.seconds else 0,
+        "latency_ns": percentiles(got.histogram), "counts": {**counts, "mean_batch": round(float(c["mean_batch"]), 2)},
         "digest": digest(trace, got), "golden": golden is not None, "remarks": job.remarks,
-        "ok": bool((compared & same).sum() == compared.sum() and vectors["compared"] == vectors["matching"] and lines["compared"] == lines["matching"]),
+        "ok": bool(got.done == len(trace.acc) and (compared & same).sum() == compared.sum() and vectors["compared"] == vectors["matching"] and lines["compared"] == lines["matching"]),
     }
 
 
@@ -260,11 +281,18 @@ def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[s
     want = job.golden.vector
     events = job.trace.evt[job.trace.evt["kind"] == EV_VECTOR]
     if len(got.vectors) != len(want):
+        mismatches.append({"kind": "vector", "index": 0, "region": "", "space": "", "addr": "", "size": 0, "expected": f"{len(want)} vectors",
+                           "got": f"{len(got.vectors)}: the machine has no controller for some vCPU"})
         return {"compared": len(want), "matching": 0}
-    same = got.vectors == want
+    if got.done < len(job.trace.acc):
+        reached = events["index"] < got.done
+        want, events, vectors = want[reached], events[reached], got.vectors[reached]
+    else:
+        vectors = got.vectors
+    same = vectors == want
     for i in np.flatnonzero(~same)[: 20 - len(mismatches)]:
         mismatches.append({"kind": "vector", "index": int(events[i]["index"]), "region": "", "space": "", "addr": "", "size": 0,
-                           "expected": int(want[i]), "got": int(got.vectors[i])})
+                           "expected": int(want[i]), "got": int(vectors[i])})
     return {"compared": len(want), "matching": int(same.sum())}
 
 
@@ -282,8 +310,9 @@ def _line_rows(lines: Array, names: list[str] | None) -> dict[int, list[tuple[in
 def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[str, int]:
     if job.golden is None or not job.golden.lines_stable:
         return {"compared": 0, "matching": 0}
-    want = _line_rows(job.golden.irq, None)
-    have = _line_rows(got.lines, machine.plan.observed)
+    partial = got.done < len(job.trace.acc)
+    want = _line_rows(job.golden.irq[job.golden.irq["index"] < got.done] if partial else job.golden.irq, None)
+    have = _line_rows(got.lines[got.lines["index"] < got.done] if partial else got.lines, machine.plan.observed)
     compared = matching = 0
     for line in sorted(set(want) | set(have)):
         a, b = want.get(line, []), have.get(line, [])
@@ -310,21 +339,52 @@ def digest(trace: Trace, got: Outcome) -> str:
     return h.hexdigest()
 
 
-def percentiles(histogram: Array) -> dict[str, float]:
-    """p50, p99, p999 and max of a latency histogram in TSC ticks, in ns (upper edges of the buckets)."""
+def curve(histogram: Array) -> tuple[Array, Array]:
+    """(ns, counts) of the buckets that are not empty, from a latency histogram in TSC ticks; a bucket is named by its upper edge."""
     from engine.measure._limits import tsc_hz
 
-    total = int(histogram.sum())
-    if not total:
+    ticks = [float(x) for x in Sequencer.bucket_ticks()]
+    edges = np.array([*ticks[1:], 2 * ticks[-1]])
+    used = np.flatnonzero(histogram)
+    return edges[used] * 1e9 / tsc_hz(), histogram[used].astype(np.int64)
+
+
+def percentiles(histogram: Array) -> dict[str, float]:
+    """p50, p99, p999 and max of a latency histogram in TSC ticks, in ns (upper edges of the buckets)."""
+    ns, counts = curve(histogram)
+    if not len(ns):
         return {"p50": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}
-    edges = np.array([float(x) for x in Sequencer.bucket_ticks()])
-    ns = edges * 1e9 / tsc_hz()
-    cumulative = np.cumsum(histogram.astype(np.int64))
-    out = {}
-    for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999)):
-        out[name] = round(float(ns[int(np.searchsorted(cumulative, np.ceil(q * total)))]), 1)
-    out["max"] = round(float(ns[int(np.flatnonzero(histogram)[-1])]), 1)
+    up_to = np.cumsum(counts)
+    out = {name: round(float(ns[int(np.searchsorted(up_to, np.ceil(q * up_to[-1])))]), 1) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}
+    out["max"] = round(float(ns[-1]), 1)
     return out
+
+
+@dataclass(slots=True)
+class Run:
+    """One trace over one path: the scored result, the latency histogram, and the failure that ended it early, if one did."""
+
+    job: Job
+    result: dict[str, Any]
+    histogram: Array
+    failure: EngineError | None = None
+
+
+def replay(job: Job, path: str, workers: int, owners: list[int] | None = None, progress: Callable[[int], None] | None = None) -> Run:
+    """One scored run.  Raises UsageError and what starting can raise; a failure after the start is the Run's `failure`."""
+    acc = poisoned(job.trace)
+    with running(job, path, workers, owners) as machine:
+        failure = None
+        try:
+            got = execute(machine, job.trace, acc, progress)
+        except UsageError:
+            raise
+        except EngineError as e:
+            failure, got = e, e.outcome  # type: ignore[attr-defined]
+        result = score(job, machine, got)
+    if failure is not None:
+        result |= {"error": str(failure), "ok": False}
+    return Run(job, result, got.histogram, failure)
 
 
 def parse_files(pairs: list[str]) -> dict[str, str]:
