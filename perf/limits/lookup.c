@@ -4,7 +4,7 @@
  *
  * What a flat table costs bounds what a radix table can cost: one load finds the entry.  `lookup_flat` gives the very
  * answers of engine._dispatch (entry, bounds, width, 16-byte result) for boards with at most one range in a 4 KiB page below
- * 4 GiB; `lookup_ids` is the bare table, with neither bounds nor widths checked: nothing can be faster.
+ * 4 GiB, but for an access that begins where nothing is and reaches into an entry, which is unclaimed here; `lookup_ids` is the bare table, with neither bounds nor widths checked: nothing can be faster.
  */
 #include <stddef.h>
 #include <stdint.h>

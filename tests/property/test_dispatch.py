@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from engine._abi import ACC
-from engine._dispatch import ALIAS, BARRIER, HIT, NO_OWNER, NO_REGION, NON_SMM_ONLY, POSTED, SMM, SMM_ONLY, Dispatcher
+from engine._dispatch import ALIAS, BARRIER, NO_OWNER, NO_REGION, NON_SMM_ONLY, POSTED, SMM, SMM_ONLY, Dispatcher
 from engine.testing.reference_dispatch import Mapped, ReferenceDispatch
 
 LAST = (0xFFFF, (1 << 52) - 1, 0x7FFFFFFF_00000FFF)
@@ -134,7 +134,9 @@ class Map(RuleBasedStateMachine):
             return
         self.changed = False
         self.d.publish()
-        edges = {(r.space, x) for r in self.model.ranges for e in (r.base, r.last) for x in (e - 9, e - 3, e - 1, e, e + 1)}
+        edges = {
+            (r.space, x) for r in self.model.ranges for e in (r.base, r.last) for x in (e - 9, e - 3, e - 1, e, e + 1)
+        }
         edges |= {(s, x) for s in range(3) for x in (0, LAST[s], LAST[s] + 1, 2**64 - 1)}
         rng = np.random.default_rng(len(self.model.ranges))
         keys = [(s, x % 2**64, smm) for s, x in sorted(edges) for smm in (0, 1)]

@@ -205,7 +205,9 @@ def test_an_access_has_to_lie_in_one_piece(size: int) -> None:
     d.map(MMIO, 0x1010, 0x10, 2)
     d.publish()
     for addr in range(0xFF0, 0x1030):
-        parts = {1 if 0x1000 <= a < 0x1010 else 2 if 0x1010 <= a < 0x1020 else UNCLAIMED for a in range(addr, addr + size)}
+        parts = {
+            1 if 0x1000 <= a < 0x1010 else 2 if 0x1010 <= a < 0x1020 else UNCLAIMED for a in range(addr, addr + size)
+        }
         want = parts.pop() if len(parts) == 1 else STRADDLE
         assert d.lookup_many(MMIO, [addr], size).tolist() == [want], hex(addr)
 
@@ -287,7 +289,9 @@ def million() -> tuple[Dispatcher, np.ndarray]:
 def test_a_million_ranges_answer_like_a_sorted_list(million: tuple[Dispatcher, np.ndarray]) -> None:
     d, r = million
     rng = np.random.default_rng(6)
-    edges = np.concatenate([r["base"], r["base"] - np.uint64(1), r["base"] + r["size"], r["base"] + r["size"] - np.uint64(1)])
+    edges = np.concatenate(
+        [r["base"], r["base"] - np.uint64(1), r["base"] + r["size"], r["base"] + r["size"] - np.uint64(1)]
+    )
     addrs = np.concatenate([rng.choice(edges, 300_000), rng.integers(0, 1 << 52, 300_000, dtype=np.uint64)])
     i = np.searchsorted(r["base"], addrs, side="right") - 1
     inside = (i >= 0) & (addrs - r["base"][i] < r["size"][i])
