@@ -39,7 +39,7 @@ class Output:
         if self.console is not None:
             t = rich.table.Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
             for c in columns:
-                t.add_column(c.lstrip(">"), justify="right" if c[0] == ">" else "left", header_style="dim")
+                t.add_column(c.lstrip(">"), justify="right" if c.startswith(">") else "left", header_style="dim")
             for row in rows:
                 t.add_row(*[rich.text.Text(c, style="") if isinstance(c, str) else rich.text.Text(*c) for c in row])
             self.console.print(t)
@@ -49,7 +49,7 @@ class Output:
         if title:
             self.line(title)
         for row in [names, *text]:
-            cells = [c.rjust(w) if col[0] == ">" else c.ljust(w) for c, w, col in zip(row, width, columns, strict=True)]
+            cells = [c.rjust(w) if col.startswith(">") else c.ljust(w) for c, w, col in zip(row, width, columns, strict=True)]
             self.line("  " + "  ".join(cells).rstrip())
 
 

@@ -149,26 +149,22 @@ def _runs(session: Session, step: Any) -> None:
 def _place(session: Session, job: replay.Job) -> list[int]:
     """Who owns each unit of the job's machine; a [placement] of a file becomes the machine's."""
     how, workers = session.placement, session.workers
-    if how not in (None, "spread") and not how.startswith("random:"):
+    seed = how[7:] if how is not None and how.startswith("random:") else None
+    if how not in (None, "spread") and seed is None:
         got = load_placement(how)
         if workers not in (None, got.workers):
             raise UsageError(f"--workers {workers}: {how} says {got.workers}; give one of the two")
         job.spec = replace(job.spec, placement=got, path=how)
-    plan = job.plan()
-    own = job.spec.placement
-    if how is None or job.spec.placement.worker and how not in ("spread",) and not how.startswith("random:"):
-        owners = placement.from_spec(plan, own) if own.workers and workers in (None, own.workers) else None
+    plan, own = job.plan(), job.spec.placement
+    count = workers or own.workers or DEFAULT_WORKERS
+    if seed is not None:
+        if not seed.isdecimal():
+            raise UsageError(f"--placement {how}: the seed is a number, like random:1")
+        owners = placement.shuffled(plan, count, int(seed))
+    elif how != "spread" and own.workers == count:
+        owners = placement.from_spec(plan, own)
     else:
-        owners = None
-    if owners is None:
-        count = workers or own.workers or DEFAULT_WORKERS
-        if how is not None and how.startswith("random:"):
-            try:
-                owners = placement.shuffled(plan, count, int(how[7:], 0))
-            except ValueError:
-                raise UsageError(f"--placement {how}: the seed is a number, like random:1") from None
-        else:
-            owners = placement.spread(plan, count)
+        owners = placement.spread(plan, count)
     session.owners[job.trace.stem] = placement.table(plan, owners)
     return owners
 
