@@ -5,23 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from engine import data
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, matched, progress, rate_text, time_text
-from engine.errors import EngineError, UsageError
+from engine.errors import UsageError
 from engine.frontends import replay
 from engine.frontends.trace import golden_path, load, load_golden
 from engine.machine import PATHS
-from engine.machine.spec import check_workers, load_placement
-from engine.measure import budgets
-from engine.workers import placement
-
-DEFAULT_WORKERS = 3
+from engine.machine.spec import check_workers
+from engine.measure.session import DEFAULT_WORKERS, Session
 
 
 def add(parsers: Any) -> None:
@@ -38,33 +33,6 @@ def add(parsers: Any) -> None:
     p.add_argument("--placement", metavar="FILE|spread|random:SEED", help="who runs where (default: the machine file's, else spread)")
     p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error")
     p.add_argument("--report", metavar="FILE", help="an HTML report with plots")
-
-
-@dataclass(slots=True)
-class Session:
-    """Jobs, how to run them, and what came of it."""
-
-    jobs: list[replay.Job]
-    paths: Sequence[str]
-    workers: int | None
-    placement: str | None = None
-    runs: list[replay.Run] = field(default_factory=list)
-    limits: dict[str, float] = field(default_factory=dict)
-    budgets: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    failure: EngineError | None = None  # what ended it early
-    owners: dict[str, list[list[str]]] = field(default_factory=dict)  # trace -> device ids by worker
-
-    @property
-    def ok(self) -> bool:
-        """Everything compared matched, and every budget held."""
-        return self.failure is None and all(r.result["ok"] for r in self.runs) and all(b["ok"] for b in self.budgets)
-
-    def as_json(self) -> dict[str, Any]:
-        """The JSON output."""
-        out: dict[str, Any] = {"runs": [r.result for r in self.runs], "limits": self.limits, "budgets": self.budgets, "notes": self.notes,
-                               "ok": self.ok}
-        return out | {"error": str(self.failure)} if self.failure is not None else out
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,14 +72,7 @@ def carry_out(session: Session, json_file: str | None, report_file: str | None) 
         report.check_libraries()
     out = Output(sys.stderr if json_file == "-" else None)
     with progress() as step:
-        try:
-            _runs(session, step)
-            session.limits, session.budgets, note = budgets.measure(session.paths, step("budgets", budgets.ROUNDS))
-            session.notes += [note] if note else []
-        except UsageError:
-            raise
-        except EngineError as e:
-            session.failure = e
+        session.run(step)
     show(session, out)
     if json_file is not None:
         text = json.dumps(session.as_json(), indent=1)
@@ -132,41 +93,6 @@ def _write(name: str, text: str) -> None:
         Path(name).write_text(text)
     except OSError as e:
         raise UsageError(f"{name}: cannot be written ({e.strerror})") from None
-
-
-def _runs(session: Session, step: Any) -> None:
-    for job in session.jobs:
-        owners = _place(session, job)
-        n = len(job.trace.acc)
-        replay.learn(job, step(f"{job.trace.stem}: content", n))
-        for path in session.paths:
-            got = replay.replay(job, path, max(owners, default=0) + 1, owners, step(f"{job.trace.stem}: {path}", n))
-            session.runs.append(got)
-            if got.failure is not None:
-                raise got.failure
-
-
-def _place(session: Session, job: replay.Job) -> list[int]:
-    """Who owns each unit of the job's machine; a [placement] of a file becomes the machine's."""
-    how, workers = session.placement, session.workers
-    seed = how[7:] if how is not None and how.startswith("random:") else None
-    if how not in (None, "spread") and seed is None:
-        got = load_placement(how)
-        if workers not in (None, got.workers):
-            raise UsageError(f"--workers {workers}: {how} says {got.workers}; give one of the two")
-        job.spec = replace(job.spec, placement=got, path=how)
-    plan, own = job.plan(), job.spec.placement
-    count = workers or own.workers or DEFAULT_WORKERS
-    if seed is not None:
-        if not seed.isdecimal():
-            raise UsageError(f"--placement {how}: the seed is a number, like random:1")
-        owners = placement.shuffled(plan, count, int(seed))
-    elif how != "spread" and own.workers == count:
-        owners = placement.from_spec(plan, own)
-    else:
-        owners = placement.spread(plan, count)
-    session.owners[job.trace.stem] = placement.table(plan, owners)
-    return owners
 
 
 # ------------------------------------------------------------------ what a person sees
@@ -201,8 +127,10 @@ def show(session: Session, out: Output) -> None:
     else:
         missed = sorted({b["path"] for b in session.budgets if not b["ok"]})
         wrong = sorted({f"{r.result['trace']} {r.result['path']}" for r in session.runs if not r.result["ok"]})
-        out.line("NOT ok: " + "; ".join([*([f"differences in {', '.join(wrong)}"] if wrong else []),
-                                         *([f"budget missed on {', '.join(missed)}"] if missed else [])]), BAD)
+        why = [f"differences from the reference in {', '.join(wrong)}"] if wrong else []
+        why += [f"paths disagree with each other on {', '.join(session.disagreeing)}"] if session.disagreeing else []
+        why += [f"budget missed on {', '.join(missed)}"] if missed else []
+        out.line("NOT ok: " + "; ".join(why), BAD)
 
 
 def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
@@ -225,8 +153,6 @@ def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
         out.line("not modelled: " + ", ".join(f"{name} ({n:,} reads)" for name, n in first["unmodelled"].items()), NOTE)
     for text in job.remarks:
         out.line(f"note: {text}", NOTE)
-    if len({r.result["digest"] for r in runs if "error" not in r.result}) > 1:
-        out.line("paths disagree: their digests differ", BAD)
     for r in (run.result for run in runs):
         for m in r["mismatches"]:
             where = f"{m['region']} {m['space']} {m['addr']} size {m['size']}" if m["kind"] == "read" else m["region"]

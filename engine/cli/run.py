@@ -7,10 +7,11 @@ from typing import Any
 
 from engine import data
 from engine.cli import command_parser
-from engine.cli.replay import DEFAULT_WORKERS, Session, carry_out
+from engine.cli.replay import carry_out
 from engine.frontends import replay
 from engine.frontends.trace import golden_path, load, load_golden
 from engine.machine import PATHS
+from engine.measure.session import DEFAULT_WORKERS, Session
 
 TRACES = ("seabios-pc", "boot-pc")
 
