@@ -453,27 +453,25 @@ cdef size_t near(const dispatch_table *t, const engine_acc *acc, size_t n, dispa
     """dispatch_batch for a table in the nearest caches: one access after the other."""
     cdef near_view views[DISPATCH_KEYS]
     cdef const near_view *v
-    cdef const engine_acc *end = acc + n
     cdef uint64_t addr
     cdef uint32_t s, key
-    cdef size_t bad = 0
+    cdef size_t i, bad = 0
     for key in range(<uint32_t>DISPATCH_KEYS):
         views[key].lo, views[key].size, views[key].shift = t.view[key].lo, t.view[key].size, t.view[key].shift
         views[key].slots = slots_of(t, &t.view[key])
         views[key].entries = entries_of(t, &t.view[key])
         views[key].nodes = nodes_of(t, &t.view[key])
-    while acc != end:
-        addr = acc.addr
-        v = &views[acc.space | (acc.flags & DISPATCH_SMM)]       # perhaps none: read only behind the test of the space
-        if acc.space < N_SPACES and addr - v.lo < v.size:
-            s = v.slots[(addr - v.lo) >> v.shift]
-            while s & DISPATCH_NODE:
-                s = v.slots[dispatch_step(v.nodes + (s ^ DISPATCH_NODE), addr)]
-            bad += answer(v.entries + s, addr, acc.size, out)
-        else:
-            bad += finish(dispatch_next(t, key_of(acc), addr), addr, acc.size, out)
-        acc += 1
-        out += 1
+    for i in range(n):
+        addr = acc[i].addr
+        if acc[i].space < N_SPACES:
+            v = &views[acc[i].space | (acc[i].flags & DISPATCH_SMM)]
+            if addr - v.lo < v.size:
+                s = v.slots[(addr - v.lo) >> v.shift]
+                while s & DISPATCH_NODE:
+                    s = v.slots[dispatch_step(v.nodes + (s ^ DISPATCH_NODE), addr)]
+                bad += answer(v.entries + s, addr, acc[i].size, &out[i])
+                continue
+        bad += finish(dispatch_next(t, key_of(&acc[i]), addr), addr, acc[i].size, &out[i])
     return bad
 
 
@@ -653,12 +651,12 @@ cdef str flaw(const uint8_t *block, size_t n):
     n = t.bytes
     for key in range(<uint32_t>DISPATCH_KEYS):
         v = &t.view[key]
+        if (v.entries | v.nodes | v.slots) & 7 or v.entries > n or v.nodes > n or v.slots > n or (
+                v.n_entries > (n - v.entries) // sizeof(dispatch_entry) or v.n_nodes > (n - v.nodes) // sizeof(dispatch_node)
+                or v.n_slots > (n - v.slots) // sizeof(uint32_t) or v.size and (v.n_entries == 0 or v.n_nodes == 0)):
+            return f"has arrays outside itself (view {key})"
         if v.size == 0:
             continue
-        if (v.entries | v.nodes | v.slots) & 7 or v.entries > n or v.nodes > n or v.slots > n or (
-                v.n_entries == 0 or v.n_nodes == 0 or v.n_entries > (n - v.entries) // sizeof(dispatch_entry)
-                or v.n_nodes > (n - v.nodes) // sizeof(dispatch_node) or v.n_slots > (n - v.slots) // sizeof(uint32_t)):
-            return f"has arrays outside itself (view {key})"
         e = entries_of(t, v)
         for i in range(v.n_entries):
             if e[i].base > e[i].last or i and e[i].base <= e[i - 1].last:

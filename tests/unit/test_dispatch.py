@@ -339,6 +339,46 @@ def test_a_million_ranges_at_every_scale() -> None:
     assert np.array_equal(d.lookup_many(MMIO, base), np.arange(len(base)))
 
 
+def test_batches_in_a_big_table_answer_like_single_look_ups() -> None:
+    """Tables beyond half a megabyte are searched in another way (staged); so are their views, gaps and straddles."""
+    rng = np.random.default_rng(10)
+    n = 20_000
+    r = np.zeros(n, RANGE)
+    r["space"], r["accepts"] = rng.integers(1, 3, n), rng.choice([15, 15, 1, 6], n)
+    r["base"] = (2.0 ** rng.uniform(3, 44, n)).astype(np.uint64)
+    r["size"] = rng.integers(1, 100, n)
+    r["region"], r["owner"] = rng.permutation(n), rng.integers(0, 9, n)
+    r["flags"] = rng.choice([0, SMM_ONLY, NON_SMM_ONLY, POSTED], n)
+    r["priority"] = rng.integers(0, 3, n)
+    d = Dispatcher()
+    d.map_many(r)
+    d.publish()
+    assert d.current.nbytes > 1 << 19 and d.current.shape(MMIO)["nodes"] > 10
+    m = 10_000
+    acc = accesses(0, r["base"][rng.integers(0, n, m)] + rng.integers(0, 110, m).astype(np.uint64) - np.uint64(5))
+    acc["size"] = rng.choice([1, 2, 4, 8, 3], m)
+    acc["space"] = rng.choice([0, 1, 2, 2, 1, 1, 7], m)
+    acc["flags"] = rng.choice([0, SMM], m)
+    hits = d.lookup_batch(acc)
+    seen = set()
+    for a, hit in zip(acc, hits, strict=True):
+        addr, size = int(a["addr"]), int(a["size"])
+        found = [d.lookup(int(a["space"]), addr + i, bool(a["flags"])) for i in range(size)]
+        first = found[0]
+        assert hit["region"] == (NO_REGION if first is None else first.region)
+        if size == 3:
+            want = HIT_REFUSED
+        elif any(e != first for e in found):
+            want = HIT_STRADDLE
+        elif first is None:
+            want = HIT_UNCLAIMED
+        else:
+            want = HIT_OK if first.accepts & size else HIT_REFUSED
+        assert hit["status"] == want
+        seen.add(want)
+    assert len(seen) == 4
+
+
 # ---------------------------------------------------------------------- mistakes
 
 
