@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 
 MODE = os.environ.get("ENGINE_BUILD", "release")
 MODES = {
-    "release": ["-O2"],
+    "release": ["-O2", "-g0"],
     "checked": ["-O1", "-g", "-DENGINE_DEBUG=1"],
     "asan": ["-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer"],
     "ubsan": ["-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"],
