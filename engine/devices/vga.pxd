@@ -208,6 +208,5 @@ cdef class Vga(PciFunction):
     cdef void window_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
     cdef uint8_t planes_read(self, uint32_t at) noexcept nogil
     cdef void planes_write(self, uint32_t at, uint32_t value) noexcept nogil
-    cdef uint32_t mmio_part(self, uint32_t offset, uint32_t size, uint32_t *n) noexcept nogil
     cdef uint32_t mmio_read(self, uint32_t offset, uint32_t size) noexcept nogil
     cdef void mmio_write(self, uint32_t offset, uint32_t size, uint32_t value) noexcept nogil

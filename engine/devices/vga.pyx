@@ -63,6 +63,14 @@ cdef inline uint32_t rotate(uint32_t byte, uint32_t count) noexcept nogil:
     return (byte >> count | byte << (8 - count)) & 0xFF
 
 
+cdef inline uint32_t mmio_part(uint32_t offset, uint32_t size) noexcept nogil:
+    """How much of an access to BAR2 its ranges take at once: aligned, and at most 4 bytes."""
+    cdef uint32_t n = 4
+    while n > size or offset & (n - 1):
+        n >>= 1
+    return n
+
+
 def _registers():
     """The register table: a name for every register there is a name for."""
     attribute, sequencer, graphics = PORTS + 2, PORTS + 2, PORTS + 2
@@ -151,8 +159,8 @@ cdef class Vga(PciFunction):
 
     def fixed_regions(self):
         """The legacy ranges: five of ports, the display interface's, the window at A0000h."""
-        ports = tuple(Region(f"vga-{port:x}", Space.PIO, n, (1, 2), (1, 1)) for port, n in RANGES)
-        return (*ports, Region("vbe", Space.PIO, 4, (2,), (2, 2)),
+        ports = tuple(Region(f"vga-{port:x}", Space.PIO, n, (1, 2), (1, 1), unaligned=True) for port, n in RANGES)
+        return (*ports, Region("vbe", Space.PIO, 4, (2,), (2, 2), unaligned=True),
                 Region("vga-lowmem", Space.MMIO, WINDOW_SIZE, (1, 2, 4, 8), (1, 8), posted=True))
 
     # ------------------------------------------------------------------ accesses
@@ -175,7 +183,7 @@ cdef class Vga(PciFunction):
                 return IO_NO_REGISTER
         elif region == MMIO:
             while done < size:
-                self.mmio_part(offset + done, size - done, &n)
+                n = mmio_part(offset + done, size - done)
                 value[0] |= <uint64_t>self.mmio_read(offset + done, n) << (8 * done)
                 done += n
         elif region == ROM:
@@ -206,7 +214,7 @@ cdef class Vga(PciFunction):
                 return IO_NO_REGISTER
         elif region == MMIO:
             while done < size:
-                self.mmio_part(offset + done, size - done, &n)
+                n = mmio_part(offset + done, size - done)
                 self.mmio_write(offset + done, n, <uint32_t>(value >> (8 * done)))
                 done += n
         elif region >= PORTS and region < VBE:
@@ -396,9 +404,11 @@ cdef class Vga(PciFunction):
         r[DISPI_Y_OFFSET] = min(r[DISPI_Y_OFFSET], DISPI_MAX_YRES)
         offset = r[DISPI_X_OFFSET] * bits / 8 + r[DISPI_Y_OFFSET] * line
         if offset + r[DISPI_YRES] * line > self.vram_size:
-            r[DISPI_X_OFFSET] = 0
             r[DISPI_Y_OFFSET] = 0
-            offset = 0
+            offset = r[DISPI_X_OFFSET] * bits / 8
+            if offset + r[DISPI_YRES] * line > self.vram_size:
+                r[DISPI_X_OFFSET] = 0
+                offset = 0
         r[DISPI_VIRT_HEIGHT] = <uint16_t>most
         self.s.line_offset = line
         self.s.start_addr = offset / 4
@@ -523,30 +533,8 @@ cdef class Vga(PciFunction):
 
     # ------------------------------------------------------------------ BAR2
 
-    cdef uint32_t mmio_part(self, uint32_t offset, uint32_t size, uint32_t *n) noexcept nogil:
-        """How much of an access the range at `offset` takes at once: aligned, at most 4 bytes, within the range."""
-        cdef uint32_t end = MMIO_SIZE, part = 4
-        if offset < self.edid_size:
-            end = self.edid_size
-        elif offset < MMIO_PORTS:
-            end = MMIO_PORTS
-        elif offset < MMIO_PORTS + MMIO_PORTS_SIZE:
-            end = MMIO_PORTS + MMIO_PORTS_SIZE
-        elif offset < MMIO_DISPI:
-            end = MMIO_DISPI
-        elif offset < MMIO_DISPI + MMIO_DISPI_SIZE:
-            end = MMIO_DISPI + MMIO_DISPI_SIZE
-        elif offset < MMIO_EXTENDED:
-            end = MMIO_EXTENDED
-        elif offset < MMIO_EXTENDED + MMIO_EXTENDED_SIZE:
-            end = MMIO_EXTENDED + MMIO_EXTENDED_SIZE
-        while part > size or part > end - offset or offset & (part - 1):
-            part >>= 1
-        n[0] = part
-        return end
-
     cdef uint32_t mmio_read(self, uint32_t offset, uint32_t size) noexcept nogil:
-        """`size` aligned bytes that lie in one range.  Between the ranges all bits are ones."""
+        """`size` bytes, as mmio_part cut them; the range of the first one answers.  Between the ranges all bits are ones."""
         cdef uint32_t value = 0, i
         if offset < self.edid_size:
             memcpy(&value, self.edid + offset, size)
@@ -560,7 +548,7 @@ cdef class Vga(PciFunction):
             for i in range(0, size, 2):
                 self.s.dispi_index = <uint16_t>((offset - MMIO_DISPI + i) >> 1)
                 value |= <uint32_t>self.dispi_read() << (8 * i)
-            return value
+            return value & 0xFF if size == 1 else value
         elif MMIO_EXTENDED <= offset < MMIO_EXTENDED + MMIO_EXTENDED_SIZE:
             if size != 4:
                 return 0
@@ -570,7 +558,7 @@ cdef class Vga(PciFunction):
         return 0xFFFFFFFFu >> (32 - 8 * size)
 
     cdef void mmio_write(self, uint32_t offset, uint32_t size, uint32_t value) noexcept nogil:
-        """The low `size` bytes of value, aligned and in one range."""
+        """The low `size` bytes of value, as mmio_part cut them."""
         cdef uint32_t i
         if MMIO_PORTS <= offset < MMIO_PORTS + MMIO_PORTS_SIZE:
             for i in range(size):
@@ -590,15 +578,12 @@ cdef class Vga(PciFunction):
     # ------------------------------------------------------------------ reset, and what Python sees
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        """Power-on and bus reset alike: every register is zero, as before the video BIOS runs.  Video memory stays, and so do
-        the latches and the byte order, which only power-on clears."""
+        """Every register is zero, as before the video BIOS runs.  A bus reset leaves video memory and the latches alone."""
         cdef vga_state *s = self.s
         cdef uint32_t latch = s.latch
-        cdef uint8_t big_endian = s.big_endian
         memset(<uint8_t *>s + sizeof(pci_state), 0, sizeof(vga_state) - sizeof(pci_state))
         if kind != RESET_POWER_ON:
             s.latch = latch
-            s.big_endian = big_endian
         s.dispi[DISPI_ID] = DISPI_ID5
         PciFunction.on_reset(self, kind)
 
