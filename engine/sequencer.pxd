@@ -112,7 +112,7 @@ cdef struct seq_counts:
 
 cdef class Sequencer:
     cdef readonly object plan
-    cdef object map                    # Dispatcher
+    cdef readonly object map           # Dispatcher
     cdef const dispatch_table *table
     cdef Executor local                # devices of this process; None when workers own all
     cdef list links                    # Link objects
@@ -131,10 +131,10 @@ cdef class Sequencer:
     cdef uint8_t *net_cone             # [unit * n_nets + net]: net feeds unit, directly or through others
     cdef uint16_t *message_sinks
     cdef uint32_t n_message_sinks
-    cdef uint32_t *vcpu_region         # region of vCPU 0's copy << 8 | vcpu -> region
+    cdef uint32_t *banks               # [bank * n_vcpus + vcpu]: that vCPU's own region behind a shared address
     cdef uint32_t n_vcpus
     cdef uint32_t *region_unit         # by region id
-    cdef uint32_t *region_next         # by region id: 1 if it is banked by vCPU
+    cdef uint32_t *region_bank         # by region id: bank + 1, or 0
     cdef uint32_t n_regions, cap_regions
     cdef dict region_ids               # (rank, index, base) -> region
     cdef dict mapped                   # (rank, index) -> region
@@ -143,7 +143,6 @@ cdef class Sequencer:
     cdef map_change *maps
     cdef uint32_t n_maps, cap_maps
     cdef fx_vec messages               # message-signalled interrupts on their way
-    cdef held_vec merged
     cdef uint64_t now
     cdef uint64_t next_deadline        # local: no device wants the clock before this
     cdef uint64_t key                  # what is being executed (local)
@@ -184,7 +183,7 @@ cdef class Sequencer:
     cdef int _map_later(self, uint32_t rank, uint32_t index, bint on, uint64_t base) except -1 nogil
     cdef int _apply_maps(self) except -1
     cdef int _ram_write(self, const seq_input *inp) noexcept nogil
-    cdef uint32_t _banked(self, uint32_t region, uint32_t vcpu) noexcept nogil
+    cdef uint32_t _bank(self, uint32_t region, uint32_t vcpu) noexcept nogil
     cdef uint64_t _timer_key(self, uint64_t t_ns) noexcept nogil
     cdef void _sample(self, uint64_t ticks) noexcept nogil
     cdef int _split_local(self, const engine_acc *a, uint64_t t_ns, uint64_t *value) except -1 nogil

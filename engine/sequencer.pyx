@@ -236,9 +236,9 @@ cdef class Sequencer:
         free(self.lines)
         free(self.maps)
         free(self.messages.at)
-        free(self.merged.at)
         free(self.region_unit)
-        free(self.region_next)
+        free(self.region_bank)
+        free(self.banks)
 
     def _cones(self, plan):
         """Which units and nets each unit hears of, directly or through others."""
@@ -277,10 +277,13 @@ cdef class Sequencer:
             self._new_region(q.region, q.rank, q.index, q.base)
             if q.size:
                 self._map(q.region, q.rank, q.index, q.base)
-        for region, vcpus in plan.vcpu_regions.items():
-            for vcpu, other in vcpus.items():
-                self.region_next[region] = 1
-                self.region_ids["vcpu", region, vcpu] = other
+        self.banks = <uint32_t *>calloc(len(plan.vcpu_regions) * self.n_vcpus + 1, sizeof(uint32_t))
+        if self.banks == NULL:
+            raise MemoryError()
+        for bank, (region, vcpus) in enumerate(plan.vcpu_regions.items()):
+            self.region_bank[region] = bank + 1
+            for vcpu in range(self.n_vcpus):
+                self.banks[bank * self.n_vcpus + vcpu] = vcpus.get(vcpu, region)
         m.publish()
         self.table = m.table
 
@@ -297,11 +300,11 @@ cdef class Sequencer:
             if p == NULL:
                 raise MemoryError()
             self.region_unit = <uint32_t *>p
-            p = realloc(self.region_next, cap * sizeof(uint32_t))
+            p = realloc(self.region_bank, cap * sizeof(uint32_t))
             if p == NULL:
                 raise MemoryError()
-            self.region_next = <uint32_t *>p
-            memset(self.region_next + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(uint32_t))
+            self.region_bank = <uint32_t *>p
+            memset(self.region_bank + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(uint32_t))
             self.cap_regions = cap
         self.region_unit[region] = self.unit_of[rank]
         self.n_regions = max(self.n_regions, region + 1)
@@ -380,9 +383,10 @@ cdef class Sequencer:
             self.table = m.table
         return 0
 
-    cdef uint32_t _banked(self, uint32_t region, uint32_t vcpu) noexcept nogil:
-        with gil:
-            return self.region_ids.get(("vcpu", region, vcpu), region)
+    cdef uint32_t _bank(self, uint32_t region, uint32_t vcpu) noexcept nogil:
+        """The vCPU's own region behind an address that all share (its local APIC's registers)."""
+        cdef uint32_t bank = self.region_bank[region]
+        return self.banks[(bank - 1) * self.n_vcpus + vcpu] if bank and vcpu < self.n_vcpus else region
 
     cdef uint64_t _nobody(self, uint32_t space, uint32_t size) noexcept nogil:
         return dispatch_fill(self.table, space, size)
@@ -708,8 +712,8 @@ cdef class Sequencer:
                     addr = at + e.delta
             if found == FIND_OK:
                 region = e.region
-                if banked and self.region_next[region]:
-                    region = self._banked(region, a.vcpu)
+                if banked:
+                    region = self._bank(region, a.vcpu)
                 r = &(<Executor>local).regions[region]
                 st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
                 if r.unit.next < self.next_deadline:
@@ -1224,8 +1228,8 @@ cdef class Sequencer:
                 rec.vcpu = a.vcpu
                 rec.op = <uint8_t>op
                 unit = e.owner
-                if self.n_vcpus > 1 and self.region_next[e.region]:
-                    rec.region = self._banked(e.region, a.vcpu)
+                if self.n_vcpus > 1:
+                    rec.region = self._bank(e.region, a.vcpu)
                     unit = self.region_unit[rec.region]
                 key = i << KEY_INDEX_SHIFT | PLACE_ACCESS << 1 | 1
                 if self.units[unit].level == 0:
@@ -1356,8 +1360,8 @@ cdef class Sequencer:
                 rec.vcpu = a.vcpu
                 rec.op = <uint8_t>op
                 unit = e.owner
-                if self.n_vcpus > 1 and self.region_next[e.region]:
-                    rec.region = self._banked(e.region, a.vcpu)
+                if self.n_vcpus > 1:
+                    rec.region = self._bank(e.region, a.vcpu)
                     unit = self.region_unit[rec.region]
                 self.key = access_key(i)
                 self._bring_up(unit, a.t_ns)
