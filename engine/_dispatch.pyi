@@ -1,6 +1,6 @@
 """Types of the address map; what each thing does is said in _dispatch.pyx."""
 
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,12 +48,14 @@ class Overlap(NamedTuple):
     region_b: int
     owner_b: int
 
+@final
 class Counters:
     @property
     def totals(self) -> dict[str, int]: ...
     def top(self, limit: int | None = None) -> dict[tuple[str, int, int, int, int], tuple[int, int]]: ...
     def clear(self) -> None: ...
 
+@final
 class Table:
     @staticmethod
     def over(buffer: Any) -> Table: ...
@@ -77,6 +79,7 @@ class Table:
         self, space: int, addr: int, size: int, smm: bool = False
     ) -> list[tuple[int, int, int, int | None, int]]: ...
 
+@final
 class Dispatcher:
     @property
     def current(self) -> Table: ...
@@ -114,6 +117,7 @@ class Dispatcher:
     ) -> NDArray[np.void]: ...
     def reader(self) -> Reader: ...
 
+@final
 class Reader:
     @property
     def version(self) -> int | None: ...

@@ -8,6 +8,7 @@ Priorities: of the ranges that hold an address, the one with the highest priorit
 the higher region id, which is the one mapped later since a range that moves gets a new id.  So the map is a function of the
 set of ranges, not of the order in which they came.
 """
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -565,6 +566,7 @@ cdef uint32_t dispatch_split(const dispatch_table *t, uint32_t space, uint64_t a
     return n
 
 
+@cython.final
 cdef class Counters:
     """Accesses that went nowhere, counted by (status, space, address, size, direction); one thread writes.
 
@@ -682,6 +684,7 @@ cdef str flaw(const uint8_t *block, size_t n):
     return None
 
 
+@cython.final
 cdef class Table:
     """One published version of the map: immutable, for any number of readers, in any thread.
 
@@ -853,6 +856,7 @@ cdef _lookup_batch(const dispatch_table *t, acc, out, Counters counters):
 
 # ---------------------------------------------------------------------- the writer
 
+@cython.final
 cdef class Dispatcher:
     """The address map of a machine and its publisher.  One thread maps and publishes; readers may be anywhere.
 
@@ -1182,6 +1186,7 @@ cdef class Dispatcher:
         return Reader(self)
 
 
+@cython.final
 cdef class Reader:
     """One thread's way to the current table while another thread publishes.
 
