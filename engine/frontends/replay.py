@@ -28,7 +28,7 @@ from engine.machine.spec import MachineSpec, load
 from engine.sequencer import Sequencer
 
 CHUNK = 1 << 16  # accesses between two looks at progress and signals
-SERIES = 120  # points in time of a run's accesses per device
+SERIES = 160  # parts of a trace, for its accesses per device
 
 # Region owners of the reference machine -> type of the device that models them here; "" is the router itself.
 OWNERS = {
@@ -157,15 +157,14 @@ def execute(machine: Machine, trace: Trace, acc: Array, progress: Callable[[int]
 
 
 def series(trace: Trace) -> tuple[list[str], Array]:
-    """(device types, accesses per type and SERIES-th part of the run's virtual time): what the guest did when."""
+    """(device types, accesses of each type in each SERIES-th part of the trace): what the guest did when."""
     number, names = trace.region_names()
     types = [device_type(n) for n in names]
     labels = sorted({"router" if t == "" else t or "not modelled" for t in types})
     row = np.array([labels.index("router" if t == "" else t or "not modelled") for t in types] or [0])
     out = np.zeros((len(labels), SERIES), np.int64)
-    t = trace.acc["t_ns"].astype(np.float64)
-    if len(t):
-        np.add.at(out, (row[number], np.minimum(SERIES - 1, (t - t[0]) * SERIES / max(1.0, t[-1] - t[0] + 1)).astype(np.int64)), 1)
+    n = len(trace.acc)
+    np.add.at(out, (row[number], np.arange(n) * SERIES // max(1, n)), 1)
     return labels, out
 
 
