@@ -1480,6 +1480,7 @@ cdef class Sequencer:
         if t_ns > self.now:
             self.now = t_ns
         if self.local is not None:
+            self.key = access_key(0)           # as _timer_key has it between runs
             self._advance(self.now)
         else:
             self._finish(self.now)
