@@ -13,7 +13,7 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from engine._device cimport IO_CONTENT, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
+from engine._device cimport IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
 from engine.pci._config cimport FIRST_FIXED
 
 from engine.devices.edid import edid
@@ -159,9 +159,9 @@ cdef class Vga(PciFunction):
 
     def fixed_regions(self):
         """The legacy ranges: five of ports, the display interface's, the window at A0000h."""
-        ports = tuple(Region(f"vga-{port:x}", Space.PIO, n, (1, 2), (1, 1), unaligned=True) for port, n in RANGES)
-        return (*ports, Region("vbe", Space.PIO, 4, (2,), (2, 2), unaligned=True),
-                Region("vga-lowmem", Space.MMIO, WINDOW_SIZE, (1, 2, 4, 8), (1, 8), posted=True))
+        ports = tuple(Region(f"vga-{port:x}", Space.PIO, n, unaligned=True) for port, n in RANGES)
+        return (*ports, Region("vbe", Space.PIO, 4, unaligned=True),
+                Region("vga-lowmem", Space.MMIO, WINDOW_SIZE, (1, 2, 4, 8), (1, 8), posted=True, unaligned=True))
 
     # ------------------------------------------------------------------ accesses
 
@@ -175,7 +175,9 @@ cdef class Vga(PciFunction):
                 return IO_NO_REGISTER
             memcpy(value, self.vram + offset, size)
         elif region == VBE:
-            if offset == DISPI_INDEX:
+            if size != 2:
+                return IO_BAD_SIZE
+            elif offset == DISPI_INDEX:
                 value[0] = self.s.dispi_index
             elif offset == DISPI_DATA or offset == DISPI_DATA_ALIGNED:
                 value[0] = self.dispi_read()
@@ -192,7 +194,10 @@ cdef class Vga(PciFunction):
             memcpy(value, self.rom + offset, size)
             return <io_status>(IO_OK | IO_CONTENT)
         elif region >= PORTS and region < VBE:
-            value[0] = self.port_read(first_port[region - PORTS] + offset)
+            if size > 2:
+                return IO_BAD_SIZE      # the ports are 8 bits wide; a word is two of them, a longer access none
+            for n in range(size):
+                value[0] |= <uint64_t>self.port_read(first_port[region - PORTS] + offset + n) << (8 * n)
         else:
             return IO_NO_REGISTER
         return IO_OK
@@ -206,7 +211,9 @@ cdef class Vga(PciFunction):
                 return IO_NO_REGISTER
             memcpy(self.vram + offset, &value, size)
         elif region == VBE:
-            if offset == DISPI_INDEX:
+            if size != 2:
+                return IO_BAD_SIZE
+            elif offset == DISPI_INDEX:
                 self.s.dispi_index = <uint16_t>value
             elif offset == DISPI_DATA or offset == DISPI_DATA_ALIGNED:
                 self.dispi_write(<uint16_t>value)
@@ -218,7 +225,10 @@ cdef class Vga(PciFunction):
                 self.mmio_write(offset + done, n, <uint32_t>(value >> (8 * done)))
                 done += n
         elif region >= PORTS and region < VBE:
-            self.port_write(first_port[region - PORTS] + offset, <uint8_t>value)
+            if size > 2:
+                return IO_BAD_SIZE
+            for n in range(size):
+                self.port_write(first_port[region - PORTS] + offset + n, <uint8_t>(value >> (8 * n)))
         elif region != ROM:
             return IO_NO_REGISTER
         return IO_OK
