@@ -2,7 +2,7 @@
 
 Everything a guest can tell from the machine alone is computed: keys and values, names, sizes, SMBIOS tables, e820.  Bytes
 that other programs make (ACPI tables, option ROMs, a kernel) are content: here they have a size, and bytes if the caller
-gives some.  tests/differential/test_fw_cfg_items.py compares with a running QEMU.
+gives some.  tests/differential/test_fw_cfg_items.py compares with what QEMU 7.2 gives.
 """
 
 from __future__ import annotations
