@@ -1,0 +1,42 @@
+"""What does the engine add to an access in one process?
+
+Each shipped recording in one batch: time order, deadlines, interrupts, effects and every device, against the raw loop of
+engine.testing._walk over an equal machine, which finds the region in flat tables and calls the same device code.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from engine import data
+from engine.machine import Machine
+from perf.benches._common import Row, later, recording, row, turns
+
+LOOP_GOAL = 3.0
+RATE_GOAL = 60.0  # M accesses/s of seabios-pc on an idle host of the 2-core class (docs/performance.md)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Per trace: million accesses a second, and time against the raw loop."""
+    rows = []
+    for name in data.traces():
+        r = recording(name)
+        walk = r.walk()
+        n = len(r.acc)
+        with Machine(r.job.spec, path="local", contents=r.job.contents) as m:
+
+            def engine(m: Machine = m, r: Any = r) -> float:
+                acc, (inputs, ram) = later(m, r.acc), r.inputs(m)
+                start = time.perf_counter()
+                m.run(acc, inputs, ram)
+                took = time.perf_counter() - start
+                m.lines()
+                return took * 1e9 / len(acc)
+
+            rounds = max(7, int((4e5 if quick else 2e6) / n))
+            ours, raw = turns(engine, lambda r=r, walk=walk, n=n: walk.local(r.acc)[0] * 1e9 / n, rounds)
+        rows.append(row(f"local_trace.{name}", "ns", ours, "raw C-like loop over the same devices", raw, LOOP_GOAL))
+        rows.append(row(f"local_trace.{name}.rate", "M/s", [1e3 / v for v in ours], "promised on an idle host", RATE_GOAL,
+                        1.0 if name == "seabios-pc" else None, ">="))
+    return rows

@@ -1,0 +1,47 @@
+"""What does one access cost that waits for a device in another process?
+
+Reads of one register (the scratch register of COM1) through one worker, each waiting for the one before; the latencies are
+measured in C, inside the sequencer.  Spinning: against a raw cache line bounced between two processes.  Blocking: against
+two processes that wake each other by a futex.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.machine import Machine
+from engine.machine.spec import load
+from engine.measure import _limits
+from perf.benches._common import Row, accesses, later, machine, pinned, quantile, row, turns
+
+UART_SCR = 0x3FF
+SPIN_P50, SPIN_P99, BLOCK_P50 = 1.6, 3.0, 1.1
+
+
+def _series(wait: str, limit: Callable[..., dict[str, Any]], n: int, rounds: int) -> tuple[list[Any], list[Any]]:
+    with machine(load("i440fx"), "sync", wait) as (m, on):
+        acc = accesses(n, 0, UART_SCR)
+
+        def ours(m: Machine = m) -> tuple[float, float]:
+            m.sequencer.clear_histogram()
+            with pinned(on[0]):
+                m.run(later(m, acc))
+            h = m.sequencer.histogram()
+            return quantile(h, 0.5), quantile(h, 0.99)
+
+        def raw() -> tuple[float, float]:
+            got = limit(n, on)
+            return got["p50_ns"], got["p99_ns"]
+
+        return turns(ours, raw, rounds)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """p50 and p99 of single accesses."""
+    a, b = _series("spin", _limits.pingpong, 4_000, 60 if quick else 300)
+    rows = [row("sync_spin.p50", "ns", [x[0] for x in a], "cache-line ping-pong p50", [x[0] for x in b], SPIN_P50),
+            row("sync_spin.p99", "ns", [x[1] for x in a], "cache-line ping-pong p99", [x[1] for x in b], SPIN_P99)]
+    a, b = _series("block", _limits.futex, 400, 15 if quick else 80)
+    rows.append(row("sync_block.p50", "us", [x[0] / 1e3 for x in a], "futex ping-pong p50", [x[0] / 1e3 for x in b], BLOCK_P50))
+    return rows
