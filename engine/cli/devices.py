@@ -21,15 +21,29 @@ EXAMPLES = """examples:
 
 def add(subparsers: Any) -> None:
     """The command's arguments."""
-    top = subparsers.add_parser("devices", help="list the modelled parts, show their register maps", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = subparsers.add_parser(
+        "devices",
+        help="list the modelled parts, show their register maps",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="list|show")
-    every = verbs.add_parser("list", help="list the device types", description="List the device types a machine file may name.")
-    show = verbs.add_parser("show", help="print one part's register map", description="Print one part's regions, pins, settings and registers.",
-                            epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = verbs.add_parser(
+        "list", help="list the device types", description="List the device types a machine file may name."
+    )
+    show = verbs.add_parser(
+        "show",
+        help="print one part's register map",
+        description="Print one part's regions, pins, settings and registers.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     show.add_argument("type", metavar="TYPE")
     for parser in (every, show):
-        parser.add_argument("--json", metavar="FILE", help="write the result as JSON too ('-': instead, to standard output)")
+        parser.add_argument(
+            "--json", metavar="FILE", help="write the result as JSON too ('-': instead, to standard output)"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Everything about a device type, as plain data.  Raises MachineError for a type that does not exist or cannot be loaded."""
+    """Everything about a device type, as plain data.  Raises MachineError if there is no such type, or it cannot be loaded."""
     try:
         cls = device_class(name)
     except (ImportError, AttributeError) as e:
@@ -51,14 +65,38 @@ def describe(name: str) -> dict[str, Any]:
     device = cls()
     regions = device.regions()
     return {
-        "type": name, "title": cls.TITLE, "class": f"{cls.__module__}.{cls.__qualname__}", "part": _part(cls),
+        "type": name,
+        "title": cls.TITLE,
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "part": _part(cls),
         "python": issubclass(cls, PyDevice),
         "regions": [_region(i, r) for i, r in enumerate(regions)],
-        "outputs": list(cls.OUT), "inputs": list(cls.IN),
-        "messages": {"sends": bool(getattr(cls, "MESSAGE_SOURCE", False)), "takes": bool(getattr(cls, "MESSAGE_SINK", False))},
-        "settings": [{"name": k, "type": type(v).__name__ if v is not None else "any", "default": v} for k, v in cls.CONFIG.items()],
-        "registers": [{"name": r.name, "region": regions[r.region].name, "offset": r.offset, "index": r.index, "width": r.width, "access": r.access,
-                       "reset": r.reset, "wmask": r.wmask, "w1c": r.w1c, "side_effects": r.side_effects, "section": r.section} for r in cls.REGISTERS],
+        "outputs": list(cls.OUT),
+        "inputs": list(cls.IN),
+        "messages": {
+            "sends": bool(getattr(cls, "MESSAGE_SOURCE", False)),
+            "takes": bool(getattr(cls, "MESSAGE_SINK", False)),
+        },
+        "settings": [
+            {"name": k, "type": type(v).__name__ if v is not None else "any", "default": v}
+            for k, v in cls.CONFIG.items()
+        ],
+        "registers": [
+            {
+                "name": r.name,
+                "region": regions[r.region].name,
+                "offset": r.offset,
+                "index": r.index,
+                "width": r.width,
+                "access": r.access,
+                "reset": r.reset,
+                "wmask": r.wmask,
+                "w1c": r.w1c,
+                "side_effects": r.side_effects,
+                "section": r.section,
+            }
+            for r in cls.REGISTERS
+        ],
     }
 
 
@@ -68,8 +106,16 @@ def _part(cls: type[Device]) -> str:
 
 
 def _region(number: int, r: Region) -> dict[str, Any]:
-    return {"number": number, "name": r.name, "space": r.space.name, "size": r.size, "accepts": list(r.accepts), "implements": list(r.implements),
-            "posted": r.posted, "barrier": r.barrier}
+    return {
+        "number": number,
+        "name": r.name,
+        "space": r.space.name,
+        "size": r.size,
+        "accepts": list(r.accepts),
+        "implements": list(r.implements),
+        "posted": r.posted,
+        "barrier": r.barrier,
+    }
 
 
 def _regions(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -78,9 +124,20 @@ def _regions(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _list_page(facts: list[dict[str, Any]]) -> Page:
     p = Page()
-    p.table(("type", "title", "regions", "out", "in", "registers"), [
-        (f["type"], f["title"], " ".join(r["name"] for r in _regions(f)[:4]) + (" ..." if len(_regions(f)) > 4 else ""),
-         _pins(f["outputs"]), _pins(f["inputs"]), str(len(f["registers"]))) for f in facts])
+    p.table(
+        ("type", "title", "regions", "out", "in", "registers"),
+        [
+            (
+                f["type"],
+                f["title"],
+                " ".join(r["name"] for r in _regions(f)[:4]) + (" ..." if len(_regions(f)) > 4 else ""),
+                _pins(f["outputs"]),
+                _pins(f["inputs"]),
+                str(len(f["registers"])),
+            )
+            for f in facts
+        ],
+    )
     return p
 
 
@@ -94,9 +151,20 @@ def _show_page(f: dict[str, Any]) -> Page:
     p.line(f"  {f['part']}")
     p.line(f"  {f['class']}" + (", written in Python" if f["python"] else ""))
     p.heading("regions")
-    p.table(("name", "space", "bytes", "accepts", "executes", "policy"), [
-        (r["name"], r["space"], f"{r['size']:#x}", "/".join(map(str, r["accepts"])), "-".join(map(str, sorted(set(r["implements"])))),
-         " ".join(k for k in ("posted", "barrier") if r[k]) or "-") for r in _regions(f)])
+    p.table(
+        ("name", "space", "bytes", "accepts", "executes", "policy"),
+        [
+            (
+                r["name"],
+                r["space"],
+                f"{r['size']:#x}",
+                "/".join(map(str, r["accepts"])),
+                "-".join(map(str, sorted(set(r["implements"])))),
+                " ".join(k for k in ("posted", "barrier") if r[k]) or "-",
+            )
+            for r in _regions(f)
+        ],
+    )
     p.heading("pins")
     p.line(f"  out: {' '.join(f['outputs']) or 'none'}")
     p.line(f"  in:  {' '.join(f['inputs']) or 'none'}")
@@ -107,9 +175,24 @@ def _show_page(f: dict[str, Any]) -> Page:
         p.heading("settings")
         p.table(("name", "type", "default"), [(s["name"], s["type"], str(s["default"])) for s in f["settings"]])
     p.heading(f"registers ({len(f['registers'])})")
-    p.table(("region", "at", "name", "bits", "access", "reset", "writable", "section", "side effects"), [
-        (r["region"], f"+{r['offset']:#04x}" + (f"[{r['index']:#04x}]" if r["index"] is not None else ""), r["name"], str(r["width"]), r["access"],
-         hexes(r["reset"], r["width"]), (f"w1c {hexes(r['w1c'], r['width'])}" if r["w1c"] else "")
-         + (" " if r["w1c"] and r["wmask"] else "") + (hexes(r["wmask"], r["width"]) if r["wmask"] else "") or "-",
-         r["section"], r["side_effects"]) for r in f["registers"]])
+    p.table(
+        ("region", "at", "name", "bits", "access", "reset", "writable", "section", "side effects"),
+        [
+            (
+                r["region"],
+                f"+{r['offset']:#04x}" + (f"[{r['index']:#04x}]" if r["index"] is not None else ""),
+                r["name"],
+                str(r["width"]),
+                r["access"],
+                hexes(r["reset"], r["width"]),
+                (f"w1c {hexes(r['w1c'], r['width'])}" if r["w1c"] else "")
+                + (" " if r["w1c"] and r["wmask"] else "")
+                + (hexes(r["wmask"], r["width"]) if r["wmask"] else "")
+                or "-",
+                r["section"],
+                r["side_effects"],
+            )
+            for r in f["registers"]
+        ],
+    )
     return p

@@ -32,36 +32,75 @@ EXAMPLES = """examples:
 
 def add(subparsers: Any) -> None:
     """The command's arguments."""
-    top = subparsers.add_parser("machine", help="check, show and import machine files", description=__doc__, epilog=EXAMPLES,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = subparsers.add_parser(
+        "machine",
+        help="check, show and import machine files",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="check|show|import|list")
 
-    check = verbs.add_parser("check", help="say whether a machine file can be built", description="Read a machine file and lay it out: keys, types, "
-                             "overlaps, wires, units, placement.  Exit 0 if it can be built; else one line says what, where, and which two parties.")
+    check = verbs.add_parser(
+        "check",
+        help="say whether a machine file can be built",
+        description="Read a machine file and lay it out: keys, types, overlaps, wires, units, placement.  "
+        "Exit 0 if it can be built; else one line says what, where, and which two parties.",
+    )
     check.add_argument("source", metavar="FILE|BOARD")
 
-    show = verbs.add_parser("show", help="print memory map, port map, functions, wires, units and placement",
-                            description="Print what a machine file makes, in the style of QEMU's `info mtree`.")
+    show = verbs.add_parser(
+        "show",
+        help="print memory map, port map, functions, wires, units and placement",
+        description="Print what a machine file makes, in the style of QEMU's `info mtree`.",
+    )
     show.add_argument("source", metavar="FILE|BOARD")
     placement_arguments(show)
 
-    imp = verbs.add_parser("import", help="turn a QEMU command line into a machine file", epilog=EXAMPLES,
-                           formatter_class=argparse.RawDescriptionHelpFormatter,
-                           description="Print the machine file for a QEMU command line, and on standard error what of it is not modelled.")
-    imp.add_argument("--from", dest="origin", metavar="FILE", help="side file of a trace (JSON with machine_args), or a text file with a command line")
-    imp.add_argument("--file", action="append", default=[], metavar="NAME=PATH", help="the file for a placeholder {NAME} of the command line")
+    imp = verbs.add_parser(
+        "import",
+        help="turn a QEMU command line into a machine file",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print the machine file for a QEMU command line, and on standard error what of it is not modelled.",
+    )
+    imp.add_argument(
+        "--from",
+        dest="origin",
+        metavar="FILE",
+        help="side file of a trace (JSON with machine_args), or a text file with a command line",
+    )
+    imp.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the file for a placeholder {NAME} of the command line",
+    )
     imp.add_argument("args", nargs="*", metavar="-- QEMU ARGS", help="the command line, behind --")
 
-    boards = verbs.add_parser("list", help="list the boards that come with the engine", description="List the boards that come with the engine.")
+    boards = verbs.add_parser(
+        "list",
+        help="list the boards that come with the engine",
+        description="List the boards that come with the engine.",
+    )
     for parser in (check, show, imp, boards):
-        parser.add_argument("--json", metavar="FILE", help="write the result as JSON too ('-': instead, to standard output)")
+        parser.add_argument(
+            "--json", metavar="FILE", help="write the result as JSON too ('-': instead, to standard output)"
+        )
 
 
 def placement_arguments(parser: argparse.ArgumentParser) -> None:
     """--workers and --placement, as every command that places devices has them."""
-    parser.add_argument("--workers", type=int, metavar="N", help="number of worker processes (default: as the machine file says)")
-    parser.add_argument("--placement", metavar="FILE|spread|random:SEED", help="who owns what: a TOML file with a [placement] table, heaviest parts "
-                        "apart, or a random legal placement (default: as the machine file says)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="number of worker processes (default: as the machine file says)"
+    )
+    parser.add_argument(
+        "--placement",
+        metavar="FILE|spread|random:SEED",
+        help="who owns what: a TOML file with a [placement] table, heaviest parts "
+        "apart, or a random legal placement (default: as the machine file says)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,7 +114,9 @@ def choose_owners(planned: Plan, workers: int | None, how: str | None) -> list[i
     if how is not None and how != "spread" and not how.startswith("random:"):
         spec = load_placement(how)
         if workers not in (None, spec.workers):
-            raise UsageError(f"--workers {workers}: {how} places devices on {spec.workers} workers; leave one of the two away")
+            raise UsageError(
+                f"--workers {workers}: {how} places devices on {spec.workers} workers; leave one of the two away"
+            )
         return placement.from_spec(replace(planned, spec=replace(planned.spec, placement=spec, path=how)), spec)
     n = spec.workers if workers is None else workers
     if how is None:
@@ -104,13 +145,21 @@ def _planned(source: str) -> tuple[Plan, dict[str, Device]]:
 def _check(args: argparse.Namespace) -> int:
     planned, _ = _planned(args.source)
     owners = choose_owners(planned, None, None)
-    counts = {"devices": len(planned.devices), "regions": len(planned.placed), "wires": len(planned.nets), "units": len(planned.units),
-              "functions": sum(p.spec.bdf is not None for p in planned.devices), "workers": max(owners, default=-1) + 1}
+    counts = {
+        "devices": len(planned.devices),
+        "regions": len(planned.placed),
+        "wires": len(planned.nets),
+        "units": len(planned.units),
+        "functions": sum(p.spec.bdf is not None for p in planned.devices),
+        "workers": max(owners, default=-1) + 1,
+    }
     if args.json:
         write_json(args.json, {"ok": True, "source": args.source, "board": planned.spec.board.name, **counts})
     if args.json != "-":
-        print(f"ok: {args.source}: {planned.spec.board.title or planned.spec.board.name}: "
-              + ", ".join(f"{n} {name if n != 1 else name[:-1]}" for name, n in counts.items() if n or name != "workers"))
+        print(
+            f"ok: {args.source}: {planned.spec.board.title or planned.spec.board.name}: "
+            + ", ".join(f"{n} {name if n != 1 else name[:-1]}" for name, n in counts.items() if n or name != "workers")
+        )
     return 0
 
 
@@ -130,15 +179,27 @@ def describe(planned: Plan, probes: dict[str, Device], owners: list[int]) -> dic
         "ports": [_range(planned, q, vcpu_of) for q in _sorted(planned, Space.PIO)],
         "guest_maps": _guest_maps(planned),
         "functions": _functions(planned, probes),
-        "wires": [{
-            "name": n.name, "level": n.level, "line": n.line if n.line >= 0 else None,
-            "sources": [_pin(planned, r, pin, True) for r, pin in n.sources],
-            "sinks": [_pin(planned, r, pin, False) for r, pin in n.sinks],
-            "inner": [_pin(planned, r, pin, False) for r, pin in n.inner],
-        } for n in planned.nets],
+        "wires": [
+            {
+                "name": n.name,
+                "level": n.level,
+                "line": n.line if n.line >= 0 else None,
+                "sources": [_pin(planned, r, pin, True) for r, pin in n.sources],
+                "sinks": [_pin(planned, r, pin, False) for r, pin in n.sinks],
+                "inner": [_pin(planned, r, pin, False) for r, pin in n.inner],
+            }
+            for n in planned.nets
+        ],
         "messages": {"sinks": [planned.devices[r].id for r in planned.message_sinks]},
-        "units": [{"name": planned.unit_names[u], "level": planned.unit_level[u], "devices": [planned.devices[r].id for r in ranks],
-                   "worker": owners[u] + 1 if owners else None} for u, ranks in enumerate(planned.units)],
+        "units": [
+            {
+                "name": planned.unit_names[u],
+                "level": planned.unit_level[u],
+                "devices": [planned.devices[r].id for r in ranks],
+                "worker": owners[u] + 1 if owners else None,
+            }
+            for u, ranks in enumerate(planned.units)
+        ],
         "workers": placement.table(planned, owners),
     }
     return out
@@ -151,15 +212,32 @@ def _sorted(planned: Plan, space: Space) -> list[Placed]:
 def _range(planned: Plan, q: Placed, vcpu_of: dict[int, int]) -> dict[str, Any]:
     d = planned.devices[q.rank]
     r = d.regions[q.index]
-    return {"base": q.base, "size": r.size, "region": r.name, "device": d.id, "posted": r.posted, "barrier": r.barrier,
-            "vcpu": vcpu_of.get(q.region)}
+    return {
+        "base": q.base,
+        "size": r.size,
+        "region": r.name,
+        "device": d.id,
+        "posted": r.posted,
+        "barrier": r.barrier,
+        "vcpu": vcpu_of.get(q.region),
+    }
 
 
 def _guest_maps(planned: Plan) -> list[dict[str, Any]]:
     """Regions without an address at power-on: the guest gives them one."""
     placed = {(q.rank, q.index) for q in planned.placed}
-    return [{"device": d.id, "region": r.name, "space": r.space.name, "size": r.size, "bar": i if d.spec.bdf and i < 7 else None}
-            for d in planned.devices for i, r in enumerate(d.regions) if r.size and (d.rank, i) not in placed]
+    return [
+        {
+            "device": d.id,
+            "region": r.name,
+            "space": r.space.name,
+            "size": r.size,
+            "bar": i if d.spec.bdf and i < 7 else None,
+        }
+        for d in planned.devices
+        for i, r in enumerate(d.regions)
+        if r.size and (d.rank, i) not in placed
+    ]
 
 
 def _functions(planned: Plan, probes: dict[str, Device]) -> list[dict[str, Any]]:
@@ -169,9 +247,24 @@ def _functions(planned: Plan, probes: dict[str, Device]) -> list[dict[str, Any]]
         one = Executor([probe])
         one.map_region(0, probe.rank, CONFIG_REGION, 0)
         ids, _, class_code = (one.run_access(0, 0, at, 4, False)[1] for at in (0x00, 0x04, 0x08))
-        bars = [{"bar": i, "region": r.name, "space": r.space.name, "size": r.size} for i, r in enumerate(d.regions[:7]) if r.size]
-        out.append({"bdf": str(d.spec.bdf), "device": d.id, "type": d.spec.type, "vendor_id": ids & 0xFFFF, "device_id": ids >> 16,
-                    "class": class_code >> 8, "revision": class_code & 0xFF, "title": d.cls.TITLE, "bars": bars})
+        bars = [
+            {"bar": i, "region": r.name, "space": r.space.name, "size": r.size}
+            for i, r in enumerate(d.regions[:7])
+            if r.size
+        ]
+        out.append(
+            {
+                "bdf": str(d.spec.bdf),
+                "device": d.id,
+                "type": d.spec.type,
+                "vendor_id": ids & 0xFFFF,
+                "device_id": ids >> 16,
+                "class": class_code >> 8,
+                "revision": class_code & 0xFF,
+                "title": d.cls.TITLE,
+                "bars": bars,
+            }
+        )
     return out
 
 
@@ -180,53 +273,116 @@ def _pin(planned: Plan, rank: int, pin: int, out: bool) -> str:
     return f"{d.id}.{(d.cls.OUT if out else d.cls.IN)[pin]}"
 
 
+def _policy(m: dict[str, Any]) -> str:
+    return "i/o, posted" if m["posted"] else "i/o"
+
+
 def page(facts: dict[str, Any]) -> Page:
     """What describe() found, for people."""
     board, p = facts["board"], Page()
-    p.line(f"machine {board['name']}: {board['title'] or 'no title'}; {board['ram'] >> 20} MiB RAM, {board['cpus']} vCPU, configuration by "
-           f"{board['config_access']}", "bold")
+    p.line(
+        f"machine {board['name']}: {board['title'] or 'no title'}; {board['ram'] >> 20} MiB RAM, {board['cpus']} vCPU, config by "
+        f"{board['config_access']}",
+        "bold",
+    )
 
     p.heading("address-space: memory")
     p.line(f"  0000000000000000-{(1 << 52) - 1:016x} (container): unclaimed reads give {board['mmio_unclaimed']}")
     rows = [(r["base"], 0, f"    {r['base']:016x}-{r['base'] + r['size'] - 1:016x} (ram): ram") for r in facts["ram"]]
     for m in facts["memory"]:
-        rows.append((m["base"], 1, f"    {m['base']:016x}-{m['base'] + m['size'] - 1:016x} (i/o{', posted' if m['posted'] else ''}): {m['region']} "
-                     f"@{m['device']}" + (f" vCPU {m['vcpu']}" if m["vcpu"] is not None else "")))
+        rows.append(
+            (
+                m["base"],
+                1,
+                f"    {m['base']:016x}-{m['base'] + m['size'] - 1:016x} ({_policy(m)}): {m['region']} @{m['device']}"
+                + (f" vCPU {m['vcpu']}" if m["vcpu"] is not None else ""),
+            )
+        )
     for _, _, text in sorted(rows):
         p.line(text)
 
     p.heading("address-space: I/O")
     p.line(f"  0000-ffff (container): unclaimed reads give {board['pio_unclaimed']}")
-    ports = [(m["base"], 1, f"    {m['base']:04x}-{m['base'] + m['size'] - 1:04x} (i/o{', posted' if m['posted'] else ''}): {m['region']} "
-              f"@{m['device']}") for m in facts["ports"]]
+    ports = [
+        (
+            m["base"],
+            1,
+            f"    {m['base']:04x}-{m['base'] + m['size'] - 1:04x} ({_policy(m)}): {m['region']} @{m['device']}",
+        )
+        for m in facts["ports"]
+    ]
     if board["config_access"] != "none":
-        ports += [(0xCF8, 0, "    0cf8-0cfb (router): pci-conf-idx"), (0xCFC, 0, "    0cfc-0cff (router): pci-conf-data")]
+        ports += [
+            (0xCF8, 0, "    0cf8-0cfb (router): pci-conf-idx"),
+            (0xCFC, 0, "    0cfc-0cff (router): pci-conf-data"),
+        ]
     for _, _, text in sorted(ports):
         p.line(text)
     if facts["guest_maps"]:
         p.heading("mapped by the guest")
-        p.table(("device", "region", "space", "size", "by"), [
-            (m["device"], m["region"], m["space"], f"{m['size']:#x}", "ROM" if m["bar"] == 6 else f"BAR {m['bar']}" if m["bar"] is not None else "register")
-            for m in facts["guest_maps"]])
+        p.table(
+            ("device", "region", "space", "size", "by"),
+            [
+                (
+                    m["device"],
+                    m["region"],
+                    m["space"],
+                    f"{m['size']:#x}",
+                    "ROM" if m["bar"] == 6 else f"BAR {m['bar']}" if m["bar"] is not None else "register",
+                )
+                for m in facts["guest_maps"]
+            ],
+        )
 
     if facts["functions"]:
         p.heading("PCI functions")
-        p.table(("address", "device", "type", "ids", "class", "rev", "BARs"), [
-            (f["bdf"], f["device"], f["type"], f"{f['vendor_id']:04x}:{f['device_id']:04x}", f"{f['class']:06x}", f"{f['revision']:02x}",
-             ", ".join(f"{'rom' if b['bar'] == 6 else b['bar']}: {b['region']} {b['space'].lower()} {b['size']:#x}" for b in f["bars"]) or "-")
-            for f in facts["functions"]])
+        p.table(
+            ("address", "device", "type", "ids", "class", "rev", "BARs"),
+            [
+                (
+                    f["bdf"],
+                    f["device"],
+                    f["type"],
+                    f"{f['vendor_id']:04x}:{f['device_id']:04x}",
+                    f"{f['class']:06x}",
+                    f"{f['revision']:02x}",
+                    ", ".join(
+                        f"{'rom' if b['bar'] == 6 else b['bar']}: {b['region']} {b['space'].lower()} {b['size']:#x}"
+                        for b in f["bars"]
+                    )
+                    or "-",
+                )
+                for f in facts["functions"]
+            ],
+        )
 
     p.heading("wires (level: place in the order of units, drivers first)")
-    p.table(("wire", "level", "line", "from", "to"), [
-        (n["name"], str(n["level"]), "-" if n["line"] is None else str(n["line"]), " + ".join(n["sources"]) or "(outside)",
-         ", ".join(n["sinks"] + [f"{i} (same unit)" for i in n["inner"]]) or "(observed)" if n["line"] is not None else
-         ", ".join(n["sinks"] + [f"{i} (same unit)" for i in n["inner"]]) or "(nowhere)") for n in facts["wires"]])
+    p.table(
+        ("wire", "level", "line", "from", "to"),
+        [
+            (
+                n["name"],
+                str(n["level"]),
+                "-" if n["line"] is None else str(n["line"]),
+                " + ".join(n["sources"]) or "(outside)",
+                ", ".join(n["sinks"] + [f"{i} (same unit)" for i in n["inner"]]) or "(observed)"
+                if n["line"] is not None
+                else ", ".join(n["sinks"] + [f"{i} (same unit)" for i in n["inner"]]) or "(nowhere)",
+            )
+            for n in facts["wires"]
+        ],
+    )
     if facts["messages"]["sinks"]:
         p.line(f"  messages (MSI, I/O APIC) go to {', '.join(facts['messages']['sinks'])}")
 
     p.heading("same_worker units")
-    p.table(("unit", "level", "worker", "devices"), [
-        (u["name"], str(u["level"]), "-" if u["worker"] is None else str(u["worker"]), " ".join(u["devices"])) for u in facts["units"]])
+    p.table(
+        ("unit", "level", "worker", "devices"),
+        [
+            (u["name"], str(u["level"]), "-" if u["worker"] is None else str(u["worker"]), " ".join(u["devices"]))
+            for u in facts["units"]
+        ],
+    )
 
     p.heading("placement")
     if not facts["workers"]:
@@ -263,7 +419,9 @@ def _origin(path: str) -> tuple[list[str], dict[str, int]]:
             args = side["machine_args"]
             sizes = {str(name): int(f.get("bytes", 0)) for name, f in side.get("files", {}).items()}
         except (ValueError, KeyError, AttributeError, TypeError) as e:
-            raise UsageError(f"--from {path}: not a trace's side file ({type(e).__name__}: {e}); machine_args is wanted") from None
+            raise UsageError(
+                f"--from {path}: not a trace's side file ({type(e).__name__}: {e}); machine_args is wanted"
+            ) from None
         if not isinstance(args, list) or not all(isinstance(a, str) for a in args):
             raise UsageError(f"--from {path}: machine_args is no list of strings")
         return ["-serial", "null", *args], sizes  # the recorder adds the serial port
@@ -280,7 +438,14 @@ def _import(args: argparse.Namespace) -> int:
     got = from_qemu(words, parse_files(args.file), sizes)
     plan(derive(got.spec()))  # refuses here, by name, what could not be built
     if args.json:
-        write_json(args.json, {"toml": got.text, "unmodelled": [{"device": d, "slot": s or None} for d, s in got.unmodelled], "remarks": got.remarks})
+        write_json(
+            args.json,
+            {
+                "toml": got.text,
+                "unmodelled": [{"device": d, "slot": s or None} for d, s in got.unmodelled],
+                "remarks": got.remarks,
+            },
+        )
     if args.json != "-":
         sys.stdout.write(got.text)
     _remarks(got)
@@ -300,11 +465,35 @@ def _remarks(got: Imported) -> None:
 def _list(args: argparse.Namespace) -> int:
     boards: list[tuple[str, MachineSpec]] = [(name, load(name)) for name in shipped_boards()]
     if args.json:
-        write_json(args.json, {"boards": [{"name": name, "title": s.board.title, "chipset": s.board.chipset, "ram": s.board.ram,
-                                           "devices": [d.id for d in s.devices]} for name, s in boards]})
+        write_json(
+            args.json,
+            {
+                "boards": [
+                    {
+                        "name": name,
+                        "title": s.board.title,
+                        "chipset": s.board.chipset,
+                        "ram": s.board.ram,
+                        "devices": [d.id for d in s.devices],
+                    }
+                    for name, s in boards
+                ]
+            },
+        )
     if args.json != "-":
         p = Page()
-        p.table(("board", "title", "devices", "functions", "RAM"), [
-            (name, s.board.title, str(len(s.devices)), str(sum(d.bdf is not None for d in s.devices)), f"{s.board.ram >> 20}M") for name, s in boards])
+        p.table(
+            ("board", "title", "devices", "functions", "RAM"),
+            [
+                (
+                    name,
+                    s.board.title,
+                    str(len(s.devices)),
+                    str(sum(d.bdf is not None for d in s.devices)),
+                    f"{s.board.ram >> 20}M",
+                )
+                for name, s in boards
+            ],
+        )
         p.print()
     return 0

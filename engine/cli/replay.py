@@ -31,8 +31,14 @@ def add(parsers: Any) -> None:
     p.add_argument("--golden", default="auto", metavar="FILE|auto|none", help="the reference; auto: the file beside the trace, or none (default)")
     p.add_argument("--file", action="append", default=[], metavar="NAME=PATH", help="content that the trace names (a disk image); compared too")
     p.add_argument("--placement", metavar="FILE|spread|random:SEED", help="who runs where (default: the machine file's, else spread)")
-    p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error")
     p.add_argument("--report", metavar="FILE", help="an HTML report with plots")
+    add_output(p)
+
+
+def add_output(p: argparse.ArgumentParser) -> None:
+    """The options that every measuring command has."""
+    p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error")
+    p.add_argument("--no-budgets", action="store_true", help="check answers only, not how fast they come")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     paths = PATHS if args.path == "all" else (args.path,)
     if args.workers is not None and paths != ("local",):
         check_workers(args.workers, "--workers")
-    return carry_out(Session(jobs, paths, args.workers, args.placement), args.json, args.report)
+    return carry_out(Session(jobs, paths, args.workers, args.placement, not args.no_budgets), args.json, args.report)
 
 
 def carry_out(session: Session, json_file: str | None, report_file: str | None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine import data
 from engine.cli import command_parser
-from engine.cli.replay import carry_out
+from engine.cli.replay import add_output, carry_out
 from engine.frontends import replay
 from engine.frontends.trace import golden_path, load, load_golden
 from engine.machine import PATHS
@@ -22,7 +22,7 @@ def add(parsers: Any) -> None:
                        "spread over worker processes; check every answer against the reference, measure, and write a report.",
                        "engine run --json results.json")
     p.add_argument("--report", default="engine-report.html", metavar="FILE", help="the HTML report (default: engine-report.html)")
-    p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error")
+    add_output(p)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,4 +31,4 @@ def run(args: argparse.Namespace) -> int:
     for name in TRACES:
         trace = load(data.trace(name))
         jobs.append(replay.open_job(trace, load_golden(golden_path(trace), trace), "auto", {}))
-    return carry_out(Session(jobs, PATHS, DEFAULT_WORKERS), args.json, args.report)
+    return carry_out(Session(jobs, PATHS, DEFAULT_WORKERS, check_budgets=not args.no_budgets), args.json, args.report)

@@ -1,5 +1,7 @@
-"""Pages of headings, lines and tables, for people: aligned plain text everywhere, with colour where `rich` is installed and the
-output is a terminal.  Files of JSON, for programs."""
+"""Pages of headings, lines and tables for people, files of JSON for programs.
+
+A page is aligned plain text everywhere, with colour where `rich` is installed and the output is a terminal.
+"""
 
 from __future__ import annotations
 

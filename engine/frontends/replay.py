@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from engine._device import CONTENT
-from engine.errors import EngineError, TraceError, UsageError
+from engine.errors import EngineError, TraceError, UsageError, WorkerDied
 from engine.frontends.trace import (EV_VECTOR, GOLD_MASK, GOLD_READ, POISON, Array, Golden, Inputs, Trace, check_file, inputs)
 from engine.machine import Machine
 from engine.machine.build import Plan, plan
@@ -176,12 +176,21 @@ def _workers(machine: Machine) -> list[dict[str, Any]]:
 
 @contextmanager
 def running(job: Job, path: str, workers: int, owners: list[int] | None = None) -> Iterator[Machine]:
-    """The job's machine, started."""
+    """The job's machine, started.  Raises UsageError if this host does not let it start."""
     options: dict[str, Any] = {"path": path, "contents": job.contents}
     if path != "local":
         options |= {"workers": workers, "owners": owners}
-    with Machine(job.spec, **options) as machine:
+    machine = Machine(job.spec, **options)
+    try:
+        machine.start()
+    except (UsageError, WorkerDied):
+        raise
+    except (EngineError, OSError, MemoryError) as e:
+        raise UsageError(f"the machine of {job.trace.stem} cannot be started: {str(e) or 'not enough memory'}") from None
+    try:
         yield machine
+    finally:
+        machine.stop()
 
 
 def poisoned(trace: Trace) -> Array:

@@ -55,7 +55,7 @@ def _traces(session: Session) -> list[tuple[str, list[replay.Run]]]:
 def throughput(session: Session) -> str:
     """Accesses a second of each path, a group of bars for each trace."""
     traces = _traces(session)
-    f, (ax,) = _figure(9, 0.9 + 0.85 * len(traces))
+    f, (ax,) = _figure(9, 1.2 + 0.85 * len(traces))
     paths = [p for p in COLOURS if any(r.result["path"] == p for _, runs in traces for r in runs)]
     high = 0.8 / max(1, len(paths))
     for k, path in enumerate(paths):
@@ -70,13 +70,14 @@ def throughput(session: Session) -> str:
     if session.limits.get("spsc_per_s"):
         ax.axvline(session.limits["spsc_per_s"], color=LIMIT, ls="--", lw=1, label="limit: records/s through a raw C ring")
     ax.set_xscale("log")
-    ax.set_xlim(right=ax.get_xlim()[1] * 3)
+    slowest = min((r.result["accesses_per_s"] for r in session.runs), default=1)
+    ax.set_xlim(10 ** np.floor(np.log10(max(1, slowest) / 2)), ax.get_xlim()[1] * 2)
     ax.set_yticks(range(len(traces)), [name for name, _ in traces])
     ax.set_ylim(len(traces) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("accesses per second of host time (log scale)")
     ax.set_title("Throughput per path")
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    f.legend(loc="outside lower center", ncols=5, fontsize=8)
     return _svg(f)
 
 
@@ -139,11 +140,11 @@ def activity(session: Session) -> str:
                           norm=LogNorm(1, max(2, int(table.max()))), extent=(0, n, len(labels) - 0.5, -0.5))
         ax.set_yticks(range(len(labels)), [f"{label}  {int(k):,}" for label, k in zip(labels, table.sum(axis=1), strict=True)], fontsize=8)
         marks = [n * k // 8 for k in range(9)]
-        ax.set_xticks(marks, [f"{m:,}\n{float(t[min(m, n - 1)]) / 1e9:.3g} s" if len(t) else "" for m in marks])
+        ax.set_xticks(marks, [f"{m:,}\n{_ns(float(t[min(m, n - 1)]))}" if len(t) else "" for m in marks])
         ax.grid(visible=False)
         ax.set_xlabel("access number, and the guest's virtual time there")
         ax.set_title(f"{name}: accesses per device over time")
-        f.colorbar(image, ax=ax, label=f"accesses of {n // replay.SERIES:,}", pad=0.01)
+        f.colorbar(image, ax=ax, label=f"accesses, of {n // replay.SERIES:,} in a column", pad=0.01)
         figures.append(_svg(f))
     return "\n".join(figures)
 
@@ -180,13 +181,13 @@ def differences_plot(session: Session) -> str:
         wrong = [t - m for t, m in zip(total, match, strict=True)]
         ax.barh(regions, wrong, 0.75, left=match, color="#c00000", label="different" + ("" if any(wrong) else " (none)"))
         ax.set_xscale("symlog", linthresh=10)
-        ax.set_xlim(left=0)
+        ax.set_xlim(0, 3 * max(total, default=1))
         ax.invert_yaxis()
         ax.tick_params(axis="y", labelsize=7.5)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(f"reads compared, all {len(runs)} paths together (log scale)")
         ax.set_title(f"{name}: reads against the reference")
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+        ax.legend(loc="lower right", fontsize=8, frameon=True)
         figures.append(_svg(f))
     return "\n".join(figures)
 

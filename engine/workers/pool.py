@@ -75,8 +75,13 @@ class Pool:
         try:
             env = dict(os.environ)
             env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-            w.process = subprocess.Popen([sys.executable, "-m", "engine.workers.main", str(theirs.fileno())], pass_fds=(theirs.fileno(),),
-                                         stdin=subprocess.DEVNULL, env=env)
+            # A worker starts with Ctrl-C blocked: the terminal sends it to all, and it is the parent's to handle.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                w.process = subprocess.Popen([sys.executable, "-m", "engine.workers.main", str(theirs.fileno())], pass_fds=(theirs.fileno(),),
+                                             stdin=subprocess.DEVNULL, env=env)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         except OSError as e:
             raise EngineError(f"worker {w.number + 1} cannot be started: {e.strerror}; fewer workers may help") from None
         finally:

@@ -1,0 +1,213 @@
+"""What a user can get wrong, and what can go wrong around the command: one clear line, the right status, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+from engine import data
+
+TRACE = data.TRACES / "boot-pc.npz"
+NO_BUDGETS = ("--no-budgets", "--path", "local")
+
+
+def arrays(**changes):
+    """The arrays of a good trace with some changed; None takes one away."""
+    with np.load(TRACE) as z:
+        out = {k: z[k] for k in z.files}
+    out.update(changes)
+    return {k: v for k, v in out.items() if v is not None}
+
+
+def accesses(field, value, at=1000):
+    with np.load(TRACE) as z:
+        acc = z["acc"].copy()
+    acc[field][at] = value
+    return acc
+
+
+def refused(got, *words):
+    assert got.returncode == 2, (got.returncode, got.stdout, got.stderr)
+    assert got.stdout == "" and got.stderr.count("\n") == 1 and got.stderr.startswith("engine "), got.stderr
+    for word in words:
+        assert word in got.stderr, (word, got.stderr)
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda p: p.write_bytes(TRACE.read_bytes()[:100_000]), ["truncated"]),
+    (lambda p: p.write_bytes(b""), ["cannot be read as a trace"]),
+    (lambda p: p.write_text("a text file\n"), ["another kind of file"]),
+    (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), ["another kind of file"]),
+    (lambda p: zipfile.ZipFile(p, "w").writestr("readme.txt", "hello"), ["cannot be read as a trace"]),
+    (lambda p: np.savez(p, a=np.zeros(3)), ["not a trace", "acc"]),
+    (lambda p: np.savez(p, **arrays(dma=None)), ["arrays missing: dma"]),
+    (lambda p: np.savez(p, **arrays(version=np.array([2]))), ["version 2 is newer"]),
+    (lambda p: np.savez(p, **arrays(acc=np.zeros(5, "<u8"))), ["'acc'", "32-byte layout"]),
+    (lambda p: np.savez(p, **arrays(acc=np.array([{}], dtype=object))), ["cannot be read as a trace"]),
+    (lambda p: np.savez(p, **arrays(acc=accesses("size", 3))), ["access 1000 is impossible", "size 3"]),
+    (lambda p: np.savez(p, **arrays(acc=accesses("space", 7))), ["access 1000 is impossible", "space 7"]),
+    (lambda p: np.savez(p, **arrays(acc=accesses("dir", 2))), ["access 1000 is impossible", "dir 2"]),
+    (lambda p: np.savez(p, **arrays(acc=accesses("region", 999))), ["access 1000 is impossible", "region 999"]),
+    (lambda p: np.savez(p, **arrays(acc=accesses("addr", 1 << 40))), ["impossible", "0x10000000000"]),
+    (lambda p: np.savez(p, **arrays(acc=accesses("t_ns", 1))), ["time goes back at access 1000"]),
+    (lambda p: p.mkdir(), ["no such file"]),
+], ids=["truncated", "empty", "text", "png", "zip", "npz", "array-missing", "newer", "dtype", "objects", "size", "space", "dir", "region", "port",
+        "time", "folder"])
+def test_trace_files(engine, tmp_path, make, words):
+    make(tmp_path / "bad.npz")
+    refused(engine("replay", "bad.npz", *NO_BUDGETS), "bad.npz", *words)
+
+
+def test_a_trace_that_is_not_there(engine):
+    refused(engine("replay", "nothing.npz"), "nothing.npz: no such file")
+
+
+def test_a_trace_without_side_file_asks_for_a_machine(engine, tmp_path):
+    (tmp_path / "t.npz").write_bytes(TRACE.read_bytes())
+    refused(engine("replay", "t.npz"), "--machine FILE")
+
+
+@pytest.mark.parametrize("text, words", [
+    ("[board", ["not TOML"]),
+    ('[board]\nbase = "i440fx"\nwheels = 4\n', [":3", "unknown key 'wheels'"]),
+    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "vga"\ncolour = "red"\n', [":6", "unknown key 'colour'"]),
+    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "com9"\ntype = "uart16550"\nat = { serial = 0x3f8 }\n', ["overlaps", "com1", "com9", "0x3f8"]),
+    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "pic"\ninputs = { ir1 = "nowhere" }\n', ["pic", "nowhere"]),
+    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "x"\ntype = "warp-drive"\n', ["m.toml:4", "unknown device type 'warp-drive'"]),
+    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "vga"\n\n[[device]]\nid = "vga"\n', ["stands twice"]),
+    ('[board]\nbase = "i440fx"\n\n[placement]\nworkers = 0\n', ["m.toml:5", "workers = 0", "1 and 1024"]),
+    ('[board]\nbase = "i440fx"\n\n[placement]\nworkers = 1025\n', ["m.toml:5", "workers = 1025"]),
+    ('[board]\nbase = "vt82c686"\n', ["m.toml:2", "unknown board"]),
+], ids=["toml", "board-key", "device-key", "overlap", "missing-wire", "unknown-device", "twice", "no-workers", "too-many-workers", "board"])
+def test_machine_files(engine, tmp_path, text, words):
+    (tmp_path / "m.toml").write_text(text)
+    refused(engine("replay", "boot-pc", "--machine", "m.toml", "--no-budgets"), *words)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("[[placement.worker]]\ndevices = ['pit']\n[[placement.worker]]\ndevices = ['pit']\n", ["'pit' is placed twice", "workers 1 and 2"]),
+    ("[[placement.worker]]\ndevices = ['pit']\n[[placement.worker]]\ndevices = ['rtc']\n", ["same_worker unit", "'pit'", "'rtc'"]),
+    ("[[placement.worker]]\ndevices = ['sound']\n", ["'sound'", "no device"]),
+    ("[placement]\nspeed = 3\n", ["p.toml:2", "unknown key 'speed'"]),
+    ("[placement]\nworkers = 0\n", ["workers = 0"]),
+    ("[board]\n", ["no [placement] table"]),
+    ("[placement]\nworkers = 'three'\n", ["workers"]),
+], ids=["twice", "split-unit", "unknown", "key", "zero", "no-table", "type"])
+def test_placement_files(engine, tmp_path, text, words):
+    (tmp_path / "p.toml").write_text(text)
+    refused(engine("replay", "boot-pc", "--placement", "p.toml", "--no-budgets"), "p.toml", *words)
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--workers", "0"], ["--workers", "1 and 1024"]),
+    (["--workers", "1025"], ["workers = 1025"]),
+    (["--workers", "-1"], ["workers = -1"]),
+    (["--machine", "none.toml"], ["none.toml: no such machine file"]),
+    (["--golden", "none.npz"], ["none.npz: no such file"]),
+    (["--golden", str(data.TRACES / "seabios-pc.golden.npz")], ["does not fit"]),
+    (["--golden", str(TRACE)], ["arrays missing"]),
+    (["--placement", "none.toml"], ["none.toml: no such placement file"]),
+    (["--placement", "random:dice"], ["random:1"]),
+    (["--file", "disk"], ["NAME=PATH"]),
+    (["--file", "disk=none.img"], ["none.img: no such file"]),
+    (["--file", f"tape={TRACE}"], ["no trace names such a file", "disk"]),
+    (["--json", "no/where.json"], ["no/where.json: no such folder"]),
+    (["--report", "no/where.html"], ["no/where.html: no such folder"]),
+], ids=lambda v: "-".join(v)[-40:].replace("/", "_") if isinstance(v, list) and v[0].startswith("--") else "")
+def test_options(engine, options, words):
+    refused(engine("replay", "boot-pc", "--no-budgets", *options), *words)
+
+
+def test_workers_and_a_placement_that_contradict(engine, tmp_path):
+    (tmp_path / "p.toml").write_text("[placement]\nworkers = 2\n")
+    refused(engine("replay", "boot-pc", "--workers", "3", "--placement", "p.toml"), "--workers 3", "says 2")
+
+
+def test_options_that_argparse_refuses(engine):
+    for options in (["--path", "teleport"], ["--workers", "many"], ["--what"]):
+        got = engine("replay", "boot-pc", *options)
+        assert got.returncode == 2 and options[0] in got.stderr and "Traceback" not in got.stderr
+
+
+@pytest.mark.parametrize("limit, value, word", [(resource.RLIMIT_FSIZE, 1 << 20, "guest-ram"), (resource.RLIMIT_NOFILE, 4, ""),
+                                                (resource.RLIMIT_AS, 0, "memory")], ids=["file-size", "descriptors", "address-space"])
+def test_not_enough_shared_memory(engine, limit, value, word):
+    """The limit is set after everything is imported, so that it is the machine that meets it."""
+    code = (f"import resource, sys; from engine.cli import main; import engine.cli.replay, engine.frontends.replay as r; start = r.Machine.start\n"
+            f"def limited(m):\n"
+            f"    grown = {value} or int(open('/proc/self/statm').read().split()[0]) * 4096 + (1 << 20)\n"
+            f"    resource.setrlimit({int(limit)}, (grown, grown)); return start(m)\n"
+            f"r.Machine.start = limited; sys.exit(main())")
+    refused(engine("replay", "boot-pc", *NO_BUDGETS, code=code), "cannot be started", word)
+
+
+def started(engine, *args):
+    """The command, as far as the engine's own modules are loaded: from here on Ctrl-C is its own to answer."""
+    p = engine.start(*args)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with open(f"/proc/{p.pid}/maps") as f:
+            if "/sequencer." in f.read():
+                return p
+        time.sleep(0.002)
+    raise AssertionError("the command does not start")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ctrl_c_at_any_moment(engine, seed):
+    """As from a terminal: every process of the session gets it."""
+    p = started(engine, "replay", "grub-pc", "grub-pc", "--path", "all", "--workers", "3")
+    time.sleep(0.05 + random.Random(seed).random() * 3)
+    os.killpg(p.pid, signal.SIGINT)
+    out, err = p.communicate(timeout=30)
+    assert p.returncode == 130, (out, err)
+    assert err == "engine: interrupted\n"
+    assert engine.left(p) == []
+
+
+@pytest.mark.parametrize("path", ["sync", "batched"])
+def test_a_worker_that_is_killed_ends_the_replay_with_a_report(engine, tmp_path, path):
+    for attempt in range(8):
+        p = engine.start("replay", *["grub-pc"] * 4, "--path", path, "--json", "out.json", "--no-budgets")
+        end = time.monotonic() + 60
+        while len(engine.workers(p)) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05 * attempt)
+        workers = engine.workers(p)
+        if not workers:
+            p.communicate(timeout=120)
+            continue
+        victim = workers[attempt % len(workers)]
+        os.kill(victim, signal.SIGKILL)
+        out, _ = p.communicate(timeout=120)
+        if p.returncode == 0:  # killed when it had ended its work already
+            continue
+        assert p.returncode == 3 and f"(pid {victim}" in out and "failed: worker" in out
+        result = json.loads((tmp_path / "out.json").read_text())
+        assert result["ok"] is False and str(victim) in result["error"]
+        assert engine.left(p) == []
+        for r in result["runs"]:
+            assert r["matching"] == r["compared"] and r["done"] <= r["accesses"]
+        if result["runs"] and "error" in result["runs"][-1]:
+            last = result["runs"][-1]
+            assert last["done"] < last["accesses"] and "failed after" in out and last["ok"] is False
+            return
+    raise AssertionError("no worker was hit in mid-run")
+
+
+def test_a_parent_that_is_killed_leaves_nobody(engine):
+    p = engine.start("replay", "grub-pc", "grub-pc", "--path", "sync", "--no-budgets")
+    end = time.monotonic() + 60
+    while len(engine.workers(p)) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(p.pid, signal.SIGKILL)
+    p.communicate()
+    assert engine.left(p) == []
