@@ -344,6 +344,8 @@ cdef class Device:
                 new[name] = value.astype(base)
             except (ValueError, TypeError, OverflowError) as e:
                 raise StateError(f"{self.id}: field {name}: {e}") from None
+        if new[0]["deadline"] <= new[0]["now"]:     # the engine would fire it through all the time since
+            raise StateError(f"{self.id}: field deadline: {new[0]['deadline']} is not after now, {new[0]['now']}")
         rec[:] = new
         self.on_restore()
 

@@ -43,6 +43,15 @@ class Register:
     index: int | None = None
     w1c: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("reset", "wmask", "w1c"):
+            value = getattr(self, name)
+            if value is not None and value < 0:  # a C constant with its top bit set comes to Python as a negative int
+                value += 1 << self.width
+                object.__setattr__(self, name, value)
+            if value is not None and not 0 <= value < 1 << self.width:
+                raise ValueError(f"register {self.name}: {name} = {value:#x} does not fit {self.width} bits")
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

@@ -66,6 +66,17 @@ cdef class I8254(Device):
             raise StateError(f"{self.id}: field count: {count} is no count of 1 to {FULL_COUNT:#x}")
         Device.restore(self, state)
 
+    def on_restore(self):
+        """A counter that drives no pin has no transition, and no transition lies in the past: a state that says otherwise
+        would keep the clock for ever."""
+        cdef uint32_t n
+        for n in range(0, 3, 2):
+            if self.s.irq_disable if n == 0 else not self.speaker:
+                self.s.next[n] = NEVER
+            elif self.s.next[n] <= self.core.now:
+                self.s.next[n] = self.next_transition(n)
+        self.core.deadline = min(self.s.next[0], self.s.next[2])
+
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         # The 8254 has no reset input and is undefined until programmed; the reference restarts the counters in mode 3
         # and leaves the latches, the byte order and port 61h's speaker bit as they were.

@@ -37,7 +37,7 @@ def _channel_registers(n):
         Register(f"COMMAND{n}", 7, 8, WO, None, 0, "executes a command", f"{sheet} 7.4", cmd),
         Register(f"ALTERNATE_STATUS{n}", 0, 8, RO, None, 0, "", f"{sheet} 7.3", ctl),
         Register(f"DEVICE_CONTROL{n}", 0, 8, WO, None, 0, "SRST resets both drives", f"{sheet} 7.8", ctl),
-        Register(f"BMIC{n}", BM_CHANNEL * n + BMICX, 8, RW, 0, BMICX_RWCON, "SSBM starts a waiting transfer", "290550 BMICX",
+        Register(f"BMIC{n}", BM_CHANNEL * n + BMICX, 8, RW, 0, BMICX_WMASK, "SSBM starts a waiting transfer", "290550 BMICX",
                  REGION_BMIBA),
         Register(f"BMIS{n}", BM_CHANNEL * n + BMISX, 8, RW1C, 0, BMISX_DMACAP, "", "290550 BMISX", REGION_BMIBA, w1c=BMISX_W1C),
         Register(f"BMIDTP{n}", BM_CHANNEL * n + BMIDTPX, 32, RW, 0, BMIDTPX_WMASK, "", "290550 BMIDTPX", REGION_BMIBA),
@@ -328,7 +328,7 @@ cdef class Piix3Ide(PciFunction):
                         and all(state[f"ata{n}_dev{u}_multiple"] <= MAX_MULTIPLE and state[f"ata{n}_dev{u}_selftests"] <= 21
                                 for u in range(2))
                         and (self.medium(n, unit) is not None or not sectors))
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, OverflowError):
                 continue                            # Device.restore says what is wrong
             if not good:
                 raise StateError(f"{self.id}: the saved transfer of channel {n} does not fit its drives")

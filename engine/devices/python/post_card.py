@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import index
 from typing import Any, ClassVar
 
 from engine._device import PyDevice
@@ -37,9 +38,12 @@ class PostCard(PyDevice):
         return super().save() | {"code": self.code, "history": list(self.history)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        own = {"code", "history"}
-        if not own <= state.keys():
-            raise StateError(f"{self.id}: code or history missing")
-        super().restore({k: v for k, v in state.items() if k not in own})
-        self.code = state["code"]
-        self.history = deque(map(tuple, state["history"]), maxlen=self.config["depth"])
+        try:
+            code, history = index(state["code"]), [(index(t), index(c)) for t, c in state["history"]]
+        except (KeyError, TypeError, ValueError) as e:
+            raise StateError(f"{self.id}: code or history: {type(e).__name__}: {e}") from None
+        if not all(0 <= c <= 0xFF for c in (code, *(c for _, c in history))):
+            raise StateError(f"{self.id}: code or history: a code is one byte")
+        super().restore({k: v for k, v in state.items() if k not in ("code", "history")})
+        self.code = code
+        self.history = deque(history, maxlen=self.config["depth"])

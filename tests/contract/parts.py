@@ -1,0 +1,80 @@
+"""What the contract tests must know of a part beyond its register map.
+
+How index ports work, which registers do not simply hold their value and why, which state field is behind a
+write-one-to-clear register, what survives a power-on reset.  Data only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Index:
+    """How register number n behind an index port is reached."""
+
+    region: int
+    at: int  # offset of the index port
+    size: int = 1
+    read_at: int | None = None  # offset of the data port for reads, where it differs from the map's
+    write_at: int | None = None
+    before: tuple[int, int] | None = None  # (region, offset) of a read that makes the next write of the port an index
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.  A register is named as REGISTERS names it; a reason stands beside each that is left out."""
+
+    indexes: Mapping[tuple[int, int], Index] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)  # settings under which every register is there
+    skip: Mapping[str, str] = field(default_factory=dict)  # RW registers that do not simply hold their value -> why
+    w1c: Mapping[str, tuple[str, int]] = field(
+        default_factory=dict
+    )  # -> (state field, first element) that holds the bits
+    survives: tuple[str, ...] = ()  # state that a power-on reset of a running part leaves alone
+    content: tuple[int, ...] = ()  # regions of memory or media, which save() does not hold
+
+
+PCI_STATUS = {"PCISTS": ("config", 6)}
+
+TIME = "holds a date, which runs and is kept valid; tests/conformance/mc146818 has it"
+DRIVES = [{"channel": n, "unit": u, "kind": "disk", "size": 1 << 20} for n in (0, 1) for u in (0, 1)]
+
+PARTS: dict[str, Part] = {
+    "i440fx": Part(w1c=PCI_STATUS),
+    "piix3": Part(w1c=PCI_STATUS, skip={"RC": "bit 2 resets the machine; tests/conformance/piix3 has bit 1"}),
+    "piix3-ide": Part(w1c={"BMIS0": ("bm0_status", 0), "BMIS1": ("bm1_status", 0)}, config={"drives": DRIVES}),
+    "piix4-pm": Part(w1c=PCI_STATUS | {"PMSTS": ("pmsts", 0), "GPE0_STS": ("gpe", 0), "SMBHSTSTS": ("smb_sts", 0)}),
+    "vga": Part(
+        indexes={
+            (8, 1): Index(8, 0),
+            (10, 1): Index(10, 0, write_at=0, before=(9, 0)),
+            (10, 5): Index(10, 4),
+            (10, 15): Index(10, 14),
+            (13, 1): Index(13, 0, size=2),
+        },
+        content=(0, 6, 14),
+    ),
+    "ioapic": Part(indexes={(0, 0x10): Index(0, 0, size=4)}),
+    "lapic": Part(
+        survives=("lint",),  # levels of input pins
+        skip={"ICR_LOW": "a command; one of the patterns is an INIT of the own vCPU"},
+    ),
+    "i8254": Part(skip={"NMISC": "each read inverts bit 4"}),
+    "mc146818": Part(
+        indexes={(0, 1): Index(0, 0)},
+        survives=("ram", "index", "base_s", "last_set", "offset"),  # the battery
+        skip=dict.fromkeys(
+            ("SECONDS", "MINUTES", "HOURS", "DAY_OF_WEEK", "DAY_OF_MONTH", "MONTH", "YEAR", "CENTURY"), TIME
+        )
+        | {"REGISTER_B": "SET clears UIE; tests/conformance/mc146818 has it"},
+    ),
+    "hpet": Part(
+        w1c={"GINTR_STA": ("status", 0)}, survives=("armed", "armings")
+    ),  # a running number, for the order of equal expiries
+    "port80": Part(survives=("ferr",)),  # the level of an input pin
+    "post-card": Part(survives=("history",)),  # for the person who looks at the card
+}
+NOTHING = Part()
