@@ -24,6 +24,7 @@ TYPES: dict[str, str] = {
     "parallel": "engine.devices.parallel:Parallel",
     "i8237": "engine.devices.i8237:I8237",
     "fdc": "engine.devices.i82078:I82078",
+    "e1000": "engine.devices.e1000:E1000",
     "fw-cfg": "engine.devices.fw_cfg:FwCfg",
     "debugcon": "engine.devices.debugcon:Debugcon",
     "port80": "engine.devices.port80:Port80",

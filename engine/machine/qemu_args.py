@@ -22,6 +22,7 @@ SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-charde
           "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-bios", "-object", "-audiodev", "-blockdev", "-vnc", "-plugin", "-sandbox"}
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
+PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000"}
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
@@ -91,7 +92,10 @@ class _Import:
         self.parallels: list[str] = []
         self.globals: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
-        self.nets: list[str] = []
+        self.nics: list[dict[str, str]] = []
+        self.default_nic = True
+        self.macs: set[int] = set()
+        self.added: list[tuple[str, dict[str, Any]]] = []
         self.remarks: list[str] = []
         self.unmodelled: list[tuple[str, str]] = []
 
@@ -101,6 +105,8 @@ class _Import:
                 if name == "-nographic":
                     self.facts["nographic"] = True
                     self.vga = "none"
+                elif name == "-netdev":
+                    self.default_nic = False
                 continue
             self._option(name, value)
 
@@ -115,7 +121,7 @@ class _Import:
         elif name == "-smp":
             self.cpus = int(o.get("cpus", o.get("", "1")) or 1)
         elif name == "-nodefaults":
-            self.defaults = False
+            self.defaults = self.default_nic = False
         elif name == "-vga":
             self.vga = value
         elif name == "-rtc":
@@ -146,7 +152,10 @@ class _Import:
         elif name in ("-kernel", "-initrd"):
             self.facts[name[1:]] = self._path(value)
         elif name in ("-nic", "-net"):
-            self.nets.append(o.get("model", "e1000"))
+            self.default_nic = False
+            if o.get("", "") != "none" if name == "-nic" else o.get("", "") == "nic":
+                mac = o.get("mac", o.get("macaddr", ""))
+                self.nics.append(({"": o["model"]} if "model" in o else {}) | ({"mac": mac} if mac else {}) | ({"addr": o["addr"]} if "addr" in o else {}))
         elif name == "-debugcon":
             self.devices.append({"": "isa-debugcon", "iobase": "0xe9"})
         else:
@@ -230,7 +239,8 @@ class _Import:
                 facts[name] = int(self.boot[key])
         self._slots("vga" in have and "vga" not in remove)
         remove = [r for r in remove if r in have]
-        return Imported(_toml(board, self.ram, self.cpus, facts, remove, [(i, t) for i, t in tables if i in have and i not in remove]),
+        tables = [(i, t) for i, t in tables if i in have and i not in remove] + self.added
+        return Imported(_toml(board, self.ram, self.cpus, facts, remove, tables),
                         self.unmodelled, self.remarks)
 
     def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
@@ -279,11 +289,9 @@ class _Import:
             taken -= {1}
         if vga:
             taken.add(slot)
-        names = [d for d in self.devices if d.get("") not in ISA_DEVICES and d.get("") not in PASSIVE]
-        names += [{"": model} for model in self.nets]
-        if self.defaults and not self.nets and not any("netdev" in d for d in self.devices):
-            names.insert(0, {"": "e1000e" if self.machine.startswith("q35") else "e1000"})
-        for d in names:
+        devices = [d for d in self.devices if d.get("") not in ISA_DEVICES and d.get("") not in PASSIVE]
+        nic = "e1000e" if self.machine.startswith("q35") else "e1000"
+        for d in [{"": nic, **n} for n in (self.nics or [{}] * self.default_nic)] + devices:
             if d[""].startswith("isa-"):
                 self.unmodelled.append((d[""], ""))
                 continue
@@ -294,7 +302,27 @@ class _Import:
                 dev = next(n for n in range(slot, 32) if n not in taken)
                 fn = 0
             taken.add(dev)
-            self.unmodelled.append((d[""], f"00:{dev:02x}.{fn}"))
+            self._pci_device(d, dev, fn)
+
+    def _pci_device(self, d: Mapping[str, str], dev: int, fn: int) -> None:
+        """A PCI function: a [[device]] of ours, its INTA# wired as the 82371SB's board swizzles slots, or one that is not modelled."""
+        bdf, kind = f"00:{dev:02x}.{fn}", PCI_DEVICES.get(d[""])
+        if kind is None or self.machine.startswith("q35"):
+            self.unmodelled.append((d[""], bdf))
+            return
+        config: dict[str, Any] = {}
+        if kind == "e1000":
+            config["mac"] = self._mac(d.get("mac", ""))
+            if d.get("romfile", "unset"):
+                self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
+        self.added.append((d.get("id", f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, "lines": {"inta": "pirq" + "abcd"[dev - 1 & 3]}, "config": config}))
+
+    def _mac(self, text: str) -> str:
+        """A station address: the one given, or the first of QEMU's own that is free."""
+        own = 0x525400123456
+        number = int(text.replace(":", "").replace("-", ""), 16) if text else next(n for n in range(own, own + 256) if n not in self.macs)
+        self.macs.add(number)
+        return number.to_bytes(6, "big").hex(":")
 
 
 def _value(v: Any) -> str:

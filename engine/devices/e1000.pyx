@@ -1,0 +1,897 @@
+"""Intel 82540EM: one gigabit Ethernet port as a PCI function, with MAC, serial EEPROM and internal PHY.
+
+Document: PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual, 317453 ("SDM").  Modelled: the
+registers below, EEPROM by EERD and by bits, PHY, auto-negotiation and link, the descriptor rings with checksum insertion,
+TCP segmentation and VLAN tags, address and VLAN filters, statistics, interrupt causes and the pause between interrupts.
+Not modelled, and deviations, as in the reference: docs/devices/e1000.md.  Called by the owning worker only.
+"""
+cimport cython
+from libc.stdio cimport fclose, fflush, fopen, fwrite
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove, memset
+
+from engine._device cimport (INPUT_LINE, INPUT_PACKET, IO_OK, NEVER, RESET_POWER_ON, Arena, Device)
+from engine.pci.regs cimport COMMAND, COMMAND_MASTER
+
+import re
+from pathlib import Path
+
+from engine.errors import MachineError, StateError
+from engine.pci._config import PCI_CONFIG, PCI_STATE
+from engine.types import RC, RO, RW, WO, Register, Space
+
+cdef enum:
+    VENDOR_INTEL = 0x8086
+    DEVICE_82540EM = 0x100E
+    MS = 1000000
+    NEGOTIATION_MS = 500
+    RX_START_MS = 1000          # the reference lets a guest finish its set-up after each write of RCTL
+    INTERRUPT_UNIT = 256        # ns, SDM 13.4.18
+    DELAY_UNITS = 4             # of them in one of RADV and TADV, SDM 13.4.31
+    MIN_PAUSE = 500             # of them: at most 7813 interrupts a second, SDM 13.4.18
+    BURST = 16 << 20            # bytes that leave in no time; what is more waits as long as the wire is busy with them
+    BYTE_NS = 8                 # at 1 Gb/s
+    WIRE_OVERHEAD = 24          # preamble, FCS and gap
+    LONGEST_PACKET = 65550      # a back end may offer
+
+cdef enum:                      # what a read does, by register
+    ABSENT, PLAIN, CLEARS, CLEARS_PAIR
+
+cdef enum:
+    TX_PLAIN = 0                # tx_context without segmentation
+    TX_TSO = 1
+    BACKEND_NULL, BACKEND_LOOPBACK, BACKEND_CAPTURE
+
+BACKENDS = ("null", "loopback", "capture")
+
+# ---------------------------------------------------------------------- what the registers are
+
+ALL = 0xFFFFFFFF
+
+
+def _sdm(section, *rows):
+    """(name, offset, access, reset, wmask, side effects) with consecutive sections."""
+    chapter, _, number = section.rpartition(".")
+    return tuple(Register(name, offset, 32, access, reset, wmask, effects, f"SDM {chapter}.{int(number) + i}")
+                 for i, (name, offset, access, reset, wmask, effects) in enumerate(rows))
+
+
+def _words(section, name, offset, n, wmask=ALL, reset=0):
+    return tuple(Register(f"{name}{i}", offset + 4 * i, 32, RW, reset, wmask, "", f"SDM {section}") for i in range(n))
+
+
+def _stat(name, offset, access=RO, wmask=0, effects=""):
+    return (name, offset, access, 0, wmask, effects)
+
+
+_SIZES = ("64", "127", "255", "511", "1023", "1522")
+_READ, _PAIR = "reading clears it", "reading clears it and its lower half"
+
+_REGISTERS = (
+    *_sdm("13.4.1", ("CTRL", CTRL, RW, CTRL_RESET, CTRL_WMASK, "")),
+    *_sdm("13.4.2", ("STATUS", STATUS, RO, STATUS_RESET, 0, "")),
+    *_sdm("13.4.3", ("EECD", EECD, RW, EECD_FIXED | EECD_DO, EECD_WMASK, "clocks the EEPROM"),
+          ("EERD", EERD, RW, 0, ALL, "reads the EEPROM")),
+    *_sdm("13.4.7", ("MDIC", MDIC, RW, 0, ALL, "reaches the PHY")),
+    *_sdm("13.4.11", ("VET", VET, RW, 0x8100, ALL, "")),
+    *_sdm("13.4.15", ("LEDCTL", LEDCTL, RW, 0x602, ALL, ""), ("PBA", PBA, RW, 0x00100030, ALL, ""),
+          ("ICR", ICR, RC, 0, 0, "reading clears it, writing ones clears bits"),
+          ("ITR", ITR, RW, 0, 0xFFFF, ""), ("ICS", ICS, RW, 0, ALL, "sets bits of ICR"),
+          ("IMS", IMS, RW, 0, ALL, "ones set bits of the mask"), ("IMC", IMC, WO, None, 0, "ones clear bits of IMS"),
+          ("RCTL", RCTL, RW, 0, ALL, "")),
+    *_sdm("13.4.25", ("RDBAL", RDBAL, RW, 0, ALL, ""), ("RDBAH", RDBAH, RW, 0, ALL, ""), ("RDLEN", RDLEN, RW, 0, 0xFFF80, ""),
+          ("RDH", RDH, RW, 0, 0xFFFF, ""), ("RDT", RDT, RW, 0, 0xFFFF, ""), ("RDTR", RDTR, RW, 0, 0xFFFF, ""),
+          ("RADV", RADV, RW, 0, 0xFFFF, "")),
+    *_sdm("13.4.33", ("TCTL", TCTL, RW, 0, ALL, "transmits")),
+    *_sdm("13.4.35", ("AIT", AIT, RW, 0, 0xFFFF, ""), ("TDBAL", TDBAL, RW, 0, ALL, ""), ("TDBAH", TDBAH, RW, 0, ALL, ""),
+          ("TDLEN", TDLEN, RW, 0, 0xFFF80, ""), ("TDH", TDH, RW, 0, 0xFFFF, ""), ("TDT", TDT, RW, 0, 0xFFFF, "transmits")),
+    *_sdm("13.4.43", ("TXDCTL", TXDCTL, RW, 0, ALL, ""), ("TADV", TADV, RW, 0, 0xFFFF, "")),
+    *_words("13.5.1", "MTA", MTA, 128),
+    *(r for i in range(16) for r in (
+        Register(f"RAL{i}", RA + 8 * i, 32, RW, None if i == 0 else 0, ALL, "", "SDM 13.5.2"),
+        Register(f"RAH{i}", RA + 8 * i + 4, 32, RW, None if i == 0 else 0, ALL, "", "SDM 13.5.3"))),
+    *_words("13.5.4", "VFTA", VFTA, 128),
+    *_sdm("13.6.1", ("WUC", WUC, RW, 0, ALL, ""), ("WUFC", WUFC, RW, 0, ALL, ""), ("WUS", WUS, RW, 0, ALL, ""),
+          ("IPAV", IPAV, RW, 0, ALL, "")),
+    *_words("13.6.5", "IP4AT", IP4AT, 7), *_words("13.6.6", "IP6AT", IP6AT, 4),
+    *_words("13.6.8", "WUPM", WUPM, 32), *_words("13.6.9", "FFLT", FFLT, 7, 0x7FF),
+    *_words("13.6.10", "FFMT", FFMT, 255, 0xF), *_words("13.6.11", "FFVT", FFVT, 255),
+    *_sdm("13.7.1", *(_stat(n, CRCERRS + 4 * i) for i, n in enumerate(
+          ("CRCERRS", "ALGNERRC", "SYMERRS", "RXERRC", "MPC", "SCC", "ECOL", "MCC", "LATECOL")))),
+    *_sdm("13.7.20", _stat("FCRUC", FCRUC, RW, ALL),
+          *(_stat(f"PRC{n}", PRC64 + 4 * i, RC, effects=_READ) for i, n in enumerate(_SIZES)),
+          _stat("GPRC", GPRC, RC, effects=_READ), _stat("BPRC", BPRC, RC, effects=_READ), _stat("MPRC", MPRC, RC, effects=_READ),
+          _stat("GPTC", GPTC, RC, effects=_READ)),
+    *_sdm("13.7.31", _stat("GORCL", GORCL)), *_sdm("13.7.31", _stat("GORCH", GORCH, RC, effects=_PAIR)),
+    *_sdm("13.7.32", _stat("GOTCL", GOTCL)), *_sdm("13.7.32", _stat("GOTCH", GOTCH, RC, effects=_PAIR), _stat("RNBC", RNBC),
+          _stat("RUC", RUC, RC, effects=_READ)),
+    *_sdm("13.7.36", _stat("ROC", ROC, RC, effects=_READ)),
+    *_sdm("13.7.41", _stat("TORL", TORL)), *_sdm("13.7.41", _stat("TORH", TORH, RC, effects=_PAIR)),
+    *_sdm("13.7.42", _stat("TOTL", TOTL)), *_sdm("13.7.42", _stat("TOTH", TOTH, RC, effects=_PAIR),
+          _stat("TPR", TPR, RC, effects=_READ), _stat("TPT", TPT, RC, effects=_READ),
+          *(_stat(f"PTC{n}", PTC64 + 4 * i, RC, effects=_READ) for i, n in enumerate(_SIZES)),
+          _stat("MPTC", MPTC, RC, effects=_READ), _stat("BPTC", BPTC, RC, effects=_READ), _stat("TSCTC", TSCTC, RC, effects=_READ)),
+    *_sdm("13.8.1", *((n, RDFH + 8 * i, RW, 0, 0x1FFF, "") for i, n in enumerate(("RDFH", "RDFT", "RDFHS", "RDFTS", "RDFPC"))),
+          *((n, TDFH + 8 * i, RW, 0, 0x7FF if i < 2 else 0x1FFF, "") for i, n in enumerate(
+            ("TDFH", "TDFT", "TDFHS", "TDFTS", "TDFPC"))),
+          ("PBM", PBM, RW, 0, ALL, "first of 16,384 words")),
+    Register("MANC", MANC, 32, RO, 0x00222300, 0, "", "82540EM: management control; not in the SDM"),
+    Register("SWSM", SWSM, 32, RW, 0, ALL, "", "8257x: software semaphore; not in the SDM"),
+)
+
+cdef uint8_t HOW[0x2700]
+cdef uint32_t WMASK[0x2700]
+for _r in _REGISTERS:
+    if _r.offset < FILTERS_END:
+        HOW[_r.offset >> 2] = (ABSENT if _r.access == WO else PLAIN if _r.access != RC else
+                               CLEARS_PAIR if _r.side_effects == _PAIR else CLEARS)
+        WMASK[_r.offset >> 2] = _r.wmask
+
+# EEPROM image but for the address and the checksum: SDM 5.6.
+_EEPROM = (0, 0, 0, 0, 0xFFFF, 0, 0, 0, 0x3000, 0x1000, 0x6403, DEVICE_82540EM, VENDOR_INTEL, DEVICE_82540EM, VENDOR_INTEL, 0x3040,
+           0x0008, 0x2000, 0x7E14, 0x0048, 0x1000, 0x00D8, 0x0000, 0x2700, 0x6CC9, 0x3150, 0x0722, 0x040B, 0x0984, 0x0000, 0xC000, 0x0706,
+           0x1008, 0x0000, 0x0F04, 0x7FFF, 0x4D01) + 11 * (0xFFFF,) + (0x0100, 0x4000, 0x121C) + 12 * (0xFFFF,)
+
+# PHY registers: reset value, readable, writable.  SDM 13.4.7.1.
+_PHY = {PCTRL: (0x1140, 1, 1), PSTATUS: (0x794D, 1, 0), 2: (0x0141, 1, 0), 3: (0x0C20, 1, 0), ANA: (0x0DE1, 1, 1), LPA: (0x01E0, 1, 0),
+        6: (0, 1, 0), 9: (0x0E00, 1, 1), 10: (0x3C00, 1, 0), 16: (0x0360, 1, 1), 17: (0xAC00, 1, 0), 20: (0x0D60, 1, 1), 21: (0, 1, 0)}
+cdef uint16_t PHY_RESET[32]
+cdef uint8_t PHY_READABLE[32]
+cdef uint8_t PHY_WRITABLE[32]
+for _n, (_value, _readable, _writable) in _PHY.items():
+    PHY_RESET[_n], PHY_READABLE[_n], PHY_WRITABLE[_n] = _value, _readable, _writable
+
+cdef uint8_t MO_SHIFT[4]
+MO_SHIFT[:] = [4, 3, 2, 0]                      # SDM 13.4.22, MO
+
+cdef struct pcap_file:                          # pcap with nanoseconds, version 2.4, Ethernet
+    uint32_t magic
+    uint16_t major
+    uint16_t minor
+    uint32_t zone
+    uint32_t accuracy
+    uint32_t longest
+    uint32_t link
+
+cdef struct pcap_packet:
+    uint32_t seconds
+    uint32_t ns
+    uint32_t kept
+    uint32_t length
+
+_CONTEXT = (("paylen", "u4"), ("ipcse", "u2"), ("tucse", "u2"), ("mss", "u2"), ("ipcss", "u1"), ("ipcso", "u1"), ("tucss", "u1"),
+            ("tucso", "u1"), ("hdr_len", "u1"), ("ip", "u1"), ("tcp", "u1"), ("pad", "u1"))
+_CONTEXTS = tuple((f"tx{n}_{f[0]}", *f[1:]) for n in range(2) for f in _CONTEXT)
+
+
+cdef inline uint32_t be16(const uint8_t *p) noexcept nogil:
+    return <uint32_t>p[0] << 8 | p[1]
+
+
+cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
+    p[0] = <uint8_t>(value >> 8)
+    p[1] = <uint8_t>value
+
+
+cdef inline void add16(uint8_t *p, uint32_t n) noexcept nogil:
+    put16(p, be16(p) + n)
+
+
+cdef inline void add32(uint8_t *p, uint32_t n) noexcept nogil:
+    n += be16(p) << 16 | be16(p + 2)
+    put16(p, n >> 16)
+    put16(p + 2, n)
+
+
+cdef inline bint is_broadcast(const uint8_t *p) noexcept nogil:
+    return (p[0] & p[1] & p[2] & p[3] & p[4] & p[5]) == 0xFF
+
+
+cdef void put_checksum(uint8_t *p, uint32_t n, uint32_t at, uint32_t start, uint32_t end) noexcept nogil:
+    """Put the Internet checksum of bytes start to end (0: all) of an n-byte packet at `at`: SDM 3.5."""
+    cdef uint64_t total = 0
+    cdef uint32_t i = start
+    if end and end < n:
+        n = end + 1
+    if at >= n - 1:
+        return
+    while i + 1 < n:
+        total += be16(p + i)
+        i += 2
+    if i < n:
+        total += <uint32_t>p[i] << 8
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    put16(p + at, <uint32_t>total ^ 0xFFFF if total != 0xFFFF else 0xFFFF)
+
+
+@cython.final
+cdef class E1000(PciFunction):
+    """The function.
+
+    mac         the station's address, kept in the EEPROM
+    backend     "null": what is sent is gone; "loopback": it comes back; "capture": it goes to the file `capture`, and so does
+                what is received, as a pcap file
+    io_window   IOADDR and IODATA work as SDM 13.2.2 says; the reference's do nothing
+
+    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken, filtered out or
+    lost, and 0 if the receiver is not ready and the packet may be offered again.  Input "link" is the cable, in after power-on.
+    """
+    TITLE = "Intel 82540EM gigabit Ethernet controller"
+    REGISTERS = _REGISTERS
+    IN = ("link",)
+    CONFIG = {**PCI_CONFIG, "mac": "52:54:00:12:34:56", "backend": "null", "capture": "", "io_window": False}
+    STATE = PCI_STATE + (
+        ("autoneg_at", "u8"), ("mit_at", "u8"), ("tx_at", "u8"), ("rx_at", "u8"),
+        ("mac", "u4", MAC_END // 4), ("filters", "u4", FILTER_WORDS), ("packet_buffer", "u8", 8192), ("phy", "u2", PHY_N),
+        ("io_addr", "u4"), ("eecd", "u4"), ("eeprom_in", "u4"), ("eeprom_n", "u2"), ("eeprom_out", "u2"), ("eeprom_reading", "u1"),
+        ("link", "u1"), ("mit_level", "u1"), ("mit_ide", "u1"),
+        ("tx_start", "u4"), ("tx_size", "u4"), ("tx_frames", "u2"), ("tx_popts", "u1"), ("tx_tse", "u1"), ("tx_vlan", "u1"),
+        ("tx_pad", "u1", 3), *_CONTEXTS,
+        ("tx_header", "u1", 256), ("vlan_tag", "u1", 4), ("vlan_room", "u1", 4), ("tx_data", "u8", FRAME_MAX // 8))
+
+    def __init__(self, str id="e1000", uint32_t rank=0, arena=None, dma=None, **config):
+        Device.__init__(self, id, rank, arena if arena is not None else Arena(1 << 18), dma, **config)
+        c = self.config
+        if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", c["mac"]) or int(c["mac"][:2], 16) & 1:
+            raise MachineError(f"device {id!r}: mac = {c['mac']!r} is no station address; write it like 52:54:00:12:34:56")
+        if c["backend"] not in BACKENDS:
+            raise MachineError(f"device {id!r}: backend = {c['backend']!r}; choose one of {', '.join(BACKENDS)}")
+        self.backend = <uint32_t>(BACKEND_NULL + BACKENDS.index(c["backend"]))
+        if (self.backend == BACKEND_CAPTURE) != bool(c["capture"]):
+            raise MachineError(f"device {id!r}: backend \"capture\" and the file `capture` go together")
+        if c["capture"]:
+            if not Path(c["capture"]).absolute().parent.is_dir():
+                raise MachineError(f"device {id!r}: capture = {c['capture']!r}: no such folder")
+            self.path = str(Path(c["capture"]).absolute()).encode()
+            self.name = self.path
+        self.io_window = c["io_window"]
+        self.frame = <uint8_t *>malloc(LONGEST_PACKET)
+        if self.frame == NULL:
+            raise MemoryError("no memory for a packet")
+        words = list(_EEPROM)
+        address = bytes.fromhex(c["mac"].replace(":", ""))
+        for n in range(3):
+            words[n] = int.from_bytes(address[2 * n:2 * n + 2], "little")
+        for n, w in enumerate((*words, (EEPROM_SUM - sum(words)) & 0xFFFF)):
+            self.eeprom[n] = w
+        self.s = <e1000_state *>self.pci_alloc(sizeof(e1000_state))
+        self.identify(VENDOR_INTEL, DEVICE_82540EM, 3, 0x020000, 1)
+        self.add_bar(MMIO, Space.MMIO, 0x20000, name="e1000-mmio", implements=(4, 4))
+        self.add_bar(IO, Space.PIO, 64, name="e1000-io")
+        self.power_on()
+
+    def __dealloc__(self):
+        free(self.frame)
+        if self.file != NULL:
+            fclose(self.file)
+
+    # ------------------------------------------------------------------ reset
+
+    cdef void on_reset(self, reset_kind kind) noexcept nogil:
+        """SDM 14.2.  The EEPROM's shift register has no reset, and the cable stays where it is."""
+        cdef e1000_state *s = self.s
+        PciFunction.on_reset(self, kind)
+        if kind == RESET_POWER_ON:
+            s.link = 1
+            s.eecd = s.eeprom_in = s.eeprom_n = s.eeprom_out = s.eeprom_reading = 0
+        s.autoneg_at = s.mit_at = s.tx_at = NEVER
+        s.rx_at = 0
+        memset(s.mac, 0, sizeof(s.mac))
+        memset(s.filters, 0, sizeof(s.filters))
+        memset(s.packet_buffer, 0, sizeof(s.packet_buffer))
+        memcpy(s.phy, PHY_RESET, sizeof(s.phy))
+        s.io_addr = 0
+        s.mit_level = s.mit_ide = 0
+        memset(&s.tx_start, 0, sizeof(e1000_state) - <size_t>(<uint8_t *>&s.tx_start - <uint8_t *>s))
+        s.mac[CTRL >> 2] = CTRL_RESET
+        s.mac[STATUS >> 2] = <uint32_t>STATUS_RESET
+        s.mac[LEDCTL >> 2] = 0x602
+        s.mac[PBA >> 2] = 0x00100030
+        s.mac[MANC >> 2] = 0x00222300
+        s.mac[VET >> 2] = 0x8100
+        self.put_mac()
+        if not s.link:
+            self.link_down()
+        self.publish()
+
+    cdef void put_mac(self) noexcept nogil:
+        """The first receive address comes from the EEPROM: SDM 5.6.1."""
+        self.s.mac[RA >> 2] = self.eeprom[0] | <uint32_t>self.eeprom[1] << 16
+        self.s.mac[(RA >> 2) + 1] = <uint32_t>RAH_AV | self.eeprom[2]
+
+    def restore(self, dict state not None):
+        """As Device.restore.  Raises StateError, too, for more in the transmitter than it can hold."""
+        size = state.get("tx_size")
+        if isinstance(size, int) and size > FRAME_MAX:
+            raise StateError(f"{self.id}: field tx_size: {size} bytes in a transmitter of {FRAME_MAX}")
+        PciFunction.restore(self, state)
+
+    def inspect(self):
+        out = PciFunction.inspect(self)
+        mac = out.pop("mac")
+        for name in ("filters", "packet_buffer", "tx_data", "tx_header"):
+            del out[name]
+        out["registers"] = {r.name: mac[r.offset >> 2] for r in _REGISTERS if r.offset < MAC_END and mac[r.offset >> 2]}
+        return out
+
+    # ------------------------------------------------------------------ accesses
+
+    cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        value[0] = 0
+        if region == MMIO:
+            value[0] = self.mmio_read(offset & ~<uint32_t>3)
+        elif region == IO and self.io_window:
+            if offset & ~<uint32_t>3 == IOADDR:
+                value[0] = self.s.io_addr >> 8 * (offset & 3)
+            elif offset == IODATA and size == 4 and self.s.io_addr < 0x20000:
+                value[0] = self.mmio_read(self.s.io_addr & ~<uint32_t>3)
+        return IO_OK
+
+    cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        if region == MMIO:
+            self.mmio_write(offset & ~<uint32_t>3, <uint32_t>value)
+        elif region == IO and self.io_window and size == 4:
+            if offset == IOADDR:
+                self.s.io_addr = value & 0xFFFFF
+            elif offset == IODATA and self.s.io_addr < 0x20000:
+                self.mmio_write(self.s.io_addr & ~<uint32_t>3, <uint32_t>value)
+        return IO_OK
+
+    cdef uint32_t *word(self, uint32_t offset) noexcept nogil:
+        """Where a register's value is kept; `offset` is one that HOW or WMASK knows, or in packet buffer memory."""
+        if offset < MAC_END:
+            return &self.s.mac[offset >> 2]
+        if offset < FILTERS_END:
+            return &self.s.filters[(offset - FFMT) >> 3 & 0x100 | offset >> 2 & 0xFF]
+        return <uint32_t *>self.s.packet_buffer + ((offset - PBM) >> 2)
+
+    cdef uint32_t mmio_read(self, uint32_t offset) noexcept nogil:
+        cdef uint32_t value
+        cdef uint32_t *r
+        cdef uint8_t how
+        if offset >= PBM:
+            return self.word(offset)[0]
+        how = HOW[offset >> 2] if offset < FILTERS_END else <uint8_t>ABSENT
+        if how == ABSENT:
+            return 0
+        if offset == EECD:
+            return self.read_eecd()
+        if offset == EERD:
+            return self.read_eerd()
+        r = self.word(offset)
+        value = r[0]
+        if how == PLAIN:
+            return value
+        if offset == ICR:
+            self.set_causes(0)
+            return value
+        r[0] = 0
+        if how == CLEARS_PAIR:
+            (r - 1)[0] = 0
+        return value
+
+    cdef void mmio_write(self, uint32_t offset, uint32_t value) noexcept nogil:
+        cdef uint32_t *m = self.s.mac
+        if offset == EECD:
+            self.write_eecd(value)
+        elif offset == MDIC:
+            self.write_mdic(value)
+        elif offset == ICR:
+            self.set_causes(m[ICR >> 2] & ~value)
+        elif offset == ICS:
+            self.add_causes(value)
+        elif offset == IMS:
+            m[IMS >> 2] |= value
+            self.add_causes(0)
+        elif offset == IMC:
+            m[IMS >> 2] &= ~value
+            self.add_causes(0)
+        elif offset == RCTL:
+            m[RCTL >> 2] = value
+            self.s.rx_at = (self.core.now // MS + RX_START_MS) * MS
+        elif offset == TCTL:
+            m[TCTL >> 2] = value
+            self.start_transmit()
+        elif offset == TDT:
+            m[TDT >> 2] = value & 0xFFFF
+            self.start_transmit()
+        elif offset >= PBM or offset < FILTERS_END and WMASK[offset >> 2]:
+            self.word(offset)[0] = value if offset >= PBM else value & WMASK[offset >> 2]
+
+    cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
+        if kind == INPUT_LINE:
+            self.set_link(value != 0)
+        elif kind == INPUT_PACKET:
+            return self.receive_packet(<const uint8_t *>addr, value)
+        return ~<uint64_t>0
+
+    def receive(self, bytes packet not None):
+        """A packet arrives now, between two runs.  True if it was taken, filtered out or lost; False if the receiver was not
+        ready.  An executor that has the device must refresh() afterwards."""
+        return bool(self.receive_packet(<const uint8_t *><char *>packet, len(packet)))
+
+    # ------------------------------------------------------------------ time
+
+    cdef void publish(self) noexcept nogil:
+        self.set_deadline(min(self.s.autoneg_at, min(self.s.mit_at, self.s.tx_at)))
+
+    cdef void on_time(self) noexcept nogil:
+        cdef uint64_t now = self.core.now
+        if self.s.autoneg_at <= now:
+            self.s.autoneg_at = NEVER
+            if self.s.link:
+                self.link_up()
+                self.s.phy[LPA] |= LPA_ACK
+                self.s.phy[PSTATUS] |= PSTATUS_AUTONEG_DONE
+                self.add_causes(ICR_LSC)
+        if self.s.tx_at <= now:
+            self.s.tx_at = NEVER
+            if self.s.mac[TCTL >> 2] & TCTL_EN:
+                self.run_transmit()
+        if self.s.mit_at <= now:
+            self.s.mit_at = NEVER
+            self.add_causes(0)
+        self.publish()
+
+    # ------------------------------------------------------------------ interrupts: SDM 13.4.17 to 13.4.21
+
+    cdef void add_causes(self, uint32_t causes) noexcept nogil:
+        self.set_causes(self.s.mac[ICR >> 2] | causes)
+
+    cdef void set_causes(self, uint32_t causes) noexcept nogil:
+        """The one place that sets ICR and the interrupt line.  A request that rises within the pause after the last one waits
+        for its end."""
+        cdef uint32_t pending = causes & self.s.mac[IMS >> 2]
+        self.s.mac[ICR >> 2] = causes
+        self.s.mac[ICS >> 2] = causes
+        if pending and not self.s.mit_level:
+            if self.s.mit_at != NEVER:
+                return
+            self.s.mit_at = self.core.now + self.mitigation(pending)
+            self.s.mit_ide = 0
+            self.publish()
+        self.s.mit_level = pending != 0
+        self.set_intx(pending != 0)
+
+    cdef uint64_t mitigation(self, uint32_t pending) noexcept nogil:
+        """Length of the pause that an interrupt for `pending` begins: the shortest that TADV, RADV and ITR ask for."""
+        cdef uint32_t *m = self.s.mac
+        cdef uint32_t delay = 0, other
+        if self.s.mit_ide and pending & (ICR_TXQE | ICR_TXDW):
+            delay = m[TADV >> 2] * DELAY_UNITS
+        if m[RDTR >> 2] and pending & ICR_RXT0:
+            other = m[RADV >> 2] * DELAY_UNITS
+            if other and (delay == 0 or other < delay):
+                delay = other
+        other = m[ITR >> 2]
+        if other and (delay == 0 or other < delay):
+            delay = other
+        return <uint64_t>max(delay, <uint32_t>MIN_PAUSE) * INTERRUPT_UNIT
+
+    # ------------------------------------------------------------------ EEPROM: SDM 5.3, 13.4.3, 13.4.4
+
+    cdef uint32_t read_eecd(self) noexcept nogil:
+        cdef uint32_t out = self.s.eeprom_out
+        cdef bint bit = True
+        if self.s.eeprom_reading:
+            bit = self.eeprom[out >> 4 & 0x3F] >> (15 - (out & 15)) & 1
+        return EECD_FIXED | self.s.eecd | (EECD_DO if bit else 0)
+
+    cdef void write_eecd(self, uint32_t value) noexcept nogil:
+        """A Microwire bus: bits are taken where SK rises, given where it falls, and CS begins a command."""
+        cdef e1000_state *s = self.s
+        cdef uint32_t changed = s.eecd ^ value
+        s.eecd = value & EECD_WMASK
+        if not value & EECD_CS:
+            return
+        if changed & EECD_CS:
+            s.eeprom_in = s.eeprom_n = s.eeprom_out = s.eeprom_reading = 0
+        if not changed & EECD_SK:
+            return
+        if not value & EECD_SK:
+            s.eeprom_out += 1
+            return
+        s.eeprom_in = s.eeprom_in << 1 | (value & EECD_DI) >> 2
+        s.eeprom_n += 1
+        if s.eeprom_n == EEPROM_FRAME and not s.eeprom_reading:
+            s.eeprom_out = <uint16_t>(((s.eeprom_in & 0x3F) << 4) - 1)
+            s.eeprom_reading = (s.eeprom_in >> 6 & 7) == EEPROM_READ
+
+    cdef uint32_t read_eerd(self) noexcept nogil:
+        cdef uint32_t r = self.s.mac[EERD >> 2], index
+        if not r & EERD_START:
+            return r
+        r = r & ~<uint32_t>EERD_START
+        index = r >> EERD_ADDR_SHIFT
+        r |= EERD_DONE
+        return r | <uint32_t>self.eeprom[index] << EERD_DATA_SHIFT if index < EEPROM_WORDS else r
+
+    # ------------------------------------------------------------------ PHY and link: SDM 8, 13.4.7
+
+    cdef void write_mdic(self, uint32_t value) noexcept nogil:
+        cdef uint32_t n = value >> MDIC_REG_SHIFT & 31, data = value & MDIC_DATA
+        cdef uint32_t *mdic = &self.s.mac[MDIC >> 2]
+        if (value >> MDIC_PHY_SHIFT & 31) != PHY_ADDRESS:
+            mdic[0] |= MDIC_ERROR | MDIC_READY
+        else:
+            mdic[0] = value | MDIC_READY
+            if value & MDIC_OP_READ:
+                if PHY_READABLE[n]:
+                    mdic[0] = mdic[0] ^ data | self.s.phy[n]
+                else:
+                    mdic[0] |= MDIC_ERROR
+            elif value & MDIC_OP_WRITE:
+                if not PHY_WRITABLE[n]:
+                    mdic[0] |= MDIC_ERROR
+                elif n == PCTRL:
+                    self.write_phy_control(data)
+                else:
+                    self.s.phy[n] = <uint16_t>data
+        if value & MDIC_INT_EN:
+            self.add_causes(ICR_MDAC)
+
+    cdef void write_phy_control(self, uint32_t value) noexcept nogil:
+        self.s.phy[PCTRL] = <uint16_t>(value & ~<uint32_t>PCTRL_SELF_CLEARING)
+        if value & PCTRL_RESTART and value & PCTRL_AUTONEG:
+            self.negotiate()
+
+    cdef void link_up(self) noexcept nogil:
+        self.s.mac[STATUS >> 2] |= STATUS_LU
+        self.s.phy[PSTATUS] |= PSTATUS_LINK
+
+    cdef void link_down(self) noexcept nogil:
+        self.s.mac[STATUS >> 2] &= ~<uint32_t>STATUS_LU
+        self.s.phy[PSTATUS] &= ~(PSTATUS_LINK | PSTATUS_AUTONEG_DONE)
+        self.s.phy[LPA] &= ~LPA_ACK
+
+    cdef void negotiate(self) noexcept nogil:
+        self.link_down()
+        self.s.autoneg_at = (self.core.now // MS + NEGOTIATION_MS) * MS
+        self.publish()
+
+    cdef void set_link(self, bint up) noexcept nogil:
+        cdef uint32_t before = self.s.mac[STATUS >> 2]
+        if self.s.link == up:
+            return
+        self.s.link = up
+        if not up:
+            self.link_down()
+        elif self.s.phy[PCTRL] & PCTRL_AUTONEG and not self.s.phy[PSTATUS] & PSTATUS_AUTONEG_DONE:
+            self.negotiate()
+        else:
+            self.link_up()
+        if self.s.mac[STATUS >> 2] != before:
+            self.add_causes(ICR_LSC)
+
+    # ------------------------------------------------------------------ statistics: SDM 13.7
+
+    cdef void count(self, uint32_t offset) noexcept nogil:
+        if self.s.mac[offset >> 2] != 0xFFFFFFFFu:
+            self.s.mac[offset >> 2] += 1
+
+    cdef void count_octets(self, uint32_t offset, uint64_t n) noexcept nogil:
+        """Add to a 64-bit counter, which sticks at its end."""
+        cdef uint32_t *r = &self.s.mac[offset >> 2]
+        cdef uint64_t before = <uint64_t>r[1] << 32 | r[0], after = before + n
+        if after < before:
+            after = ~<uint64_t>0
+        r[0] = <uint32_t>after
+        r[1] = <uint32_t>(after >> 32)
+
+    cdef void count_size(self, uint32_t offset, uint64_t n) noexcept nogil:
+        """One packet more in the class of packets of n bytes, FCS included."""
+        if n >= 64:
+            self.count(offset + 4 * ((n > 64) + (n > 127) + (n > 255) + (n > 511) + (n > 1023)))
+
+    # ------------------------------------------------------------------ transmission: SDM 3.3 to 3.5
+
+    cdef void start_transmit(self) noexcept nogil:
+        if self.s.mac[TCTL >> 2] & TCTL_EN and self.s.tx_at == NEVER:
+            self.s.tx_start = self.s.mac[TDH >> 2]
+            self.run_transmit()
+
+    cdef void run_transmit(self) noexcept nogil:
+        """Take descriptors until head meets tail, once around at most.  A ring with more than BURST bytes goes on when the wire
+        would be free, so that no guest keeps the engine busy in no time."""
+        cdef uint32_t *m = self.s.mac
+        cdef uint32_t causes = 0, upper, length = m[TDLEN >> 2]
+        cdef uint64_t base = <uint64_t>m[TDBAH >> 2] << 32 | m[TDBAL >> 2] & ~<uint32_t>15, at
+        cdef tx_desc d
+        self.wire = 0
+        while m[TDH >> 2] != m[TDT >> 2]:
+            if self.wire > BURST:
+                self.s.tx_at = self.core.now + self.wire * BYTE_NS
+                self.publish()
+                if causes:
+                    self.add_causes(causes)
+                return
+            at = base + <uint64_t>DESCRIPTOR * m[TDH >> 2]
+            self.dma.read(at, &d, DESCRIPTOR)
+            self.wire += DESCRIPTOR
+            self.transmit_descriptor(&d)
+            if d.lower & (TXD_RS | TXD_RPS):
+                upper = (d.upper | TXD_DD) & ~<uint32_t>TXD_EC_LC_TU
+                self.dma.write(at + 12, &upper, 4)
+                causes |= ICR_TXDW
+            m[TDH >> 2] += 1
+            if <uint64_t>m[TDH >> 2] * DESCRIPTOR >= length:
+                m[TDH >> 2] = 0
+            if m[TDH >> 2] == self.s.tx_start or self.s.tx_start >= length // DESCRIPTOR:
+                break
+        self.add_causes(causes | ICR_TXQE)
+
+    cdef void transmit_descriptor(self, tx_desc *d) noexcept nogil:
+        cdef e1000_state *s = self.s
+        cdef uint8_t *data = <uint8_t *>s.tx_data
+        cdef uint32_t kind = d.lower & (TXD_DEXT | TXD_DTYP_DATA), left = d.lower & TXD_LENGTH, n, whole, header
+        cdef uint64_t addr = d.addr
+        cdef tx_context *c
+        if d.lower & <uint32_t>TXD_IDE:
+            s.mit_ide = 1
+        if kind == TXD_DEXT:                                # context: SDM 3.3.6
+            c = &s.tx[TX_TSO if d.lower & TXD_TSE else TX_PLAIN]
+            c.ipcss = <uint8_t>addr
+            c.ipcso = <uint8_t>(addr >> 8)
+            c.ipcse = <uint16_t>(addr >> 16)
+            c.tucss = <uint8_t>(addr >> 32)
+            c.tucso = <uint8_t>(addr >> 40)
+            c.tucse = <uint16_t>(addr >> 48)
+            c.paylen = d.lower & TXD_PAYLEN
+            c.hdr_len = <uint8_t>(d.upper >> 8)
+            c.mss = <uint16_t>(d.upper >> 16)
+            c.ip = d.lower & TXD_IP != 0
+            c.tcp = d.lower & TXD_TCP != 0
+            if d.lower & TXD_TSE:
+                s.tx_frames = 0
+            return
+        if kind == (TXD_DEXT | TXD_DTYP_DATA):              # data: SDM 3.3.7
+            if s.tx_size == 0:
+                s.tx_popts = <uint8_t>(d.upper >> 8)
+            s.tx_tse = d.lower & TXD_TSE != 0
+        else:                                               # legacy: SDM 3.3.3
+            s.tx_tse = 0
+        if s.mac[CTRL >> 2] & CTRL_VME and d.lower & TXD_VLE and (s.tx_tse or d.lower & TXD_EOP):
+            s.tx_vlan = 1
+            put16(s.vlan_tag, s.mac[VET >> 2])
+            put16(s.vlan_tag + 2, d.upper >> 16)
+        if s.tx_tse:
+            header = s.tx[TX_TSO].hdr_len
+            whole = header + s.tx[TX_TSO].mss
+            while s.tx_size < whole:
+                n = min(left, min(whole - s.tx_size, <uint32_t>FRAME_MAX - s.tx_size))
+                self.dma.read(addr, data + s.tx_size, n)
+                if s.tx_size < header and s.tx_size + n >= header:
+                    memcpy(s.tx_header, data, header)
+                s.tx_size += n
+                addr += n
+                if s.tx_size == whole:
+                    self.transmit_segment()
+                    memmove(data, s.tx_header, header)
+                    s.tx_size = header
+                left -= n
+                if n == 0 or left == 0:
+                    break
+        else:
+            n = min(left, <uint32_t>FRAME_MAX - s.tx_size)
+            self.dma.read(addr, data + s.tx_size, n)
+            s.tx_size += n
+        if not d.lower & TXD_EOP:
+            return
+        if not s.tx_tse or s.tx_size >= s.tx[TX_TSO].hdr_len:
+            self.transmit_segment()
+        s.tx_frames = 0
+        s.tx_popts = 0
+        s.tx_vlan = 0
+        s.tx_size = 0
+        s.tx_tse = 0
+
+    cdef void transmit_segment(self) noexcept nogil:
+        """Finish what tx_data holds, and send it: SDM 3.5 (segmentation), 3.6 (checksums), 9.2 (tags)."""
+        cdef e1000_state *s = self.s
+        cdef uint8_t *data = <uint8_t *>s.tx_data
+        cdef uint32_t n = s.tx_size, length, done, sum
+        cdef tx_context *c = &s.tx[TX_TSO if s.tx_tse else TX_PLAIN]
+        if s.tx_tse:
+            if c.ip:
+                put16(data + c.ipcss + 2, n - c.ipcss)
+                add16(data + c.ipcss + 4, s.tx_frames)
+            else:
+                put16(data + c.ipcss + 4, n - c.ipcss)
+            length = n - c.tucss
+            if c.tcp:
+                done = <uint32_t>s.tx_frames * c.mss
+                add32(data + c.tucss + 4, done)
+                if c.paylen - done > c.mss:
+                    data[c.tucss + 13] &= 0xF6              # PSH and FIN belong to the last one
+                elif s.tx_frames:
+                    self.count(TSCTC)
+            else:
+                put16(data + c.tucss + 4, length)
+            if s.tx_popts & POPTS_TXSM:                     # software has left the pseudo-header's sum there, without a length
+                sum = be16(data + c.tucso) + length
+                put16(data + c.tucso, (sum >> 16) + (sum & 0xFFFF))
+            s.tx_frames += 1
+        if s.tx_popts & POPTS_TXSM:
+            put_checksum(data, n, c.tucso, c.tucss, c.tucse)
+        if s.tx_popts & POPTS_IXSM:
+            put_checksum(data, n, c.ipcso, c.ipcss, c.ipcse)
+        if s.tx_vlan:                                       # both addresses move down four bytes
+            memmove(s.vlan_room, data, 4)
+            memmove(data, data + 4, 8)
+            memcpy(data + 8, s.vlan_tag, VLAN_TAG)
+            self.send(s.vlan_room, n + VLAN_TAG)
+        else:
+            self.send(data, n)
+        self.count(TPT)
+        self.count_octets(TOTL, n + FCS)
+        s.mac[GPTC >> 2] = s.mac[TPT >> 2]
+        s.mac[GOTCL >> 2] = s.mac[TOTL >> 2]
+        s.mac[GOTCH >> 2] = s.mac[TOTH >> 2]
+
+    cdef void send(self, const uint8_t *p, uint32_t n) noexcept nogil:
+        self.wire += max(n, <uint32_t>MIN_FRAME) + WIRE_OVERHEAD
+        if self.s.phy[PCTRL] & PCTRL_LOOPBACK:
+            self.receive_packet(p, n)
+        else:
+            self.sent += 1
+            if self.backend == BACKEND_CAPTURE:
+                self.record(p, n)
+            elif self.backend == BACKEND_LOOPBACK:
+                self.receive_packet(p, n)
+        if is_broadcast(p):
+            self.count(BPTC)
+        elif p[0] & 1:
+            self.count(MPTC)
+        self.count_size(PTC64, <uint64_t>n + FCS)
+
+    # ------------------------------------------------------------------ reception: SDM 3.2
+
+    cdef uint32_t buffer_size(self) noexcept nogil:
+        """SDM 13.4.22: BSIZE and BSEX."""
+        cdef uint32_t rctl = self.s.mac[RCTL >> 2], n = rctl >> RCTL_BSIZE_SHIFT & 3
+        if rctl & RCTL_BSEX and n:
+            return <uint32_t>32768 >> n
+        return <uint32_t>2048 >> n
+
+    cdef bint has_buffers(self, uint64_t n) noexcept nogil:
+        """May a packet of n bytes fit the descriptors that software has given?"""
+        cdef uint32_t *m = self.s.mac
+        cdef uint32_t head = m[RDH >> 2], tail = m[RDT >> 2], size = self.buffer_size()
+        if head == tail:
+            return False
+        if n <= size:
+            return True
+        return n <= <uint32_t>((tail - head + (0 if head < tail else m[RDLEN >> 2] // DESCRIPTOR)) * size)
+
+    cdef bint accepts(self, const uint8_t *p) noexcept nogil:
+        """VLAN and address filters: SDM 3.2.1, 9.3."""
+        cdef uint32_t *m = self.s.mac
+        cdef uint32_t rctl = m[RCTL >> 2], i, hash
+        if rctl & RCTL_VFE and be16(p + 12) == (m[VET >> 2] & 0xFFFF):
+            i = be16(p + 14)
+            if not m[(VFTA >> 2) + (i >> 5 & 0x7F)] >> (i & 31) & 1:
+                return False
+        if not p[0] & 1:
+            if rctl & RCTL_UPE:
+                return True
+        elif rctl & RCTL_MPE:
+            self.count(MPRC)
+            return True
+        elif rctl & RCTL_BAM and is_broadcast(p):
+            self.count(BPRC)
+            return True
+        for i in range(RA >> 2, (RA >> 2) + 32, 2):
+            if m[i + 1] & <uint32_t>RAH_AV and (<uint32_t *>p)[0] == m[i] and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]:
+                return True
+        hash = (p[5] << 8 | p[4]) >> MO_SHIFT[rctl >> RCTL_MO_SHIFT & 3] & 0xFFF
+        if m[(MTA >> 2) + (hash >> 5)] >> (hash & 31) & 1:
+            self.count(MPRC)
+            return True
+        return False
+
+    cdef void overrun(self) noexcept nogil:
+        self.count(RNBC)
+        self.count(MPC)
+        self.add_causes(ICR_RXO)
+
+    cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil:
+        """A packet without FCS.  False if the receiver is not ready."""
+        cdef e1000_state *s = self.s
+        cdef uint32_t *m = s.mac
+        cdef uint32_t rctl = m[RCTL >> 2], length = m[RDLEN >> 2], start, size = self.buffer_size(), causes, tail, part
+        cdef uint64_t base = <uint64_t>m[RDBAH >> 2] << 32 | m[RDBAL >> 2] & ~<uint32_t>15, at, done = 0, whole
+        cdef uint8_t vlan_status = 0
+        cdef uint16_t special = 0
+        cdef rx_desc d
+        if not (m[STATUS >> 2] & STATUS_LU and rctl & RCTL_EN and self.config16(COMMAND) & COMMAND_MASTER
+                and self.has_buffers(1) and self.core.now >= s.rx_at):
+            return False
+        if n > LONGEST_PACKET:
+            return True
+        self.received += 1
+        if self.backend == BACKEND_CAPTURE:
+            self.record(p, <uint32_t>n)
+        if n < MIN_FRAME:
+            memcpy(self.frame, p, n)
+            memset(self.frame + n, 0, MIN_FRAME - n)
+            p = self.frame
+            n = MIN_FRAME
+        if not rctl & RCTL_SBP and (n > OVERSIZE_LPE or n > OVERSIZE and not rctl & RCTL_LPE):
+            self.count(ROC)
+            return True
+        if not self.accepts(p):
+            return True
+        if m[CTRL >> 2] & CTRL_VME and be16(p + 12) == (m[VET >> 2] & 0xFFFF):
+            special = <uint16_t>be16(p + 14)
+            vlan_status = RXD_VP
+            n -= VLAN_TAG
+            memmove(self.frame + 12, p + 12 + VLAN_TAG, n - 12)
+            memmove(self.frame, p, 12)
+            p = self.frame
+        whole = n if rctl & RCTL_SECRC else n + FCS
+        if not self.has_buffers(whole):
+            self.overrun()
+            return True
+        start = m[RDH >> 2]
+        while done < whole:
+            at = base + <uint64_t>DESCRIPTOR * m[RDH >> 2]
+            self.dma.read(at, &d, DESCRIPTOR)
+            d.special = special
+            d.status &= ~RXD_DD
+            if d.addr:                          # one without a buffer is skipped: SDM 3.2.3
+                part = size if whole - done > size else <uint32_t>(whole - done)
+                if done < n:
+                    self.dma.write(d.addr, p + done, min(<uint64_t>part, n - done))
+                done += part
+                d.length = <uint16_t>part
+                if done >= whole:
+                    d.status |= RXD_EOP | RXD_IXSM
+                else:
+                    d.status &= ~RXD_EOP
+            d.status |= vlan_status | RXD_DD
+            self.dma.write(at, &d, DESCRIPTOR)
+            m[RDH >> 2] += 1
+            if <uint64_t>m[RDH >> 2] * DESCRIPTOR >= length:
+                m[RDH >> 2] = 0
+            if m[RDH >> 2] == start or start >= length // DESCRIPTOR:
+                self.overrun()
+                return True
+        self.count_size(PRC64, whole)
+        self.count(TPR)
+        m[GPRC >> 2] = m[TPR >> 2]
+        self.count_octets(TORL, n + FCS)
+        m[GORCL >> 2] = m[TORL >> 2]
+        m[GORCH >> 2] = m[TORH >> 2]
+        causes = ICR_RXT0
+        tail = m[RDT >> 2]
+        if tail < m[RDH >> 2]:
+            tail += length // DESCRIPTOR
+        if <uint64_t>(tail - m[RDH >> 2]) * DESCRIPTOR <= length >> ((rctl >> RCTL_RDMTS_SHIFT & 3) + 1):
+            causes |= ICR_RXDMT0
+        self.add_causes(causes)
+        return True
+
+    # ------------------------------------------------------------------ back end "capture"
+
+    cdef void record(self, const uint8_t *p, uint32_t n) noexcept nogil:
+        """Append a packet to the capture file, which the first one begins.  What cannot be written is left out."""
+        cdef pcap_file head
+        cdef pcap_packet row
+        if self.file == NULL:
+            self.file = fopen(self.name, b"wb")
+            if self.file == NULL:
+                return
+            head.magic = 0xA1B23C4D
+            head.major = 2
+            head.minor = 4
+            head.zone = head.accuracy = 0
+            head.longest = 1 << 18
+            head.link = 1
+            fwrite(&head, sizeof(head), 1, self.file)
+        row.seconds = <uint32_t>(self.core.now // 1000000000)
+        row.ns = <uint32_t>(self.core.now % 1000000000)
+        row.kept = row.length = n
+        fwrite(&row, sizeof(row), 1, self.file)
+        fwrite(p, 1, n, self.file)
+        fflush(self.file)
