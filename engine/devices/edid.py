@@ -1,7 +1,8 @@
 """Identification data of a virtual monitor, as a display adapter shows it to its guest.
 
-Documents: VESA E-EDID Standard, Release A, Revision 2 (EDID 1.4), by section; CTA-861 (the extension block); VESA DisplayID
-1.3.  The monitor is QEMU's: its choice of modes, timings and texts, so that guests see the bytes they see there.
+Documents: VESA E-EDID Standard, Release A, Revision 2 (EDID 1.4), by section; CTA-861 (the extension block); VESA
+DisplayID 1.3.  The monitor is QEMU's: its choice of modes, timings and texts, so that guests see the bytes they see
+there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ BLOCK = 128
 DESCRIPTOR = 18
 
 # Established Timings III (3.10.3.9), established timings (3.8) and CTA-861 video codes that the monitor offers:
-# (width, height, byte of the bitmap or None, bit, CTA code or None).  The order decides which get one of the eight standard timings.
+# (width, height, byte of the bitmap or None, bit, CTA code or None).  The order decides which get one of the eight
+# standard timings.
 MODES = (
     (5120, 2160, None, 0, 125), (4096, 2160, None, 0, 101), (3840, 2160, None, 0, 96), (2560, 1080, None, 0, 89),
     (2048, 1152, None, 0, None), (1920, 1080, None, 0, 31),
@@ -40,7 +42,8 @@ def _detailed(timing: tuple[int, ...], width: int, height: int, mm: tuple[int, i
     return struct.pack(
         "<H15BB", clock & 0xFFFF, width & 0xFF, xblank & 0xFF, (width >> 8 & 15) << 4 | xblank >> 8 & 15,
         height & 0xFF, yblank & 0xFF, (height >> 8 & 15) << 4 | yblank >> 8 & 15, xfront & 0xFF, xsync & 0xFF,
-        (yfront & 15) << 4 | ysync & 15, (xfront >> 8 & 3) << 6 | (xsync >> 8 & 3) << 4 | (yfront >> 4 & 3) << 2 | ysync >> 4 & 3,
+        (yfront & 15) << 4 | ysync & 15,
+        (xfront >> 8 & 3) << 6 | (xsync >> 8 & 3) << 4 | (yfront >> 4 & 3) << 2 | ysync >> 4 & 3,
         mm[0] & 0xFF, mm[1] & 0xFF, (mm[0] >> 8 & 15) << 4 | mm[1] >> 8 & 15, 0, 0, 0x18)  # fmt: skip
 
 
@@ -101,7 +104,11 @@ def edid(width: int = 1280, height: int = 800, max_width: int = 0, max_height: i
 
     wanted = [] if large else [_detailed(timing, width, height, (mm[0], mm[1]))]
     # 3.10.3.3: 50 to 125 Hz, 30 to 160 kHz, 2550 MHz, no formula.
-    wanted += [_display(0xF7, bytes(third)), _display(0xFD, bytes((50, 125, 30, 160, 255, 1)) + b"\n      "), _text(0xFC, name)]
+    wanted += [
+        _display(0xF7, bytes(third)),
+        _display(0xFD, bytes((50, 125, 30, 160, 255, 1)) + b"\n      "),
+        _text(0xFC, name),
+    ]
     cta[:5] = bytes((2, 3, 5 + len(codes), 0, 0x40 + len(codes)))  # one video data block
     cta[5 : 5 + len(codes)] = codes
     at = 54
@@ -115,8 +122,9 @@ def edid(width: int = 1280, height: int = 800, max_width: int = 0, max_height: i
     base[126] = 1 + large
     if large:  # DisplayID 1.3: one detailed timing of type I
         clock, xfront, xsync, xblank, yfront, ysync, yblank = timing
-        displayid[:28] = struct.pack("<5B3B3BB8H", 0x70, 0x13, 23, 3, 0, 3, 0, 20, *clock.to_bytes(3, "little"), 0x88, width - 1,
-                                     xblank - 1, xfront - 1, xsync - 1, height - 1, yblank - 1, yfront - 1, ysync - 1)  # fmt: skip
+        header = bytes((0x70, 0x13, 23, 3, 0, 3, 0, 20)) + clock.to_bytes(3, "little") + b"\x88"
+        lengths = (width, xblank, xfront, xsync, height, yblank, yfront, ysync)
+        displayid[:28] = header + struct.pack("<8H", *(n - 1 & 0xFFFF for n in lengths))
         displayid[28] = -sum(displayid[1:28]) & 0xFF
         _checksum(displayid)
     _checksum(base)

@@ -3,9 +3,9 @@
 Document: QEMU's fw_cfg specification (docs/specs/fw_cfg, version 7.2).  Modelled: both key spaces, the directory of
 files, the data port, the DMA interface with read, skip, select and write, writable items, the negotiation of SMI
 features.  Which items there are is the machine's business (engine.machine.fw_cfg_items); the device orders the files,
-gives them keys and makes the signature, the interface's ID and the directory.  Not modelled: the memory-mapped variant of
-other architectures, writing through the data port (removed from QEMU).  Deviations: docs/devices/fw_cfg.md.  Called by
-the owning worker only.
+gives them keys and makes the signature, the interface's ID and the directory.  Not modelled: the memory-mapped variant
+of other architectures, writing through the data port (removed from QEMU).  Deviations: docs/devices/fw_cfg.md.  Called
+by the owning worker only.
 
 An item is state (its bytes follow from the machine) or content (a table, ROM or kernel made elsewhere; only its size
 follows from the machine).  Content is supplied, or learnt from a recorded guest's reads of the data port.
@@ -51,17 +51,19 @@ cdef inline uint64_t little_endian(const uint8_t *at, uint32_t n) noexcept nogil
 cdef class FwCfg(Device):
     """The device at ports 510h (selector and data) and 514h (DMA).
 
-    Settings: `dma_enabled` offers the DMA interface; `items` is a sequence of (key, data, size, content, writable): key a number
-    (not one of the device's own) or a file's name, data bytes or None for zeros, size in bytes.
+    Settings: `dma_enabled` offers the DMA interface; `items` is a sequence of (key, data, size, content, writable): key
+    a number (not one of the device's own) or a file's name, data bytes or None for zeros, size in bytes.
     """
     TITLE = "fw_cfg: QEMU's firmware configuration device"
     CONFIG = {"dma_enabled": True, "items": None}
-    STATE = (("dma_addr", "u8"), ("offset", "u4"), ("key", "u2"), ("smi_ok", "u1"), ("pad", "u1"), ("smi_features", "u8"),
-             ("written", "u1", WRITABLE_ROOM))
+    STATE = (("dma_addr", "u8"), ("offset", "u4"), ("key", "u2"), ("smi_ok", "u1"), ("pad", "u1"),
+             ("smi_features", "u8"), ("written", "u1", WRITABLE_ROOM))
     REGISTERS = (
-        Register("SELECTOR", SELECTOR, 16, WO, None, 0, "goes to the start of the item", SPEC + "Selector (Control) Register"),
+        Register("SELECTOR", SELECTOR, 16, WO, None, 0, "goes to the start of the item",
+                 SPEC + "Selector (Control) Register"),
         Register("DATA", DATA, 8, RO, 0x51, 0, "goes to the next byte of the item", SPEC + "Data Register", region=IO),
-        Register("DMA_HIGH", DMA_HIGH, 32, RW, 0x554D4551, 0, "reads as half a signature", SPEC + "DMA Interface", region=DMA),
+        Register("DMA_HIGH", DMA_HIGH, 32, RW, 0x554D4551, 0, "reads as half a signature", SPEC + "DMA Interface",
+                 region=DMA),
         Register("DMA_LOW", DMA_LOW, 32, RW, 0x47464320, 0, "reads as half a signature; a write starts a transfer",
                  SPEC + "DMA Interface", region=DMA),
     )
@@ -92,7 +94,8 @@ cdef class FwCfg(Device):
                 raise MachineError(f"device {self.id!r}: item {key!r} of {size} bytes cannot hold {len(data or b'')}")
             if isinstance(key, str):
                 if key in names or not 0 < len(key.encode()) < FILE_NAME:
-                    raise MachineError(f"device {self.id!r}: file {key!r} stands twice or its name is not 1 to {FILE_NAME - 1} bytes")
+                    raise MachineError(f"device {self.id!r}: file {key!r} stands twice, or its name is not 1 to "
+                                       f"{FILE_NAME - 1} bytes long")
                 names[key] = row
             else:
                 if key & ~(KEY_ARCH_LOCAL | KEYS - 1) or (key < KEYS and key >= KEY_FILE_FIRST) or key in (
@@ -126,7 +129,7 @@ cdef class FwCfg(Device):
                 item.known = 0 if data is None else size
             if writable:
                 if content or written + size > <uint32_t>WRITABLE_ROOM:
-                    raise MachineError(f"device {self.id!r}: writable items are state and have room for {WRITABLE_ROOM} bytes in all")
+                    raise MachineError(f"device {self.id!r}: writable items are state and have {WRITABLE_ROOM} bytes")
                 item.flags |= ITEM_WRITABLE
                 memcpy(self.start + written, item.data, size)
                 item.data = self.s.written + written
@@ -249,8 +252,8 @@ cdef class FwCfg(Device):
         return 0
 
     cdef void transfer(self, uint64_t at) noexcept nogil:
-        """DMA Interface: the descriptor at guest-physical `at` is control, length and address, big endian.  Its control word
-        becomes zero when the transfer is done, or CTL_ERROR."""
+        """DMA Interface: the descriptor at guest-physical `at` is control, length and address, big endian.  Its control
+        word becomes zero when the transfer is done, or CTL_ERROR."""
         cdef uint8_t raw[16]
         cdef uint32_t control, length, part = 0, left
         cdef uint64_t to
@@ -277,15 +280,16 @@ cdef class FwCfg(Device):
                         failed = self.zero(to + part, length - part)
                 elif control & CTL_WRITE:
                     # Nothing is written unless all of it fits.  A source outside RAM has been read as zeros by then.
-                    if part != length or not it.flags & ITEM_WRITABLE or self.dma.read(to, it.data + self.s.offset, part):
-                        failed = 1
+                    failed = part != length or not it.flags & ITEM_WRITABLE
+                    if not failed:
+                        failed = self.dma.read(to, it.data + self.s.offset, part)
                 self.s.offset += part
         memset(raw, 0, 4)
         raw[3] = CTL_ERROR if failed else 0
         self.dma.write(at, raw, 4)
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        """The signature is selected; what the guest wrote is forgotten.  The latched address stays (power-on clears it)."""
+        """The signature is selected and what the guest wrote is forgotten.  Only power-on clears the address latch."""
         if kind == RESET_POWER_ON:
             self.s.dma_addr = 0
         memcpy(self.s.written, self.start, WRITABLE_ROOM)
@@ -297,7 +301,7 @@ cdef class FwCfg(Device):
 
     def _content(self):
         """(key or name, selector) of every content item."""
-        cdef uint32_t space, n
+        cdef int space, n
         names = {key: name for name, key in self.keys.items()}
         for space in range(2):
             for n in range(KEYS):
@@ -316,13 +320,14 @@ cdef class FwCfg(Device):
         return out
 
     def set_contents(self, contents):
-        """Supply content: what contents() gives.  Raises MachineError, and changes nothing, for an item that is no content of
-        this machine or is shorter than the bytes given."""
+        """Supply content: what contents() gives.  Raises MachineError, and changes nothing, for an item that is no
+        content of this machine or is shorter than the bytes given."""
         cdef fw_cfg_item *it
         known = dict(self._content())
         for name, data in contents.items():
             if name not in known:
-                raise MachineError(f"device {self.id!r}: {name!r} is no content; there are {', '.join(map(str, known)) or 'none'}")
+                raise MachineError(f"device {self.id!r}: {name!r} is no content; there are "
+                                   f"{', '.join(map(str, known)) or 'none'}")
             it = &self.items[1 if known[name] & KEY_ARCH_LOCAL else 0][known[name] & (KEYS - 1)]
             if <size_t>len(data) > it.size:
                 raise MachineError(f"device {self.id!r}: {len(data)} bytes for {name!r}, which has {it.size}")

@@ -3,9 +3,9 @@
 Documents: IBM VGA/XGA Technical Reference Manual, May 1992 (TRM), VGA function; Bochs VBE display API (DISPI); QEMU's
 docs/specs/standard-vga (PCI).  Modelled: every register of the five register groups, the memory window with its four
 maps, three addressings (chain-4, odd/even, planes), write modes 0 to 3 and read modes 0 and 1, DISPI with its limits,
-the memory-mapped copy of the ports, the EDID.  Not modelled: the picture itself (memory() and the registers hold all that
-one needs), retrace times, the light pen, interrupts (the part has none).  Deviations: docs/devices/vga.md.  Called by
-the owning worker only.
+the memory-mapped copy of the ports, the EDID.  Not modelled: the picture itself (memory() and the registers hold all
+that one needs), retrace times, the light pen, interrupts (the part has none).  Deviations: docs/devices/vga.md.
+Called by the owning worker only.
 
 Video memory is memory, not device state: it lies outside the state struct, and memory() gives it.
 """
@@ -14,7 +14,6 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from engine._device cimport IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
-from engine.pci._config cimport FIRST_FIXED
 
 from engine.devices.edid import edid
 from engine.errors import MachineError
@@ -71,72 +70,78 @@ cdef inline uint32_t mmio_part(uint32_t offset, uint32_t size) noexcept nogil:
     return n
 
 
+# The indexed registers: group, names, section.
+SEQUENCER = ("RESET", "CLOCKING_MODE", "MAP_MASK", "CHARACTER_MAP", "MEMORY_MODE")
+GRAPHICS = ("SET_RESET", "ENABLE_SET_RESET", "COLOR_COMPARE", "DATA_ROTATE", "READ_MAP", "MODE", "MISC",
+            "COLOR_DONT_CARE", "BIT_MASK")
+ATTRIBUTES = (*(f"PALETTE_{n}" for n in range(16)), "MODE", "OVERSCAN", "PLANE_ENABLE", "PANNING", "COLOR_SELECT")
+CRT = ("H_TOTAL", "H_DISPLAY_END", "H_BLANK_START", "H_BLANK_END", "H_RETRACE_START", "H_RETRACE_END", "V_TOTAL",
+       "OVERFLOW", "PRESET_ROW", "MAX_SCAN", "CURSOR_START", "CURSOR_END", "START_HIGH", "START_LOW", "CURSOR_HIGH",
+       "CURSOR_LOW", "V_RETRACE_START", "V_RETRACE_END", "V_DISPLAY_END", "OFFSET", "UNDERLINE", "V_BLANK_START",
+       "V_BLANK_END", "MODE", "LINE_COMPARE")
+DISPI = ("ID", "XRES", "YRES", "BPP", "ENABLE", "BANK", "VIRT_WIDTH", "VIRT_HEIGHT", "X_OFFSET", "Y_OFFSET",
+         "MEMORY_64K")
+
+
 def _registers():
-    """The register table: a name for every register there is a name for."""
-    attribute, sequencer, graphics = PORTS + 2, PORTS + 2, PORTS + 2
-    at = ATTRIBUTE
+    """The register table: a row for every register that has a name."""
+    at, ports, general, dac = ATTRIBUTE, PORTS + 2, "TRM: General Registers", "TRM: Video Digital-to-Analog Converter"
     rows = [
         Register("CRTC_INDEX", 0, 8, RW, 0, 0xFF, "", "TRM: CRT Controller, Address", PORTS),
-        Register("INPUT_STATUS_1", 0, 8, RO, None, 0, "next write of ATTRIBUTE is an index; two bits toggle",
-                 "TRM: General, Input Status Register 1", PORTS + 1),
+        Register("INPUT_STATUS_1", 0, 8, RO, None, 0, "next write of ATTRIBUTE is an index; two bits toggle", general,
+                 PORTS + 1),
         Register("ATTRIBUTE", ATTRIBUTE - at, 8, RW, 0, 0, "writes are index and data in turn",
-                 "TRM: Attribute Controller, Address", attribute),
-        Register("INPUT_STATUS_0", INPUT_STATUS_0 - at, 8, RO, 0, 0, "a write is MISC_OUTPUT", "TRM: General", PORTS + 2),
-        Register("SEQ_INDEX", SEQ_INDEX - at, 8, RW, 0, SEQ_N - 1, "", "TRM: Sequencer, Address", sequencer),
-        Register("DAC_STATE", DAC_STATE - at, 8, RO, 0, 0, "a write is the read address", "TRM: Video DAC, DAC State", PORTS + 2),
-        Register("DAC_WRITE", DAC_WRITE - at, 8, RW, 0, 0xFF, "the next data is red", "TRM: Video DAC, Address (Write)", PORTS + 2),
-        Register("DAC_DATA", DAC_DATA - at, 8, RW, 0, 0, "goes to the next colour", "TRM: Video DAC, Data", PORTS + 2),
-        Register("FEATURE_CONTROL", FEATURE_CONTROL - at, 8, RO, 0, 0, "", "TRM: General, Feature Control", PORTS + 2),
-        Register("MISC_OUTPUT", MISC_OUTPUT - at, 8, RO, 0, 0, "", "TRM: General, Miscellaneous Output", PORTS + 2),
-        Register("GFX_INDEX", GFX_INDEX - at, 8, RW, 0, GFX_N - 1, "", "TRM: Graphics Controller, Address", graphics),
+                 "TRM: Attribute Controller, Address", ports),
+        Register("INPUT_STATUS_0", INPUT_STATUS_0 - at, 8, RO, 0, 0, "a write is MISC_OUTPUT", general, ports),
+        Register("SEQ_INDEX", SEQ_INDEX - at, 8, RW, 0, SEQ_N - 1, "", "TRM: Sequencer, Address", ports),
+        Register("DAC_STATE", DAC_STATE - at, 8, RO, 0, 0, "a write is the read address", dac, ports),
+        Register("DAC_WRITE", DAC_WRITE - at, 8, RW, 0, 0xFF, "the next data is red", dac, ports),
+        Register("DAC_DATA", DAC_DATA - at, 8, RW, 0, 0, "goes to the next colour", dac, ports),
+        Register("FEATURE_CONTROL", FEATURE_CONTROL - at, 8, RO, 0, 0, "", general, ports),
+        Register("MISC_OUTPUT", MISC_OUTPUT - at, 8, RO, 0, 0, "", general, ports),
+        Register("GFX_INDEX", GFX_INDEX - at, 8, RW, 0, GFX_N - 1, "", "TRM: Graphics Controller, Address", ports),
+        Register("EXTENDED_SIZE", MMIO_EXTENDED + EXTENDED_SIZE, 32, RO, MMIO_EXTENDED_SIZE, 0, "",
+                 "standard-vga: PCI spec, 0600", MMIO),
+        Register("EXTENDED_BYTE_ORDER", MMIO_EXTENDED + EXTENDED_BYTE_ORDER, 32, RW, BYTE_ORDER_LITTLE, 0,
+                 "takes one of two values", "standard-vga: PCI spec, 0604", MMIO),
     ]
-    for names, port, region, masks, section in (
-        (("RESET", "CLOCKING_MODE", "MAP_MASK", "CHARACTER_MAP", "MEMORY_MODE"), SEQ_DATA - at, sequencer, SEQ_WMASK, "Sequencer"),
-        (("SET_RESET", "ENABLE_SET_RESET", "COLOR_COMPARE", "DATA_ROTATE", "READ_MAP", "MODE", "MISC", "COLOR_DONT_CARE",
-          "BIT_MASK"), GFX_DATA - at, graphics, GFX_WMASK, "Graphics Controller"),
-        (tuple(f"PALETTE_{n}" for n in range(16)) + ("MODE", "OVERSCAN", "PLANE_ENABLE", "PANNING", "COLOR_SELECT"),
-         ATTRIBUTE_DATA - at, attribute, ATT_WMASK, "Attribute Controller"),
-        (("H_TOTAL", "H_DISPLAY_END", "H_BLANK_START", "H_BLANK_END", "H_RETRACE_START", "H_RETRACE_END", "V_TOTAL", "OVERFLOW",
-          "PRESET_ROW", "MAX_SCAN", "CURSOR_START", "CURSOR_END", "START_HIGH", "START_LOW", "CURSOR_HIGH", "CURSOR_LOW",
-          "V_RETRACE_START", "V_RETRACE_END", "V_DISPLAY_END", "OFFSET", "UNDERLINE", "V_BLANK_START", "V_BLANK_END", "MODE",
-          "LINE_COMPARE"), 1, PORTS, (0xFF,) * 25, "CRT Controller"),
-    ):  # fmt: skip
-        short = {"Sequencer": "SEQ", "Graphics Controller": "GFX", "Attribute Controller": "ATT", "CRT Controller": "CRTC"}[section]
+    for group, names, port, region, masks, section in (
+        ("SEQ", SEQUENCER, SEQ_DATA - at, ports, SEQ_WMASK, "TRM: Sequencer Registers"),
+        ("GFX", GRAPHICS, GFX_DATA - at, ports, GFX_WMASK, "TRM: Graphics Controller Registers"),
+        ("ATT", ATTRIBUTES, ATTRIBUTE_DATA - at, ports, ATT_WMASK, "TRM: Attribute Controller Registers"),
+        ("CRTC", CRT, 1, PORTS, (0xFF,) * len(CRT), "TRM: CRT Controller Registers"),
+    ):
         for n, name in enumerate(names):
-            rows.append(Register(f"{short}_{name}", port, 8, RW, 0, masks[n], "", f"TRM: {section}", region, n))
-    for n, name in enumerate(("ID", "XRES", "YRES", "BPP", "ENABLE", "BANK", "VIRT_WIDTH", "VIRT_HEIGHT", "X_OFFSET", "Y_OFFSET",
-                              "MEMORY_64K")):
-        access = RO if n in (DISPI_VIRT_HEIGHT, DISPI_MEMORY_64K) else RW
-        reset = {DISPI_ID: DISPI_ID5, DISPI_MEMORY_64K: None}.get(n, 0)
-        wmask = 0 if n in (DISPI_ID, DISPI_VIRT_HEIGHT, DISPI_BANK, DISPI_MEMORY_64K) else 0xFFFF
-        rows.append(Register(f"DISPI_{name}", DISPI_DATA, 16, access, reset, wmask, "limits the others while DISPI is enabled",
-                             "DISPI API", VBE, n))
-    rows.append(Register("EXTENDED_SIZE", MMIO_EXTENDED + EXTENDED_SIZE, 32, RO, MMIO_EXTENDED_SIZE, 0, "",
-                         "standard-vga: PCI spec, 0600", MMIO))
-    rows.append(Register("EXTENDED_BYTE_ORDER", MMIO_EXTENDED + EXTENDED_BYTE_ORDER, 32, RW, BYTE_ORDER_LITTLE, 0,
-                         "takes one of two values", "standard-vga: PCI spec, 0604", MMIO))
+            rows.append(Register(f"{group}_{name}", port, 8, RW, 0, masks[n], "", section, region, n))
+    read_only, reset = (DISPI_VIRT_HEIGHT, DISPI_MEMORY_64K), {DISPI_ID: DISPI_ID5, DISPI_MEMORY_64K: None}
+    for n, name in enumerate(DISPI):
+        wmask = 0 if n in (DISPI_ID, DISPI_BANK, *read_only) else 0xFFFF
+        rows.append(Register(f"DISPI_{name}", DISPI_DATA, 16, RO if n in read_only else RW, reset.get(n, 0), wmask,
+                             "limits the others while DISPI is enabled", "DISPI API", VBE, n))
     return tuple(rows)
 
 
 @cython.final
 cdef class Vga(PciFunction):
-    """The adapter.  Settings: `vgamem_mb`, a power of two; `edid` and the monitor's preferred and greatest picture (0: no
-    limit) with its refresh rate in mHz."""
+    """The adapter.  Settings: `vgamem_mb`, a power of two; `edid` and the monitor's preferred and greatest picture (0:
+    no limit) with its refresh rate in mHz."""
     TITLE = "QEMU standard VGA (1234:1111)"
     REGISTERS = _registers()
-    CONFIG = {**PCI_CONFIG, "vgamem_mb": 16, "edid": True, "xres": 1280, "yres": 800, "xmax": 0, "ymax": 0, "refresh_rate": 75000}
+    CONFIG = {**PCI_CONFIG, "vgamem_mb": 16, "edid": True, "xres": 1280, "yres": 800, "xmax": 0, "ymax": 0,
+              "refresh_rate": 75000}
     STATE = PCI_STATE + (
         ("latch", "u4"), ("bank_offset", "u4"), ("line_offset", "u4"), ("start_addr", "u4"), ("dispi_index", "u2"),
-        ("dispi", "u2", DISPI_N), ("seq", "u1", SEQ_N), ("seq_dispi", "u1", SEQ_N), ("gfx", "u1", GFX_N), ("att", "u1", ATT_N),
-        ("crtc", "u1", 256), ("palette", "u1", PALETTE_N), ("dac_cache", "u1", 3), ("seq_index", "u1"), ("gfx_index", "u1"),
-        ("att_index", "u1"), ("att_data", "u1"), ("crtc_index", "u1"), ("misc", "u1"), ("feature", "u1"), ("status1", "u1"),
-        ("dac_state", "u1"), ("dac_sub", "u1"), ("dac_read", "u1"), ("dac_write", "u1"), ("dac_8bit", "u1"), ("big_endian", "u1"))
+        ("dispi", "u2", DISPI_N), ("seq", "u1", SEQ_N), ("seq_dispi", "u1", SEQ_N), ("gfx", "u1", GFX_N),
+        ("att", "u1", ATT_N), ("crtc", "u1", 256), ("palette", "u1", PALETTE_N), ("dac_cache", "u1", 3),
+        ("seq_index", "u1"), ("gfx_index", "u1"), ("att_index", "u1"), ("att_data", "u1"), ("crtc_index", "u1"),
+        ("misc", "u1"), ("feature", "u1"), ("status1", "u1"), ("dac_state", "u1"), ("dac_sub", "u1"),
+        ("dac_read", "u1"), ("dac_write", "u1"), ("dac_8bit", "u1"), ("big_endian", "u1"))
 
     def __init__(self, str id="vga", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         cdef uint32_t megabytes = min(max(0, self.config["vgamem_mb"]), 1024)
         if not 1 <= megabytes <= 512 or megabytes & (megabytes - 1):
-            raise MachineError(f"device {id!r}: vgamem_mb = {self.config['vgamem_mb']} is no power of two from 1 to 512")
+            raise MachineError(f"device {id!r}: vgamem_mb = {self.config['vgamem_mb']} is no power of two up to 512")
         self.vram_size = megabytes << 20
         self.vram = <uint8_t *>calloc(self.vram_size, 1)
         if self.vram == NULL:
@@ -334,7 +339,7 @@ cdef class Vga(PciFunction):
             s.feature = value & FEATURE_WMASK
 
     cdef void crtc_write(self, uint8_t value) noexcept nogil:
-        """TRM, CRT Controller, Vertical Retrace End: its protect bit locks registers 0 to 7, but for the line compare bit."""
+        """TRM, Vertical Retrace End: its protect bit locks registers 0 to 7, but for the line compare bit."""
         cdef vga_state *s = self.s
         if s.crtc[CRTC_V_RETRACE_END] & CRTC_PROTECT and s.crtc_index <= CRTC_OVERFLOW:
             if s.crtc_index != CRTC_OVERFLOW:
@@ -544,7 +549,7 @@ cdef class Vga(PciFunction):
     # ------------------------------------------------------------------ BAR2
 
     cdef uint32_t mmio_read(self, uint32_t offset, uint32_t size) noexcept nogil:
-        """`size` bytes, as mmio_part cut them; the range of the first one answers.  Between the ranges all bits are ones."""
+        """`size` bytes, as mmio_part cut them: the range of the first one answers, and between the ranges ones."""
         cdef uint32_t value = 0, i
         if offset < self.edid_size:
             memcpy(&value, self.edid + offset, size)
@@ -588,7 +593,7 @@ cdef class Vga(PciFunction):
     # ------------------------------------------------------------------ reset, and what Python sees
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        """Every register is zero, as before the video BIOS runs.  A bus reset leaves video memory and the latches alone."""
+        """Every register is zero, as before the video BIOS runs.  A bus reset leaves memory and the latches alone."""
         cdef vga_state *s = self.s
         cdef uint32_t latch = s.latch
         memset(<uint8_t *>s + sizeof(pci_state), 0, sizeof(vga_state) - sizeof(pci_state))
@@ -617,7 +622,7 @@ cdef class Vga(PciFunction):
         """Supply the option ROM: {"rom": bytes}.  Raises MachineError if it is too long or something else is given."""
         for name, data in contents.items():
             if name != "rom" or len(data) > ROM_SIZE:
-                raise MachineError(f"device {self.id!r}: {len(data)} bytes for {name!r}; there is 'rom' with {ROM_SIZE}")
+                raise MachineError(f"device {self.id!r}: {len(data)} bytes for {name!r}; 'rom' has {ROM_SIZE}")
             memset(self.rom, 0, ROM_SIZE)
             memcpy(self.rom, <const char *>(<bytes>data), len(data))
             self.rom_known = True

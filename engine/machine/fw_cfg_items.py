@@ -1,8 +1,8 @@
 """The fw_cfg items of QEMU 7.2's PC machines, from facts about the machine.
 
-Everything a guest can tell from the machine alone is computed: keys and values, names, sizes, SMBIOS tables, e820.  Bytes
-that other programs make (ACPI tables, option ROMs, a kernel) are content: here they have a size, and bytes if the caller
-gives some.  tests/differential/test_fw_cfg_items.py compares with what QEMU 7.2 gives.
+Everything a guest can tell from the machine alone is computed: keys and values, names, sizes, SMBIOS tables, e820.
+Bytes that other programs make (ACPI tables, option ROMs, a kernel) are content: here they have a size, and bytes if the
+caller gives some.  tests/differential/test_fw_cfg_items.py compares with what QEMU 7.2 gives.
 """
 
 from __future__ import annotations
@@ -168,8 +168,11 @@ def _linux(f: Facts) -> list[Item]:
     protocol = u16(0x206)
     real, cmdline_at, protected = 0x10000, 0x20000, 0x100000
     text = f.cmdline.encode() + b"\0"
-    items = [Item(CMDLINE_ADDR, struct.pack("<I", cmdline_at), 4), Item(CMDLINE_SIZE, struct.pack("<I", len(text)), 4),
-             Item(CMDLINE_DATA, text, len(text))]
+    items = [
+        Item(CMDLINE_ADDR, struct.pack("<I", cmdline_at), 4),
+        Item(CMDLINE_SIZE, struct.pack("<I", len(text)), 4),
+        Item(CMDLINE_DATA, text, len(text)),
+    ]
     struct.pack_into("<I", header, 0x228, cmdline_at)
     if "vga=" in f.cmdline:
         word = f.cmdline.split("vga=", 1)[1]
@@ -180,25 +183,32 @@ def _linux(f: Facts) -> list[Item]:
     header[0x211] |= 0x80  # CAN_USE_HEAP
     struct.pack_into("<H", header, 0x224, cmdline_at - real - 0x200)
     if f.initrd is not None:
-        if protocol >= 0x20C and u16(0x236) & 2:  # XLF_CAN_BE_LOADED_ABOVE_4G
-            top = 0xFFFFFFFF
-        else:
-            top = u32(0x22C) if protocol >= 0x203 else 0x37FFFFFF
+        high = protocol >= 0x20C and u16(0x236) & 2  # XLF_CAN_BE_LOADED_ABOVE_4G
+        top = 0xFFFFFFFF if high else u32(0x22C) if protocol >= 0x203 else 0x37FFFFFF  # initrd_addr_max
         top = min(top, memory(f)[0][1] - ACPI_DATA - 1)
         if len(f.initrd) >= top:
             raise MachineError(f"initrd: {len(f.initrd)} bytes do not fit below {top:#x}")
         at = (top - len(f.initrd)) & ~0xFFF
-        items += [Item(INITRD_ADDR, struct.pack("<I", at), 4), Item(INITRD_SIZE, struct.pack("<I", len(f.initrd)), 4),
-                  Item(INITRD_DATA, f.initrd, len(f.initrd), content=True)]
+        items += [
+            Item(INITRD_ADDR, struct.pack("<I", at), 4),
+            Item(INITRD_SIZE, struct.pack("<I", len(f.initrd)), 4),
+            Item(INITRD_DATA, f.initrd, len(f.initrd), content=True),
+        ]
         struct.pack_into("<II", header, 0x218, at, len(f.initrd))
     setup_size = ((header[0x1F1] or 4) + 1) * 512
     if setup_size > len(image):
         raise MachineError(f"kernel: its header asks for {setup_size} bytes of set-up code, the file has {len(image)}")
     setup = bytes(header[:setup_size]) + bytes(image[8192:setup_size])
     body = bytes(image[setup_size:])
-    return items + [Item(KERNEL_ADDR, struct.pack("<I", protected), 4), Item(KERNEL_SIZE, struct.pack("<I", len(body)), 4),
-                    Item(KERNEL_DATA, body, len(body), content=True), Item(SETUP_ADDR, struct.pack("<I", real), 4),
-                    Item(SETUP_SIZE, struct.pack("<I", setup_size), 4), Item(SETUP_DATA, setup, setup_size, content=True)]
+    return [
+        *items,
+        Item(KERNEL_ADDR, struct.pack("<I", protected), 4),
+        Item(KERNEL_SIZE, struct.pack("<I", len(body)), 4),
+        Item(KERNEL_DATA, body, len(body), content=True),
+        Item(SETUP_ADDR, struct.pack("<I", real), 4),
+        Item(SETUP_SIZE, struct.pack("<I", setup_size), 4),
+        Item(SETUP_DATA, setup, setup_size, content=True),
+    ]
 
 
 def _leading_number(text: str) -> int:
@@ -218,20 +228,40 @@ def _acpi(f: Facts) -> list[Item]:
     states[3] = 1 | f.s3 << 7
     states[4] = f.s4_value | f.s4 << 7
     size = -(-f.acpi_tables // ACPI_TABLE_BLOCK) * ACPI_TABLE_BLOCK
-    return [Item("etc/acpi/rsdp", None, 20, content=True), Item("etc/acpi/tables", None, size, content=True),
-            Item("etc/table-loader", None, ACPI_LOADER_BLOCK, content=True), Item("etc/tpm/log", b"", 0),
-            Item("etc/system-states", bytes(states), 6)]
+    return [
+        Item("etc/acpi/rsdp", None, 20, content=True),
+        Item("etc/acpi/tables", None, size, content=True),
+        Item("etc/table-loader", None, ACPI_LOADER_BLOCK, content=True),
+        Item("etc/tpm/log", b"", 0),
+        Item("etc/system-states", bytes(states), 6),
+    ]
 
 
 def machine_items(f: Facts) -> tuple[Item, ...]:
     """Every item of the machine but the ones the device makes itself (signature, interface ID, directory)."""
     c = CHIPSETS[f.machine]
     ram = memory(f)
-    e820 = b"".join(struct.pack("<QQI", base, size, kind) for ranges, kind in ((f.reserved, E820_RESERVED), (ram, E820_RAM))
-                    for base, size in ranges)
+    e820 = b"".join(
+        struct.pack("<QQI", base, size, kind)
+        for ranges, kind in ((f.reserved, E820_RESERVED), (ram, E820_RAM))
+        for base, size in ranges
+    )
     sockets, cores, threads = topology(f)
-    anchor, table = smbios.tables(smbios.Smbios(c.product, c.version, f.ram, ram, sockets, cores, threads, f.processor,
-                                                f.uuid or bytes(16), f.system, f.smbios_bits))
+    anchor, table = smbios.tables(
+        smbios.Smbios(
+            c.product,
+            c.version,
+            f.ram,
+            ram,
+            sockets,
+            cores,
+            threads,
+            f.processor,
+            f.uuid or bytes(16),
+            f.system,
+            f.smbios_bits,
+        )
+    )
     ids = apic_ids(f) + 1
     numa = [len(f.numa)] + [0] * ids + [size for size, _ in f.numa]
     for node, (_, cpus) in enumerate(f.numa):
@@ -241,21 +271,30 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
     bootorder = list(f.bootorder)
     roms = dict(f.roms)
     items = [
-        Item(UUID, f.uuid or bytes(16), 16), Item(RAM_SIZE, struct.pack("<Q", f.ram), 8),
-        Item(NOGRAPHIC, struct.pack("<H", f.nographic), 2), Item(NB_CPUS, struct.pack("<H", f.cpus), 2),
-        Item(BOOT_MENU, struct.pack("<H", f.boot_menu), 2), Item(MAX_CPUS, struct.pack("<H", ids), 2),
-        Item(NUMA, struct.pack(f"<{len(numa)}Q", *numa), 8 * len(numa)), Item(IRQ0_OVERRIDE, struct.pack("<I", 1), 4),
-        Item(HPET, hpet, len(hpet)), Item("etc/e820", e820, len(e820)),
+        Item(UUID, f.uuid or bytes(16), 16),
+        Item(RAM_SIZE, struct.pack("<Q", f.ram), 8),
+        Item(NOGRAPHIC, struct.pack("<H", f.nographic), 2),
+        Item(NB_CPUS, struct.pack("<H", f.cpus), 2),
+        Item(BOOT_MENU, struct.pack("<H", f.boot_menu), 2),
+        Item(MAX_CPUS, struct.pack("<H", ids), 2),
+        Item(NUMA, struct.pack(f"<{len(numa)}Q", *numa), 8 * len(numa)),
+        Item(IRQ0_OVERRIDE, struct.pack("<I", 1), 4),
+        Item(HPET, hpet, len(hpet)),
+        Item("etc/e820", e820, len(e820)),
         Item("etc/boot-fail-wait", struct.pack("<i", f.reboot_timeout), 4),
-        Item("etc/smbios/smbios-anchor", anchor, len(anchor)), Item("etc/smbios/smbios-tables", table, len(table)),
+        Item("etc/smbios/smbios-anchor", anchor, len(anchor)),
+        Item("etc/smbios/smbios-tables", table, len(table)),
     ]
     if f.splash_time >= 0:
         items.append(Item("etc/boot-menu-wait", struct.pack("<H", f.splash_time), 2))
     if f.acpi:
         items += _acpi(f)
     if c.smi:
-        items += [Item("etc/smi/features-ok", b"\0", 1), Item("etc/smi/requested-features", bytes(8), 8, writable=True),
-                  Item("etc/smi/supported-features", struct.pack("<Q", SMI_FEATURES), 8)]
+        items += [
+            Item("etc/smi/features-ok", b"\0", 1),
+            Item("etc/smi/requested-features", bytes(8), 8, writable=True),
+            Item("etc/smi/supported-features", struct.pack("<Q", SMI_FEATURES), 8),
+        ]
     if f.kernel is not None:
         items += _linux(f)
         rom = "linuxboot_dma.bin" if f.dma else "linuxboot.bin"

@@ -1,7 +1,8 @@
 """SMBIOS tables of a machine: what its firmware copies for the guest.
 
-Document: DMTF DSP0134, System Management BIOS Reference Specification 2.8 and 3.0; numbers in comments are its sections.
-The choice of structures, handles and strings is QEMU 7.2's, so that sizes and bytes are those its guests see.
+Document: DMTF DSP0134, System Management BIOS Reference Specification 2.8 and 3.0; numbers in comments are its
+sections.  The choice of structures, handles and strings is QEMU 7.2's, so that sizes and bytes are those its guests
+see.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ TYPE16_STANDARD = 0x80000000  # kilobytes that the 32-bit capacity of a memory a
 
 @dataclass(frozen=True, slots=True)
 class Smbios:
-    """What the tables say.  `processor` is (EAX, EDX) of CPUID leaf 1; `memory` lists (base, size) of each RAM range."""
+    """What the tables say.  `processor`: (EAX, EDX) of CPUID leaf 1; `memory`: (base, size) of each range of RAM."""
 
     product: str
     version: str
@@ -49,7 +50,15 @@ def _numbered(*strings: str) -> list[int]:
 
 def _system(f: Smbios) -> bytes:
     """Type 1, system information (7.2)."""
-    given = {"manufacturer": "QEMU", "product": f.product, "version": f.version, "serial": "", "sku": "", "family": "", **f.system}
+    given = {
+        "manufacturer": "QEMU",
+        "product": f.product,
+        "version": f.version,
+        "serial": "",
+        "sku": "",
+        "family": "",
+        **f.system,
+    }
     text = [given[k] for k in ("manufacturer", "product", "version", "serial", "sku", "family")]
     n = _numbered(*text)
     # 7.2.1: the first three fields of a UUID are little endian.
@@ -67,8 +76,32 @@ def _processor(f: Smbios, n: int) -> bytes:
     cores, threads = min(f.cores, 255), min(f.threads * f.cores, 255)
     if f.cores > 255:
         threads = 255
-    body = struct.pack("<BBBBIIBBHHHBBHHHBBBBBBHH", 1, 3, 1, 2, *f.processor, 3, 0, 0, 2000, 2000, 0x41, 1, 0xFFFF, 0xFFFF, 0xFFFF,
-                       0, 0, 0, cores, cores, threads, 2, 1)
+    body = struct.pack(
+        "<BBBBIIBBHHHBBHHHBBBBBBHH",
+        1,
+        3,
+        1,
+        2,
+        *f.processor,
+        3,
+        0,
+        0,
+        2000,
+        2000,
+        0x41,
+        1,
+        0xFFFF,
+        0xFFFF,
+        0xFFFF,
+        0,
+        0,
+        0,
+        cores,
+        cores,
+        threads,
+        2,
+        1,
+    )
     if f.bits == 64:
         body += struct.pack("<HHH", f.cores, f.cores, f.cores * f.threads)
     return _structure(4, 0x400 + n, body, f"CPU {n}", "QEMU", f.version)
@@ -79,13 +112,41 @@ def _memory(f: Smbios) -> list[bytes]:
     count = -(-f.ram // DIMM)
     kib = f.ram >> 10
     small = kib < TYPE16_STANDARD
-    out = [_structure(16, 0x1000, struct.pack("<BBBIHHQ", 1, 3, 6, kib if small else TYPE16_STANDARD, 0xFFFE, count,
-                                               0 if small else f.ram))]
+    out = [
+        _structure(
+            16,
+            0x1000,
+            struct.pack("<BBBIHHQ", 1, 3, 6, kib if small else TYPE16_STANDARD, 0xFFFE, count, 0 if small else f.ram),
+        )
+    ]
     for n in range(count):
         mib = (min(DIMM, f.ram - n * DIMM) + (1 << 20) - 1) >> 20
         size, more = (mib, 0) if mib < TYPE17_STANDARD else (TYPE17_STANDARD, mib)
-        body = struct.pack("<HHHHHBBBBBHHBBBBBIHHHH", 0x1000, 0xFFFE, 0xFFFF, 0xFFFF, size, 9, 0, 1, 0, 7, 2, 0, 2, 0, 0, 0, 0,
-                           more, 0, 0, 0, 0)
+        body = struct.pack(
+            "<HHHHHBBBBBHHBBBBBIHHHH",
+            0x1000,
+            0xFFFE,
+            0xFFFF,
+            0xFFFF,
+            size,
+            9,
+            0,
+            1,
+            0,
+            7,
+            2,
+            0,
+            2,
+            0,
+            0,
+            0,
+            0,
+            more,
+            0,
+            0,
+            0,
+            0,
+        )
         out.append(_structure(17, 0x1100 + n, body, f"DIMM {n}", "QEMU"))
     for n, (base, size) in enumerate(f.memory):
         first, last = base >> 10, (base + size - 1) >> 10
@@ -99,12 +160,18 @@ def _memory(f: Smbios) -> list[bytes]:
 
 def tables(f: Smbios) -> tuple[bytes, bytes]:
     """(entry point, structure table).  The firmware fills in the table's address and the checksums."""
-    parts = [_system(f), _chassis(f), *(_processor(f, n) for n in range(f.sockets)), *_memory(f),
-             _structure(32, 0x2000, bytes(7)),  # system boot information (7.33): no errors
-             _structure(127, 0x7F00, b"")]  # end of table (7.45)
+    parts = [
+        _system(f),
+        _chassis(f),
+        *(_processor(f, n) for n in range(f.sockets)),
+        *_memory(f),
+        _structure(32, 0x2000, bytes(7)),  # system boot information (7.33): no errors
+        _structure(127, 0x7F00, b""),
+    ]  # end of table (7.45)
     table = b"".join(parts)
     if f.bits == 64:  # 5.2.2
         return struct.pack("<5sBBBBBBBIQ", b"_SM3_", 0, 24, 3, 0, 0, 1, 0, len(table), 0), table
     longest = max(map(len, parts))
-    return struct.pack("<4sBBBBHB5s5sBHIHB", b"_SM_", 0, 31, 2, 8, longest, 0, bytes(5), b"_DMI_", 0, len(table), 0, len(parts),
-                       0x28), table  # 5.2.1
+    return struct.pack(
+        "<4sBBBBHB5s5sBHIHB", b"_SM_", 0, 31, 2, 8, longest, 0, bytes(5), b"_DMI_", 0, len(table), 0, len(parts), 0x28
+    ), table  # 5.2.1

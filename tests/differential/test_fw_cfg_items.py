@@ -1,7 +1,7 @@
 """fw_cfg items computed from facts, against those of QEMU 7.2.22 started with the matching command lines.
 
-data/fw_cfg_items.json: read from QEMU over qtest.  Each row after the first holds what differs from the first; "numbers" are
-items by key without trailing zeros, "files" the bytes of files (null: absent) or, of content, the size.
+data/fw_cfg_items.json: read from QEMU over qtest.  Each row after the first holds what differs from the first;
+"numbers" are items by key without trailing zeros, "files" the bytes of files (null: absent) or, of content, the size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The standard VGA against a recording of QEMU 7.2.22: the same answers to random accesses, and the same video memory."""
+"""The standard VGA against a recording of QEMU 7.2.22: equal answers to random accesses, and equal video memory."""
 
 from __future__ import annotations
 

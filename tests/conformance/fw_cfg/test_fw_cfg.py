@@ -216,7 +216,8 @@ def test_content_that_does_not_fit_is_refused(rig: Rig, bad: dict[str | int, byt
 
 @pytest.mark.parametrize("items", [
     (("x", b"12", 1, False, False),), (("x", b"", 0, False, False),) * 2, (("n" * 56, b"", 0, False, False),),
-    ((0x00, b"", 0, False, False),), ((0x19, b"", 0, False, False),), ((0x20, b"", 0, False, False),), ((0x40, b"", 0, False, False),),
+    ((0x00, b"", 0, False, False),), ((0x19, b"", 0, False, False),), ((0x20, b"", 0, False, False),),
+    ((0x40, b"", 0, False, False),),
     ((5, b"", 0, False, False),) * 2, tuple((f"f{n}", b"", 0, False, False) for n in range(33)),
     (("w", None, 257, False, True),), (("w", None, 1, True, True),), SMI[:1],
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""EDID: VESA E-EDID Standard, Release A, Revision 2, by section; the first 256 bytes are those a recorded guest read."""
+"""EDID: VESA E-EDID Standard, Release A, Revision 2, by section; RECORDED is what a recorded guest read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_detailed_timing_says_the_preferred_picture() -> None:
     blank = data[3] | (data[4] & 0x0F) << 8, data[6] | (data[7] & 0x0F) << 8
     clock = int.from_bytes(data[:2], "little") * 10000
     assert abs(clock / ((1600 + blank[0]) * (900 + blank[1])) - 75) < 0.01
-    assert (data[12] | (data[14] & 0xF0) << 4, data[13] | (data[14] & 0x0F) << 8) == (406, 228), "millimetres at 100 dots an inch"
+    assert (data[12] | (data[14] & 0xF0) << 4, data[13] | (data[14] & 0x0F) << 8) == (406, 228), (
+        "millimetres at 100 dots an inch"
+    )
 
 
 def test_greatest_picture_leaves_out_the_modes_above() -> None:

@@ -147,7 +147,9 @@ def test_dac_writes_and_reads_three_bytes_a_colour(rig: Rig) -> None:
 # ---------------------------------------------------------------------- memory: addressing
 
 
-@pytest.mark.parametrize(("memory_map", "start", "size"), [(0, 0, 0x20000), (1, 0, 0x10000), (2, 0x10000, 0x8000), (3, 0x18000, 0x8000)])
+@pytest.mark.parametrize(
+    ("memory_map", "start", "size"), [(0, 0, 0x20000), (1, 0, 0x10000), (2, 0x10000, 0x8000), (3, 0x18000, 0x8000)]
+)
 def test_memory_map_select(rig: Rig, memory_map: int, start: int, size: int) -> None:
     rig.put(SEQ, MEMORY_MODE, 0x0E)
     rig.put(SEQ, MAP_MASK, 0x0F)
@@ -156,7 +158,9 @@ def test_memory_map_select(rig: Rig, memory_map: int, start: int, size: int) -> 
         rig.write(WINDOW, offset, 0x5A)
         answers = start <= offset < start + size
         assert rig.read(WINDOW, offset) == (0x5A if answers else 0xFF)
-        assert rig.vga.memory()[max(offset - start, 0)] == (0x5A if answers else rig.vga.memory()[max(offset - start, 0)])
+        assert rig.vga.memory()[max(offset - start, 0)] == (
+            0x5A if answers else rig.vga.memory()[max(offset - start, 0)]
+        )
     last = start + size - 1
     rig.write(WINDOW, last, 0x77)
     assert rig.vga.memory()[size - 1] == 0x77
