@@ -132,11 +132,12 @@ cdef class Sequencer:
         if self.hist == NULL:
             raise MemoryError()
 
-    def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False):
+    def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False, check=None):
         cdef uint32_t u, v, n, i, at
         cdef Link link
         cdef unsigned char[::1] view
         self.plan = plan
+        self.check = check
         self.local = executor
         self.policy = POLICIES[wait]
         waiter_init(&self.wait, self.policy, 20000, crowded)
@@ -673,10 +674,14 @@ cdef class Sequencer:
         cdef uint64_t i, j = 0, t, v, addr, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0, at
         cdef bint banked = self.n_vcpus > 1
         cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1
-        cdef uint32_t place, st, op = 0, found, region, size
+        cdef uint32_t place, st, op = 0, found, size
+        # the region of the access before: offsets up to hot_span from hot_base in hot_space (255: none)
+        cdef uint64_t hot_base = 0, hot_span = 0, hot_delta = 0
+        cdef uint32_t hot_space = 255, hot_align = 0
+        cdef const dispatch_table *table = self.table
         cdef const engine_acc *a
         cdef const dispatch_entry *e = NULL
-        cdef region_entry *r
+        cdef region_entry *r = NULL
         cdef PyObject *local = <PyObject *>self.local
         cdef effect_queue *fx = &self.local.fx
         for i in range(n):
@@ -688,6 +693,7 @@ cdef class Sequencer:
                     place += 1
                     j += 1
                 next_input = inp[j].index if j < m else <uint64_t>-1
+                hot_space = 255
             if not i & (SAMPLE - 1):
                 ticks = tsc()
             t = a.t_ns
@@ -698,23 +704,30 @@ cdef class Sequencer:
             self.key = access_key(i)
             if t >= self.next_deadline:
                 self._advance(t)
-            # _find in line, for what needs no second thought
-            if (at & ~<uint64_t>7) == CONFIG_ADDRESS or a.flags & ENGINE_FLAG_SMM:
+                hot_space = 255
+            # _find in line, for what needs no second thought; runs of accesses to one region do not even look it up
+            if at - hot_base <= hot_span and a.space == hot_space and not a.flags & ENGINE_FLAG_SMM:
+                addr = at + hot_delta
+                found = FIND_SPLIT if (at - hot_base) & (size - 1) & hot_align else FIND_OK
+            elif (at & ~<uint64_t>7) == CONFIG_ADDRESS or a.flags & ENGINE_FLAG_SMM:
                 found = self._find(a, &addr, &op, &e)
+                if found == FIND_OK:
+                    r = &(<Executor>local).regions[self._bank(e.region, a.vcpu) if banked else e.region]
+                    hot_space = 255
             else:
                 e = dispatch_find(self.table, a.space, at)
                 if e == NULL:
                     found = FIND_NOBODY
                 else:
-                    found = FIND_OK
-                    if (at - e.base) & (size - 1) and not e.flags & DISPATCH_UNALIGNED:
-                        found = FIND_SPLIT
-                    addr = at + e.delta
+                    hot_base = e.base
+                    hot_span = e.last - e.base
+                    hot_delta = e.delta
+                    hot_align = 0 if e.flags & DISPATCH_UNALIGNED else 0xff
+                    hot_space = 255 if banked else a.space
+                    r = &(<Executor>local).regions[self._bank(e.region, a.vcpu) if banked else e.region]
+                    addr = at + hot_delta
+                    found = FIND_SPLIT if (at - hot_base) & (size - 1) & hot_align else FIND_OK
             if found == FIND_OK:
-                region = e.region
-                if banked:
-                    region = self._bank(region, a.vcpu)
-                r = &(<Executor>local).regions[region]
                 st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
                 if r.unit.next < self.next_deadline:
                     self.next_deadline = r.unit.next
@@ -722,6 +735,9 @@ cdef class Sequencer:
                     v = self._nobody(a.space, size)
                 if fx.n:
                     self._effects()
+                    if self.table != table:
+                        table = self.table
+                        hot_space = 255
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:
@@ -731,6 +747,7 @@ cdef class Sequencer:
                 routed += 1
             elif found == FIND_SPLIT:
                 st = self._split_local(a, t, &v)
+                hot_space = 255
             else:
                 st = IO_UNCLAIMED
                 v = self._nobody(a.space, size)
