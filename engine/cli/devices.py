@@ -7,52 +7,36 @@ import sys
 from typing import Any
 
 from engine._device import Device, PyDevice
-from engine.cli.text import Page, hexes, write_json
+from engine.cli import command_parser
+from engine.cli.output import Output
+from engine.cli.text import hexes, write_json
 from engine.errors import MachineError
 from engine.registry import TYPES, device_class
 from engine.types import Region
 
-EXAMPLES = """examples:
-  engine devices list
-  engine devices show uart16550
-  engine devices show hpet --json hpet.json
-"""
 
-
-def add(subparsers: Any) -> None:
-    """The command's arguments."""
-    top = subparsers.add_parser(
-        "devices",
-        help="list the modelled parts, show their register maps",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="list|show")
-    every = verbs.add_parser(
-        "list", help="list the device types", description="List the device types a machine file may name."
-    )
-    show = verbs.add_parser(
-        "show",
-        help="print one part's register map",
-        description="Print one part's regions, pins, settings and registers.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(parsers: Any) -> None:
+    """The parser."""
+    text = "List the parts a machine file may name; show one's regions, pins, settings and register map."
+    top = command_parser(parsers, "devices", text, "engine devices show uart16550")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    every = verbs.add_parser("list", help="the device types a machine file may name")
+    show = verbs.add_parser("show", help="one part's regions, pins, settings and registers")
     show.add_argument("type", metavar="TYPE")
-    for parser in (every, show):
-        parser.add_argument(
-            "--json", metavar="FILE", help="write the result as JSON too ('-': instead, to standard output)"
-        )
+    for one in (every, show):
+        one.add_argument("--json", metavar="FILE", help="the same for machines; - is standard output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status of the command."""
+    """The exit status."""
     facts = [describe(name) for name in (TYPES if args.verb == "list" else [args.type])]
     if args.json:
         write_json(args.json, {"devices": facts} if args.verb == "list" else facts[0])
-    if args.json != "-":
-        (_list_page(facts) if args.verb == "list" else _show_page(facts[0])).print()
+    out = Output(sys.stderr if args.json == "-" else None)
+    if args.verb == "list":
+        print_list(facts, out)
+    else:
+        print_one(facts[0], out)
     return 0
 
 
@@ -73,10 +57,7 @@ def describe(name: str) -> dict[str, Any]:
         "regions": [_region(i, r) for i, r in enumerate(regions)],
         "outputs": list(cls.OUT),
         "inputs": list(cls.IN),
-        "messages": {
-            "sends": bool(getattr(cls, "MESSAGE_SOURCE", False)),
-            "takes": bool(getattr(cls, "MESSAGE_SINK", False)),
-        },
+        "takes_messages": bool(getattr(cls, "MESSAGE_SINK", False)),
         "settings": [
             {"name": k, "type": type(v).__name__ if v is not None else "any", "default": v}
             for k, v in cls.CONFIG.items()
@@ -122,77 +103,47 @@ def _regions(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [r for r in facts["regions"] if r["size"]]
 
 
-def _list_page(facts: list[dict[str, Any]]) -> Page:
-    p = Page()
-    p.table(
-        ("type", "title", "regions", "out", "in", "registers"),
-        [
-            (
-                f["type"],
-                f["title"],
-                " ".join(r["name"] for r in _regions(f)[:4]) + (" ..." if len(_regions(f)) > 4 else ""),
-                _pins(f["outputs"]),
-                _pins(f["inputs"]),
-                str(len(f["registers"])),
-            )
-            for f in facts
-        ],
-    )
-    return p
+def print_list(facts: list[dict[str, Any]], out: Output) -> None:
+    """Every type, a line each."""
+    out.table("", ("type", "title", "regions", "out", "in", ">registers"), [
+        (f["type"], f["title"], " ".join(r["name"] for r in _regions(f)[:4]) + (" ..." if len(_regions(f)) > 4 else ""),
+         _pins(f["outputs"]), _pins(f["inputs"]), str(len(f["registers"]))) for f in facts
+    ])  # fmt: skip
 
 
 def _pins(names: list[str]) -> str:
     return " ".join(names) if len(names) <= 3 else f"{names[0]}..{names[-1]} ({len(names)})"
 
 
-def _show_page(f: dict[str, Any]) -> Page:
-    p = Page()
-    p.line(f"{f['type']}: {f['title']}", "bold")
-    p.line(f"  {f['part']}")
-    p.line(f"  {f['class']}" + (", written in Python" if f["python"] else ""))
-    p.heading("regions")
-    p.table(
-        ("name", "space", "bytes", "accepts", "executes", "policy"),
-        [
-            (
-                r["name"],
-                r["space"],
-                f"{r['size']:#x}",
-                "/".join(map(str, r["accepts"])),
-                "-".join(map(str, sorted(set(r["implements"])))),
-                " ".join(k for k in ("posted", "barrier") if r[k]) or "-",
-            )
-            for r in _regions(f)
-        ],
-    )
-    p.heading("pins")
-    p.line(f"  out: {' '.join(f['outputs']) or 'none'}")
-    p.line(f"  in:  {' '.join(f['inputs']) or 'none'}")
-    for key, text in (("sends", "sends message-signalled interrupts"), ("takes", "takes message-signalled interrupts")):
-        if f["messages"][key]:
-            p.line(f"  {text}")
+def print_one(f: dict[str, Any], out: Output) -> None:
+    """One type, whole."""
+    out.line(f"{f['type']}: {f['title']}", "bold")
+    out.line(f"  {f['part']}")
+    out.line(f"  {f['class']}" + (", written in Python" if f["python"] else ""))
+    out.line()
+    out.table("regions", ("name", "space", ">bytes", "accepts", "executes", "policy"), [
+        (r["name"], r["space"], f"{r['size']:#x}", "/".join(map(str, r["accepts"])), "-".join(map(str, sorted(set(r["implements"])))),
+         " ".join(k for k in ("posted", "barrier") if r[k]) or "-") for r in _regions(f)
+    ])  # fmt: skip
+    out.line()
+    out.line("pins", "bold")
+    out.line(f"  out: {' '.join(f['outputs']) or 'none'}")
+    out.line(f"  in:  {' '.join(f['inputs']) or 'none'}" + ("; message-signalled interrupts" if f["takes_messages"] else ""))
     if f["settings"]:
-        p.heading("settings")
-        p.table(("name", "type", "default"), [(s["name"], s["type"], str(s["default"])) for s in f["settings"]])
-    p.heading(f"registers ({len(f['registers'])})")
-    p.table(
-        ("region", "at", "name", "bits", "access", "reset", "writable", "section", "side effects"),
-        [
-            (
-                r["region"],
-                f"+{r['offset']:#04x}" + (f"[{r['index']:#04x}]" if r["index"] is not None else ""),
-                r["name"],
-                str(r["width"]),
-                r["access"],
-                hexes(r["reset"], r["width"]),
-                (f"w1c {hexes(r['w1c'], r['width'])}" if r["w1c"] else "")
-                + (" " if r["w1c"] and r["wmask"] else "")
-                + (hexes(r["wmask"], r["width"]) if r["wmask"] else "")
-                or "-",
-                r["section"],
-                r["side_effects"],
-            )
-            for r in f["registers"]
-        ],
-    )
-    return p
+        out.line()
+        rows = [(s["name"], s["type"], str(s["default"])) for s in f["settings"]]
+        out.table("settings", ("name", "type", "default"), rows)
+    out.line()
+    out.table(f"registers ({len(f['registers'])})", ("region", "at", "name", ">bits", "access", "reset", "writable", "section", "side effects"), [
+        (r["region"], _at(r), r["name"], str(r["width"]), r["access"], hexes(r["reset"], r["width"]), _writable(r), r["section"], r["side_effects"])
+        for r in f["registers"]
+    ])  # fmt: skip
+
+
+def _at(r: dict[str, Any]) -> str:
+    return f"+{r['offset']:#04x}" + (f"[{r['index']:#04x}]" if r["index"] is not None else "")
+
+
+def _writable(r: dict[str, Any]) -> str:
+    masks = [f"w1c {hexes(r['w1c'], r['width'])}"] * bool(r["w1c"]) + [hexes(r["wmask"], r["width"])] * bool(r["wmask"])
+    return " ".join(masks) or "-"

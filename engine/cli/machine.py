@@ -6,88 +6,70 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from engine._device import Device
 from engine._executor import Executor
-from engine.cli.text import Page, write_json
+from engine.cli import command_parser
+from engine.cli.output import Output
+from engine.cli.text import write_json
 from engine.errors import UsageError
 from engine.frontends.replay import parse_files
 from engine.machine.build import CONFIG_REGION, Placed, Plan, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import Imported, from_qemu
-from engine.machine.spec import MachineSpec, load, load_placement, shipped_boards
+from engine.machine.spec import load, load_placement, shipped_boards
 from engine.types import Bdf, Space
 from engine.workers import placement
 
-EXAMPLES = """examples:
-  engine machine check pc.toml
-  engine machine show i440fx --workers 3
-  engine machine import --from boot.json > pc.toml
-  engine machine import -- -M pc -m 256 -drive if=ide,index=0,file=disk.img
-"""
+CONFIG_PORTS = ((0xCF8, "pci-conf-idx"), (0xCFC, "pci-conf-data"))
+WIRES = "wires (level: place in the order of units, drivers first)"
 
 
-def add(subparsers: Any) -> None:
-    """The command's arguments."""
-    top = subparsers.add_parser(
+def add(parsers: Any) -> None:
+    """The parser."""
+    top = command_parser(
+        parsers,
         "machine",
-        help="check, show and import machine files",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "Check, show and import machine files; list the boards that come with the engine.",
+        "engine machine import --from boot.json > pc.toml && engine machine show pc.toml --workers 3",
     )
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="check|show|import|list")
-
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     check = verbs.add_parser(
         "check",
         help="say whether a machine file can be built",
         description="Read a machine file and lay it out: keys, types, overlaps, wires, units, placement.  "
         "Exit 0 if it can be built; else one line says what, where, and which two parties.",
     )
-    check.add_argument("source", metavar="FILE|BOARD")
-
     show = verbs.add_parser(
         "show",
-        help="print memory map, port map, functions, wires, units and placement",
+        help="memory map, port map, functions, wires, units and placement",
         description="Print what a machine file makes, in the style of QEMU's `info mtree`.",
     )
-    show.add_argument("source", metavar="FILE|BOARD")
+    for one in (check, show):
+        one.add_argument("source", metavar="FILE|BOARD")
     placement_arguments(show)
-
     imp = verbs.add_parser(
         "import",
         help="turn a QEMU command line into a machine file",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print the machine file for a QEMU command line, and on standard error what of it is not modelled.",
+        epilog="example:\n  engine machine import -- -M pc -m 256 -drive if=ide,index=0,file=disk.img > pc.toml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     imp.add_argument(
         "--from",
         dest="origin",
         metavar="FILE",
-        help="side file of a trace (JSON with machine_args), or a text file with a command line",
+        help="a trace's side file (JSON with machine_args), or a text file with a command line",
     )
-    imp.add_argument(
-        "--file",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="the file for a placeholder {NAME} of the command line",
-    )
+    imp.add_argument("--file", action="append", default=[], metavar="NAME=PATH", help="the file for a placeholder {NAME}")
     imp.add_argument("args", nargs="*", metavar="-- QEMU ARGS", help="the command line, behind --")
-
-    boards = verbs.add_parser(
-        "list",
-        help="list the boards that come with the engine",
-        description="List the boards that come with the engine.",
-    )
-    for parser in (check, show, imp, boards):
-        parser.add_argument(
-            "--json", metavar="FILE", help="write the result as JSON too ('-': instead, to standard output)"
-        )
+    boards = verbs.add_parser("list", help="the boards that come with the engine")
+    for one in (check, show, imp, boards):
+        one.add_argument("--json", metavar="FILE", help="the same for machines; - is standard output")
 
 
 def placement_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +85,12 @@ def placement_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _output(args: argparse.Namespace) -> Output:
+    return Output(sys.stderr if args.json == "-" else None)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Exit status of the command."""
+    """The exit status."""
     return {"check": _check, "show": _show, "import": _import, "list": _list}[args.verb](args)
 
 
@@ -155,11 +141,9 @@ def _check(args: argparse.Namespace) -> int:
     }
     if args.json:
         write_json(args.json, {"ok": True, "source": args.source, "board": planned.spec.board.name, **counts})
-    if args.json != "-":
-        print(
-            f"ok: {args.source}: {planned.spec.board.title or planned.spec.board.name}: "
-            + ", ".join(f"{n} {name if n != 1 else name[:-1]}" for name, n in counts.items() if n or name != "workers")
-        )
+    name = planned.spec.board.title or planned.spec.board.name
+    parts = [f"{n} {what if n != 1 else what[:-1]}" for what, n in counts.items() if n or what != "workers"]
+    _output(args).line(f"ok: {args.source}: {name}: {', '.join(parts)}")
     return 0
 
 
@@ -273,123 +257,78 @@ def _pin(planned: Plan, rank: int, pin: int, out: bool) -> str:
     return f"{d.id}.{(d.cls.OUT if out else d.cls.IN)[pin]}"
 
 
-def _policy(m: dict[str, Any]) -> str:
-    return "i/o, posted" if m["posted"] else "i/o"
-
-
-def page(facts: dict[str, Any]) -> Page:
+def print_page(facts: dict[str, Any], out: Output) -> None:
     """What describe() found, for people."""
-    board, p = facts["board"], Page()
-    p.line(
-        f"machine {board['name']}: {board['title'] or 'no title'}; {board['ram'] >> 20} MiB RAM, {board['cpus']} vCPU, config by "
-        f"{board['config_access']}",
-        "bold",
-    )
+    board = facts["board"]
+    out.line(f"machine {board['name']}: {board['title'] or 'no title'}", "bold")
+    out.line(f"  {board['ram'] >> 20} MiB RAM, {board['cpus']} vCPU, configuration by {board['config_access']}")
 
-    p.heading("address-space: memory")
-    p.line(f"  0000000000000000-{(1 << 52) - 1:016x} (container): unclaimed reads give {board['mmio_unclaimed']}")
-    rows = [(r["base"], 0, f"    {r['base']:016x}-{r['base'] + r['size'] - 1:016x} (ram): ram") for r in facts["ram"]]
-    for m in facts["memory"]:
-        rows.append(
-            (
-                m["base"],
-                1,
-                f"    {m['base']:016x}-{m['base'] + m['size'] - 1:016x} ({_policy(m)}): {m['region']} @{m['device']}"
-                + (f" vCPU {m['vcpu']}" if m["vcpu"] is not None else ""),
-            )
-        )
+    rows = [(r["base"], 0, f"    {_span(r, 16)} (ram): ram") for r in facts["ram"]]
+    rows += [(m["base"], 1, f"    {_span(m, 16)} {_what(m)}") for m in facts["memory"]]
+    _heading(out, "address-space: memory")
+    out.line(f"  {_span({'base': 0, 'size': 1 << 52}, 16)} (container): unclaimed reads give {board['mmio_unclaimed']}")
     for _, _, text in sorted(rows):
-        p.line(text)
+        out.line(text)
 
-    p.heading("address-space: I/O")
-    p.line(f"  0000-ffff (container): unclaimed reads give {board['pio_unclaimed']}")
-    ports = [
-        (
-            m["base"],
-            1,
-            f"    {m['base']:04x}-{m['base'] + m['size'] - 1:04x} ({_policy(m)}): {m['region']} @{m['device']}",
-        )
-        for m in facts["ports"]
-    ]
+    rows = [(m["base"], 1, f"    {_span(m, 4)} {_what(m)}") for m in facts["ports"]]
     if board["config_access"] != "none":
-        ports += [
-            (0xCF8, 0, "    0cf8-0cfb (router): pci-conf-idx"),
-            (0xCFC, 0, "    0cfc-0cff (router): pci-conf-data"),
-        ]
-    for _, _, text in sorted(ports):
-        p.line(text)
+        rows += [(at, 0, f"    {at:04x}-{at + 3:04x} (router): {name}") for at, name in CONFIG_PORTS]
+    _heading(out, "address-space: I/O")
+    out.line(f"  0000-ffff (container): unclaimed reads give {board['pio_unclaimed']}")
+    for _, _, text in sorted(rows):
+        out.line(text)
+
     if facts["guest_maps"]:
-        p.heading("mapped by the guest")
-        p.table(
-            ("device", "region", "space", "size", "by"),
-            [
-                (
-                    m["device"],
-                    m["region"],
-                    m["space"],
-                    f"{m['size']:#x}",
-                    "ROM" if m["bar"] == 6 else f"BAR {m['bar']}" if m["bar"] is not None else "register",
-                )
-                for m in facts["guest_maps"]
-            ],
-        )
-
+        _table(out, "mapped by the guest", ("device", "region", "space", ">size", "by"), [
+            (m["device"], m["region"], m["space"], f"{m['size']:#x}", _by(m["bar"])) for m in facts["guest_maps"]
+        ])  # fmt: skip
     if facts["functions"]:
-        p.heading("PCI functions")
-        p.table(
-            ("address", "device", "type", "ids", "class", "rev", "BARs"),
-            [
-                (
-                    f["bdf"],
-                    f["device"],
-                    f["type"],
-                    f"{f['vendor_id']:04x}:{f['device_id']:04x}",
-                    f"{f['class']:06x}",
-                    f"{f['revision']:02x}",
-                    ", ".join(
-                        f"{'rom' if b['bar'] == 6 else b['bar']}: {b['region']} {b['space'].lower()} {b['size']:#x}"
-                        for b in f["bars"]
-                    )
-                    or "-",
-                )
-                for f in facts["functions"]
-            ],
-        )
-
-    p.heading("wires (level: place in the order of units, drivers first)")
-    p.table(
-        ("wire", "level", "line", "from", "to"),
-        [
-            (
-                n["name"],
-                str(n["level"]),
-                "-" if n["line"] is None else str(n["line"]),
-                " + ".join(n["sources"]) or "(outside)",
-                ", ".join(n["sinks"] + [f"{i} (same unit)" for i in n["inner"]]) or "(observed)"
-                if n["line"] is not None
-                else ", ".join(n["sinks"] + [f"{i} (same unit)" for i in n["inner"]]) or "(nowhere)",
-            )
-            for n in facts["wires"]
-        ],
-    )
+        _table(out, "PCI functions", ("address", "device", "type", "ids", "class", "rev", "BARs"), [
+            (f["bdf"], f["device"], f["type"], f"{f['vendor_id']:04x}:{f['device_id']:04x}", f"{f['class']:06x}", f"{f['revision']:02x}",
+             ", ".join(f"{_by(b['bar'])} {b['region']} {b['size']:#x}" for b in f["bars"]) or "-") for f in facts["functions"]
+        ])  # fmt: skip
+    _table(out, WIRES, ("wire", ">level", ">line", "from", "to"), [
+        (n["name"], str(n["level"]), "-" if n["line"] is None else str(n["line"]), " + ".join(n["sources"]) or "(outside)", _ends(n))
+        for n in facts["wires"]
+    ])  # fmt: skip
     if facts["messages"]["sinks"]:
-        p.line(f"  messages (MSI, I/O APIC) go to {', '.join(facts['messages']['sinks'])}")
-
-    p.heading("same_worker units")
-    p.table(
-        ("unit", "level", "worker", "devices"),
-        [
-            (u["name"], str(u["level"]), "-" if u["worker"] is None else str(u["worker"]), " ".join(u["devices"]))
-            for u in facts["units"]
-        ],
-    )
-
-    p.heading("placement")
+        out.line(f"  message-signalled interrupts go to {', '.join(facts['messages']['sinks'])}")
+    _table(out, "same_worker units", ("unit", ">level", ">worker", "devices"), [
+        (u["name"], str(u["level"]), "-" if u["worker"] is None else str(u["worker"]), " ".join(u["devices"])) for u in facts["units"]
+    ])  # fmt: skip
+    _heading(out, "placement")
     if not facts["workers"]:
-        p.line("  no workers: every device in the calling process")
-    for n, devices in enumerate(facts["workers"], 1):
-        p.line(f"  worker {n}: {' '.join(devices) or '(idle)'}")
-    return p
+        out.line("  no workers: every device in the calling process")
+    for number, devices in enumerate(facts["workers"], 1):
+        out.line(f"  worker {number}: {' '.join(devices) or '(idle)'}")
+
+
+def _heading(out: Output, text: str) -> None:
+    out.line()
+    out.line(text, "bold")
+
+
+def _table(out: Output, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    out.line()
+    out.table(title, columns, rows)
+
+
+def _span(r: dict[str, Any], digits: int) -> str:
+    return f"{r['base']:0{digits}x}-{r['base'] + r['size'] - 1:0{digits}x}"
+
+
+def _what(m: dict[str, Any]) -> str:
+    vcpu = f" vCPU {m['vcpu']}" if m["vcpu"] is not None else ""
+    return f"(i/o{', posted' if m['posted'] else ''}): {m['region']} @{m['device']}{vcpu}"
+
+
+def _by(bar: int | None) -> str:
+    return "register" if bar is None else "ROM" if bar == 6 else f"BAR{bar}"
+
+
+def _ends(net: dict[str, Any]) -> str:
+    ends = net["sinks"] + [f"{pin} (same unit)" for pin in net["inner"]]
+    return ", ".join(ends) or ("(observed)" if net["line"] is not None else "(nowhere)")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -397,8 +336,7 @@ def _show(args: argparse.Namespace) -> int:
     facts = describe(planned, probes, choose_owners(planned, args.workers, args.placement))
     if args.json:
         write_json(args.json, facts)
-    if args.json != "-":
-        page(facts).print()
+    print_page(facts, _output(args))
     return 0
 
 
@@ -463,37 +401,14 @@ def _remarks(got: Imported) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    boards: list[tuple[str, MachineSpec]] = [(name, load(name)) for name in shipped_boards()]
+    boards = [(name, load(name)) for name in shipped_boards()]
     if args.json:
-        write_json(
-            args.json,
-            {
-                "boards": [
-                    {
-                        "name": name,
-                        "title": s.board.title,
-                        "chipset": s.board.chipset,
-                        "ram": s.board.ram,
-                        "devices": [d.id for d in s.devices],
-                    }
-                    for name, s in boards
-                ]
-            },
-        )
-    if args.json != "-":
-        p = Page()
-        p.table(
-            ("board", "title", "devices", "functions", "RAM"),
-            [
-                (
-                    name,
-                    s.board.title,
-                    str(len(s.devices)),
-                    str(sum(d.bdf is not None for d in s.devices)),
-                    f"{s.board.ram >> 20}M",
-                )
-                for name, s in boards
-            ],
-        )
-        p.print()
+        rows = [
+            {"name": name, "title": s.board.title, "chipset": s.board.chipset, "ram": s.board.ram, "devices": [d.id for d in s.devices]}
+            for name, s in boards
+        ]
+        write_json(args.json, {"boards": rows})
+    _output(args).table("", ("board", "title", ">devices", ">functions", ">RAM"), [
+        (name, s.board.title, str(len(s.devices)), str(sum(d.bdf is not None for d in s.devices)), f"{s.board.ram >> 20}M") for name, s in boards
+    ])  # fmt: skip
     return 0

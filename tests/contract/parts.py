@@ -57,6 +57,15 @@ PARTS: dict[str, Part] = {
         },
         content=(0, 6, 14),
     ),
+    "e1000": Part(
+        w1c=PCI_STATUS,
+        skip={
+            "EERD": "a command to the EEPROM",
+            "MDIC": "a command to the PHY",
+            "ICS": "sets bits of ICR",
+            "IMS": "ones set bits of the mask, zeros do nothing",
+        },
+    ),
     "ioapic": Part(indexes={(0, 0x10): Index(0, 0, size=4)}),
     "lapic": Part(
         survives=("lint",),  # levels of input pins
