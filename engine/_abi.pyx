@@ -1,4 +1,6 @@
 """NumPy dtypes of the structures in engine/_abi.h, whose layouts the C compiler has checked."""
+from libc.stdint cimport uint8_t, uint64_t
+
 import numpy as np
 
 from engine._abi cimport *
@@ -20,3 +22,40 @@ SIZES = {"ACC": sizeof(engine_acc), "REC": sizeof(engine_rec), "CPL": sizeof(eng
 for _name, _dtype in (("ACC", ACC), ("REC", REC), ("CPL", CPL), ("EFFECT", EFFECT), ("SLOT", SLOT)):
     if _dtype.itemsize != SIZES[_name]:
         raise ImportError(f"engine._abi: {_name} has {_dtype.itemsize} bytes, its C structure {SIZES[_name]}")
+
+
+def first_bad(acc, uint32_t spaces=3):
+    """Index of the first record of an ACC array that no guest can make: a size that is not 1, 2, 4 or 8, a space from `spaces` on, a
+    direction that is none, a port above FFFFh or an 8-byte port access; -1 if all are possible."""
+    cdef const uint8_t[::1] view = np.ascontiguousarray(acc).view(np.uint8).reshape(-1)
+    cdef uint64_t i, n = view.shape[0] // sizeof(engine_acc)
+    cdef const engine_acc *a
+    if n == 0:
+        return -1
+    a = <const engine_acc *>&view[0]
+    with nogil:
+        for i in range(n):
+            if (a[i].size == 0 or a[i].size > 8 or a[i].size & (a[i].size - 1) or a[i].space >= spaces or a[i].dir > 1
+                    or (a[i].space == ENGINE_PIO and (a[i].addr > 0xffff or a[i].size > 4))):
+                break
+        else:
+            i = n
+    return -1 if i == n else i
+
+
+def first_earlier(acc, uint64_t now=0):
+    """Index of the first record of an ACC array whose time lies before the record before it, or before `now`; -1 if none."""
+    cdef const uint8_t[::1] view = np.ascontiguousarray(acc).view(np.uint8).reshape(-1)
+    cdef uint64_t i, n = view.shape[0] // sizeof(engine_acc)
+    cdef const engine_acc *a
+    if n == 0:
+        return -1
+    a = <const engine_acc *>&view[0]
+    with nogil:
+        for i in range(n):
+            if a[i].t_ns < now:
+                break
+            now = a[i].t_ns
+        else:
+            i = n
+    return -1 if i == n else i

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine._abi import ACC
+from engine._abi import ACC, first_bad, first_earlier
 from engine._device import INTACK, KEY
 from engine.errors import TraceError
 from engine.sequencer import INPUT, RAM
@@ -123,16 +123,15 @@ def load(path: str | Path) -> Trace:
     a = _arrays(p)
     _known(p, a, {"acc": ACC, "regions": None, "evt": EVT, "dma": DMA, "dma_data": np.dtype("u1")})
     acc, regions = a["acc"], [str(r) for r in a["regions"]]
-    size, space = acc["size"], acc["space"]
-    bad = ((size == 0) | (size > 8) | (size & (size - 1) != 0) | (space > 1) | (acc["dir"] > 1) | (acc["region"] >= max(1, len(regions)))
-           | ((space == 0) & ((acc["addr"] > 0xFFFF) | (size > 4))))
-    if bad.any():
-        i = int(np.argmax(bad))
+    i = first_bad(acc, 2)
+    if i < 0 and len(acc) and int(acc["region"].max()) >= max(1, len(regions)):
+        i = int(np.argmax(acc["region"] >= max(1, len(regions))))
+    if i >= 0:
         r = acc[i]
         raise TraceError(f"{p}: access {i} is impossible: space {r['space']}, address {int(r['addr']):#x}, size {r['size']}, dir {r['dir']}, region "
                          f"{r['region']} of {len(regions)}")
-    if len(acc) and bool(np.any(acc["t_ns"][1:] < acc["t_ns"][:-1])):
-        i = int(np.argmax(acc["t_ns"][1:] < acc["t_ns"][:-1])) + 1
+    i = first_earlier(acc)
+    if i >= 0:
         raise TraceError(f"{p}: time goes back at access {i}")
     for name in ("evt", "dma"):
         if len(a[name]) and int(a[name]["index"].max()) > len(acc):

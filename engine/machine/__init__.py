@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine._abi import ACC
+from engine._abi import ACC, first_bad, first_earlier
 from engine._device import Arena, Device, Dma
 from engine._executor import Executor
 from engine._shm import Segment
@@ -120,8 +120,7 @@ class Machine:
 
                 self.pool = Pool(self.plan, self.owners, self.ram, self.contents, wait=self.spec.placement.wait, pin=self.spec.placement.pin)
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), None, self.pool.links, self.owners, self.spec.placement.wait,
-                                           self.pool.crowded)
-                self.sequencer.check = self.pool.check
+                                           self.pool.crowded, self.pool.check)
             else:
                 self.devices, self.arena = build_devices(self.plan, list(range(len(self.plan.devices))), self.ram, self.contents)
                 self.executor = Executor(self.devices.values(), self.plan.units, self.plan.inner_wires())
@@ -158,10 +157,10 @@ class Machine:
         if acc.dtype != ACC:
             raise UsageError(f"a batch needs records of engine.ACC (32 bytes), not {acc.dtype}")
         check_batch(acc)
-        t = acc["t_ns"]
-        if len(acc) and (int(t[0]) < self.clock.now or bool(np.any(t[1:] < t[:-1]))):
+        now = self.clock.now
+        if first_earlier(acc, now) >= 0:
             acc = acc.copy()
-            acc["t_ns"] = np.maximum(np.maximum.accumulate(t), np.uint64(self.clock.now))
+            acc["t_ns"] = np.maximum(np.maximum.accumulate(acc["t_ns"]), np.uint64(now))
         return self.sequencer.run(acc, inputs, self.path, ram_bytes)  # type: ignore[no-any-return]
 
     def submit(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
@@ -200,11 +199,8 @@ class Machine:
 
 def check_batch(acc: npt.NDArray[Any]) -> None:
     """Raises UsageError for the first record with an impossible size, space or direction."""
-    size = acc["size"]
-    bad = ((size == 0) | (size > 8) | (size & (size - 1) != 0) | (acc["space"] > 2) | (acc["dir"] > 1)
-           | ((acc["space"] == 0) & ((acc["addr"] > 0xFFFF) | (size > 4))))
-    if bad.any():
-        i = int(np.argmax(bad))
+    i = first_bad(acc)
+    if i >= 0:
         a = acc[i]
         raise UsageError(f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}; sizes are 1, "
                          f"2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff")
