@@ -60,6 +60,15 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
+def _tell(sock: socket.socket, message: Any) -> bool:
+    """Send to a parent that may have given up on this worker.  False if it has."""
+    try:
+        send(sock, message)
+    except OSError:
+        return False
+    return True
+
+
 def main() -> None:
     """Serve until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -84,15 +93,16 @@ def main() -> None:
         numbers = [plan.devices[g[0]].unit for g in groups]
         loop = WorkerLoop(executor, link, numbers, setup["wait"], setup["crowded"])
     except BaseException as e:  # reported to the parent, which decides
-        send(sock, ("failed", f"{type(e).__name__}: {e}"))
+        _tell(sock, ("failed", f"{type(e).__name__}: {e}"))
         os._exit(1)
-    send(sock, ("ready", os.getpid()))
+    if not _tell(sock, ("ready", os.getpid())):
+        os._exit(1)
     status = 0
     while True:
         try:
             word = loop.serve()
         except BaseException as e:
-            send(sock, ("failed", f"{type(e).__name__}: {e}"))
+            _tell(sock, ("failed", f"{type(e).__name__}: {e}"))
             status = 1
             break
         if word == STOP or os.getppid() != setup["parent"]:
