@@ -27,7 +27,8 @@ enum {
     DISPATCH_ALIAS = 4,   /* delta is not 0 */
     DISPATCH_SMM_ONLY = 8,
     DISPATCH_NON_SMM_ONLY = 16,
-    DISPATCH_UNALIGNED = 32 /* takes accesses that are not aligned in it whole */
+    DISPATCH_UNALIGNED = 32, /* takes accesses that are not aligned in it whole */
+    DISPATCH_ECAM = 64       /* a window to configuration space: the router looks further there */
 };
 
 /* dispatch_hit.status */

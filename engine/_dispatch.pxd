@@ -25,6 +25,7 @@ cdef extern from "_dispatch.h" nogil:
         DISPATCH_SMM_ONLY
         DISPATCH_NON_SMM_ONLY
         DISPATCH_UNALIGNED
+        DISPATCH_ECAM
         DISPATCH_OK
         DISPATCH_UNCLAIMED
         DISPATCH_STRADDLE

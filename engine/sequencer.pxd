@@ -148,6 +148,7 @@ cdef class Sequencer:
     cdef uint64_t key                  # what is being executed (local)
     cdef uint32_t latch                # CONFIG_ADDRESS
     cdef bint cf8
+    cdef uint64_t ecam                 # where the window to configuration space is, while it is mapped
     cdef int reset_pending
     cdef uint64_t resets
     cdef seq_counts counts

@@ -27,8 +27,9 @@ from engine._atomics cimport tsc
 from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
-from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
-from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, latch_read, latch_written, window_target
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill,
+                               dispatch_find)
+from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
                            link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_poll, slot_post)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_state, wait_word, waiter_init,
@@ -48,6 +49,7 @@ cdef enum:
     FIND_ROUTER = 1        # the router itself answers
     FIND_NOBODY = 2
     FIND_SPLIT = 3
+    FIND_NO_FUNCTION = 4   # configuration space where no function, or nothing of it, is
 
 PATHS = {"local": SEQ_LOCAL, "sync": SEQ_SYNC, "buffered": SEQ_BUFFERED, "batched": SEQ_BATCHED}
 RAM = SEQ_RAM
@@ -326,7 +328,9 @@ cdef class Sequencer:
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         r = self.plan.devices[rank].regions[index]
         flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
-                 | (DISPATCH_UNALIGNED if r.unaligned else 0))
+                 | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.name.startswith("ecam") else 0))
+        if flags & DISPATCH_ECAM:
+            self.ecam = base
         accepts = sum(r.accepts)
         self.map.map(int(r.space), base, r.size, region, priority=getattr(r, "priority", 0), flags=flags, owner=self.unit_of[rank],
                      accepts=accepts)
@@ -416,6 +420,12 @@ cdef class Sequencer:
             return FIND_NOBODY
         if (at - e.base) & (a.size - 1) and not e.flags & DISPATCH_UNALIGNED and space != ENGINE_CONFIG:
             return FIND_SPLIT
+        if e.flags & DISPATCH_ECAM:
+            at = ecam_target(at - self.ecam)
+            space = ENGINE_CONFIG
+            e = dispatch_find(self.table, space, at)
+            if e == NULL:
+                return FIND_NO_FUNCTION
         addr[0] = at + e.delta
         op[0] = space | (ENGINE_OP_WRITE if a.dir else 0) | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT
         entry[0] = e
@@ -639,10 +649,10 @@ cdef class Sequencer:
             v = value[0] >> (done * 8) & mask
             found = self._find(&part, &addr, &op, &e)
             st = IO_OK
-            if found == FIND_SPLIT:
-                part.size = 1
-                align = 1
-                mask = 0xff
+            while found == FIND_SPLIT:
+                align //= 2
+                part.size = <uint8_t>align
+                mask = (<uint64_t>1 << align * 8) - 1
                 v &= mask
                 found = self._find(&part, &addr, &op, &e)
             if found == FIND_OK:
@@ -658,7 +668,7 @@ cdef class Sequencer:
             else:
                 st = IO_UNCLAIMED
             if st & ~<uint32_t>IO_CONTENT:
-                v = self._nobody(a.space, align)
+                v = self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, align)
                 worst = st
             whole |= (v & mask) << (done * 8)
             done += align
@@ -718,6 +728,11 @@ cdef class Sequencer:
                 e = dispatch_find(self.table, a.space, at)
                 if e == NULL:
                     found = FIND_NOBODY
+                elif e.flags & DISPATCH_ECAM:
+                    found = self._find(a, &addr, &op, &e)
+                    if found == FIND_OK:
+                        r = &(<Executor>local).regions[self._bank(e.region, a.vcpu) if banked else e.region]
+                        hot_space = 255
                 else:
                     hot_base = e.base
                     hot_span = e.last - e.base
@@ -750,7 +765,7 @@ cdef class Sequencer:
                 hot_space = 255
             else:
                 st = IO_UNCLAIMED
-                v = self._nobody(a.space, size)
+                v = self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, size)
                 routed += 1
             value[i] = a.value if a.dir else v
             status[i] = <uint8_t>st
@@ -1183,9 +1198,9 @@ cdef class Sequencer:
                 align *= 2
             part.size = <uint8_t>align
             found = self._find(&part, &addr, &op, &e)
-            if found == FIND_SPLIT:
-                part.size = 1
-                align = 1
+            while found == FIND_SPLIT:
+                align //= 2
+                part.size = <uint8_t>align
                 found = self._find(&part, &addr, &op, &e)
             mask = ~<uint64_t>0 if align == 8 else (<uint64_t>1 << align * 8) - 1
             v = value[0] >> (done * 8) & mask
@@ -1208,7 +1223,7 @@ cdef class Sequencer:
             else:
                 st = IO_UNCLAIMED
             if st & ~<uint32_t>IO_CONTENT:
-                v = self._nobody(a.space, align)
+                v = self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, align)
                 worst = st
             whole |= (v & mask) << (done * 8)
             done += align
@@ -1274,8 +1289,8 @@ cdef class Sequencer:
                 else:
                     self.value[i] = latch_read(self.latch, a.size)
                 self.counts.router += 1
-            elif found == FIND_NOBODY:
-                self.value[i] = a.value if a.dir else self._nobody(a.space, a.size)
+            elif found == FIND_NOBODY or found == FIND_NO_FUNCTION:
+                self.value[i] = a.value if a.dir else self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, a.size)
                 self.status[i] = IO_UNCLAIMED
                 self.counts.router += 1
             else:
@@ -1421,7 +1436,7 @@ cdef class Sequencer:
                 self.counts.sync += 1
             else:
                 st = IO_UNCLAIMED
-                v = self._nobody(a.space, a.size)
+                v = self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, a.size)
                 self.counts.router += 1
             self.value[i] = a.value if a.dir else v
             self.status[i] = <uint8_t>st

@@ -1,6 +1,6 @@
-"""A PCI function: 256 bytes of configuration space with write masks, its BARs, its command gates and its INTx pin.
+"""A PCI function: its configuration space with write masks, its BARs, its command gates and its INTx pin.
 
-Names and section numbers: PCI Local Bus Specification 3.0 (PCI).
+Names and section numbers: PCI Local Bus Specification 3.0 (PCI), PCI Express Base Specification 3.0 (PCIe).
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -35,15 +35,18 @@ cdef struct pci_bar:
 
 cdef class PciFunction(Device):
     cdef pci_state *p
-    cdef uint8_t wmask[256]         # writable bits
-    cdef uint8_t w1c[256]           # bits that a written one clears
-    cdef uint8_t initial[256]       # what configuration space holds after reset
-    cdef uint8_t keep[256]          # 1: a bus reset leaves the byte alone
+    cdef uint8_t *extended          # bytes 256 to 4095, in the part's own state (see extend); NULL: there are none
+    cdef uint8_t wmask[4096]        # writable bits
+    cdef uint8_t w1c[4096]          # bits that a written one clears
+    cdef uint8_t initial[4096]      # what configuration space holds after reset
+    cdef uint8_t keep[4096]         # 1: a bus reset leaves the byte alone
+    cdef uint32_t config_size       # 256 or 4096
     cdef pci_bar bars[7]
     cdef uint8_t cap_next           # where the next capability goes
     cdef list bar_regions
     cdef tuple all_regions
     cdef void *pci_alloc(self, size_t size) except NULL
+    cdef void extend(self, uint8_t *extended)
     cdef io_status config_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
     cdef io_status config_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil
@@ -54,6 +57,11 @@ cdef class PciFunction(Device):
     cdef void update_command(self) noexcept nogil
     cdef void set_intx(self, bint level) noexcept nogil
     cdef void set_map(self, uint32_t region, bint on, uint64_t base) noexcept nogil
+
+    cdef inline uint8_t *config_byte(self, uint32_t at) noexcept nogil:
+        if at < 256:
+            return &self.p.config[at]
+        return &self.extended[at - 256]
 
     cdef inline uint16_t config16(self, uint32_t at) noexcept nogil:
         return <uint16_t>(self.p.config[at] | self.p.config[at + 1] << 8)

@@ -1,7 +1,8 @@
-"""A PCI function, header type 0.  Document: PCI Local Bus Specification 3.0, chapter 6.
+"""A PCI function, header type 0.  Documents: PCI Local Bus Specification 3.0, chapter 6; PCI Express Base Specification 3.0.
 
 Modelled: the header, byte enables, write masks and write-one-to-clear masks, sizing of base address registers, the
-expansion ROM register, the list of capabilities, the command gates (I/O, memory, bus master, INTx disable), INTA#.
+expansion ROM register, the list of capabilities, the command gates (I/O, memory, bus master, INTx disable), INTA#; for PCI
+Express functions the extended space of 4096 bytes and the list of extended capabilities.
 Not modelled: built-in self test, cardbus, parity and SERR# (their status bits are never set).
 
 A part subclasses PciFunction.  Its __init__:
@@ -9,6 +10,7 @@ A part subclasses PciFunction.  Its __init__:
     Device.__init__(self, id, rank, arena, dma, **config)
     self.s = <x_state *>self.pci_alloc(sizeof(x_state))       # first member: pci_state pci
     self.identify(0x8086, 0x7010, 0, 0x010180)
+    self.extend(self.s.extended)                              # a PCI Express function: a uint8_t[3840] of its state
     self.add_bar(4, Space.PIO, 16, name="bmdma")              # any number of these
     self.wmask[0x41] = 0x80 ...                               # private registers: all writable unless said otherwise
     self.initial[...] = ...                                   # their reset values
@@ -56,10 +58,17 @@ cdef class PciFunction(Device):
         memset(self.p.mapped, 0xff, sizeof(self.p.mapped))
         self.bar_regions = [Region(f"bar{n}", Space.MMIO, 0) for n in range(N_BARS)] + [Region("rom", Space.MMIO, 0)]
         self.all_regions = None
+        self.config_size = CONFIG_SIZE
         return self.p
 
     cdef void *pci_alloc(self, size_t size) except NULL:
         return self.state_alloc(size)
+
+    cdef void extend(self, uint8_t *extended):
+        """Make it a PCI Express function: PCIe 7.2.  `extended`: 3840 bytes of the state struct, read-only unless wmask or w1c
+        say otherwise."""
+        self.extended = extended
+        self.config_size = EXTENDED_SIZE
 
     def identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
                       uint8_t interrupt_pin=0, bint multifunction=False):
@@ -110,10 +119,11 @@ cdef class PciFunction(Device):
         self.all_regions = None
         self.bar_regions[ROM_BAR] = Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8))
 
-    def add_capability(self, uint8_t cap, uint32_t length):
-        """Put a capability in front of the list (PCI 6.7), read-only and zero but for its header; its offset."""
-        cdef uint32_t at = self.cap_next
-        if at + length > CONFIG_SIZE:
+    def add_capability(self, uint8_t cap, uint32_t length, where=None):
+        """Put a capability in front of the list (PCI 6.7), read-only and zero but for its header; its offset.  `where`: it,
+        if not behind the one before."""
+        cdef uint32_t at = self.cap_next if where is None else where
+        if at < HEADER_SIZE or at + length > CONFIG_SIZE:
             raise MachineError(f"{self.id}: no room for capability {cap:#x} of {length} bytes at {at:#x}")
         memset(self.wmask + at, 0, length)
         memset(self.w1c + at, 0, length)
@@ -125,13 +135,30 @@ cdef class PciFunction(Device):
         self.cap_next = <uint8_t>((at + length + 3) & ~3)
         return at
 
+    def add_extended_capability(self, uint16_t cap, uint8_t version, uint32_t at, uint32_t length):
+        """Append a capability to the extended list (PCIe 7.9.3), read-only and zero but for its header; its offset.  The first
+        one is at 100h."""
+        cdef uint32_t last = CONFIG_SIZE, n
+        cdef bint first = self.initial[CONFIG_SIZE] == 0 and self.initial[CONFIG_SIZE + 1] == 0
+        if self.extended == NULL or at < CONFIG_SIZE or at & 3 or at + length > EXTENDED_SIZE or first != (at == CONFIG_SIZE):
+            raise MachineError(f"{self.id}: no room for extended capability {cap:#x} of {length} bytes at {at:#x}")
+        while not first:
+            n = (self.initial[last + 2] >> 4 | <uint32_t>self.initial[last + 3] << 4)
+            if n == 0:
+                self.initial[last + 2] = self.initial[last + 2] & 0x0f | <uint8_t>(at << 4)
+                self.initial[last + 3] = <uint8_t>(at >> 4)
+                break
+            last = n
+        put(self.initial + at, cap | <uint32_t>version << 16, 4)
+        return at
+
     def fixed_regions(self):
         """Ranges beside the BARs; their region numbers begin at 8."""
         return ()
 
     def regions(self):
         if self.all_regions is None:
-            self.all_regions = (*self.bar_regions, Region("config", Space.CONFIG, CONFIG_SIZE, (1, 2, 4), (1, 4), barrier=True),
+            self.all_regions = (*self.bar_regions, Region("config", Space.CONFIG, self.config_size, (1, 2, 4), (1, 4), barrier=True),
                                 *self.fixed_regions())
         return self.all_regions
 
@@ -158,23 +185,25 @@ cdef class PciFunction(Device):
     cdef io_status config_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         """Bytes past the end read as zero."""
         cdef uint32_t i
-        if offset >= CONFIG_SIZE:
+        if offset >= self.config_size:
             return IO_NO_REGISTER
         value[0] = 0
-        for i in range(min(size, CONFIG_SIZE - offset)):
-            value[0] |= <uint64_t>self.p.config[offset + i] << (8 * i)
+        for i in range(min(size, self.config_size - offset)):
+            value[0] |= <uint64_t>self.config_byte(offset + i)[0] << (8 * i)
         return IO_OK
 
     cdef io_status config_write(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint32_t i, at
         cdef uint8_t byte
-        if offset >= CONFIG_SIZE:
+        cdef uint8_t *p
+        if offset >= self.config_size:
             return IO_NO_REGISTER
-        size = min(size, CONFIG_SIZE - offset)
+        size = min(size, self.config_size - offset)
         for i in range(size):
             at = offset + i
             byte = <uint8_t>(value >> (8 * i))
-            self.p.config[at] = (self.p.config[at] & ~self.wmask[at] | byte & self.wmask[at]) & ~(byte & self.w1c[at])
+            p = self.config_byte(at)
+            p[0] = (p[0] & ~self.wmask[at] | byte & self.wmask[at]) & ~(byte & self.w1c[at])
         if offset < HEADER_SIZE:
             self.update_mappings()
             self.update_command()
@@ -238,10 +267,10 @@ cdef class PciFunction(Device):
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         """Configuration space as after RST# (PCI 4.3.2, 6.1): the initial bytes, but for those that the part keeps."""
-        cdef int i
-        for i in range(CONFIG_SIZE):
+        cdef uint32_t i
+        for i in range(self.config_size):
             if kind == RESET_POWER_ON or not self.keep[i]:
-                self.p.config[i] = self.initial[i]
+                self.config_byte(i)[0] = self.initial[i]
         self.p.intx = 0
         self.update_mappings()
         self.update_command()

@@ -7,14 +7,15 @@ from engine.pci.regs cimport CAP_MSI, COMMAND, COMMAND_MASTER
 from engine.errors import MachineError
 
 
-def add_msi(PciFunction f not None, uint32_t vectors=1, bint is64=True, bint maskable=False):
-    """Give the function an MSI capability; its offset.  Raises MachineError for a number of vectors that cannot be."""
+def add_msi(PciFunction f not None, uint32_t vectors=1, bint is64=True, bint maskable=False, where=None):
+    """Give the function an MSI capability (at `where`, if given); its offset.  Raises MachineError for a number of vectors
+    that cannot be."""
     cdef uint32_t length = (0x18 if maskable else 0x0E) if is64 else (0x14 if maskable else 0x0A)
     cdef uint32_t at, mask
     cdef int i
     if vectors not in (1, 2, 4, 8, 16, 32):
         raise MachineError(f"{f.id}: MSI cannot have {vectors} vectors; they are a power of two up to 32")
-    at = f.add_capability(CAP_MSI, length)
+    at = f.add_capability(CAP_MSI, length, where)
     f.initial[at + MSI_CONTROL] = ((vectors.bit_length() - 1) << MSI_CAPABLE_SHIFT) | (MSI_64 if is64 else 0)
     f.initial[at + MSI_CONTROL + 1] = MSI_MASKABLE >> 8 if maskable else 0
     f.wmask[at + MSI_CONTROL] = MSI_ENABLE | MSI_ENABLED_MASK

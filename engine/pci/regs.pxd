@@ -23,6 +23,7 @@ cdef enum:                        # header type 0, PCI 6.1 figure 6-1
     MAX_LAT = 0x3F
     HEADER_SIZE = 0x40
     CONFIG_SIZE = 0x100
+    EXTENDED_SIZE = 0x1000        # PCI Express 3.0, 7.2
 
 cdef enum:                        # COMMAND, PCI 6.2.2
     COMMAND_IO = 0x0001
@@ -62,4 +63,6 @@ cdef enum:                        # capability identifiers, PCI appendix H
     CAP_PM = 0x01
     CAP_MSI = 0x05
     CAP_VENDOR = 0x09
+    CAP_EXPRESS = 0x10
     CAP_MSIX = 0x11
+    CAP_SATA = 0x12               # Serial ATA AHCI 1.3.1, 2.4.1
