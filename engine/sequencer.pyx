@@ -1517,6 +1517,41 @@ cdef class Sequencer:
         else:
             self._finish(self.now)
 
+    def next_event(self):
+        """When a device wants the clock next, in ns, or None: where a step to the next event ends.  What is due by now happens first."""
+        cdef uint64_t best = NEVER, value = 0, deadline
+        cdef uint32_t u, status = 0
+        cdef engine_rec rec
+        self.settle(self.now)
+        memset(&rec, 0, sizeof(rec))
+        rec.op = ENGINE_REC_SETTLE
+        rec.t_ns = self.now
+        for u in range(self.n_units):
+            if self.local is not None:
+                deadline = self.local.units[u].next
+            else:
+                deadline = link_read_deadline(self.link[self.units[u].link].v, u)
+                if deadline <= self.now:              # a unit that nobody hears is settled only when somebody asks
+                    rec.region = self.units[u].lead
+                    self._sync(u, &rec, 0, 63, &value, &status)
+                    deadline = link_read_deadline(self.link[self.units[u].link].v, u)
+            best = min(best, deadline)
+        return None if best == NEVER else best
+
+    def reset(self):
+        """The board's reset line, from outside: every device is reset now.  RAM, CONFIG_ADDRESS and the clock stay."""
+        self.settle(self.now)
+        self.reset_pending = 1
+        if self.local is not None:
+            self._after()
+        else:
+            self._finish(self.now)
+
+    @property
+    def n_pending_lines(self):
+        """How many line changes take_lines would give."""
+        return self.n_lines
+
     def take_lines(self):
         """The observed line changes since the last call, in order: LINE_CHANGE records.  `line` is the number in the
         board's `observe` list, `index` the access during which (phase 1) or before which (phase 0) it changed."""

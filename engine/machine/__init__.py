@@ -65,6 +65,11 @@ class Clock:
         self._machine._now = self.now + ns
         self._machine.sequencer.settle(self._machine._now)
 
+    def next(self) -> int | None:
+        """When a device wants the clock next, in ns of virtual time; None if none does."""
+        when: int | None = self._machine.sequencer.next_event()
+        return when
+
 
 class Machine:
     """A machine; make it with from_file or from_spec.  One thread uses it.
@@ -147,6 +152,16 @@ class Machine:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+    def reset(self) -> None:
+        """Pull the board's reset line: every device as after a bus reset.  RAM and the clock stay as they are."""
+        self.sequencer.reset()
+
+    def call(self, device: str, method: str, *args: Any) -> Any:
+        """A method of a device between two accesses, wherever the device is (to swap a disk, to see its output)."""
+        if self.pool is not None:
+            return self.pool.call(device, method, *args)
+        return getattr(self.devices[device], method)(*args)
 
     # ------------------------------------------------------------------ accesses
 
