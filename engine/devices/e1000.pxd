@@ -276,7 +276,7 @@ cdef struct e1000_state:
     tx_context tx[2]        # without and with segmentation
     uint8_t tx_header[256]  # prototype header of a segmented payload
     uint8_t vlan_tag[4]
-    uint8_t vlan_room[4]    # the frame with its tag begins here
+    uint64_t tx_room        # its last four bytes: where a frame begins that has got a tag
     uint64_t tx_data[8192]
 
 cdef class E1000(PciFunction):

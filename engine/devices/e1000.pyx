@@ -71,13 +71,13 @@ _REGISTERS = (
     *_sdm("13.4.1", ("CTRL", CTRL, RW, CTRL_RESET, CTRL_WMASK, "")),
     *_sdm("13.4.2", ("STATUS", STATUS, RO, STATUS_RESET, 0, "")),
     *_sdm("13.4.3", ("EECD", EECD, RW, EECD_FIXED | EECD_DO, EECD_WMASK, "clocks the EEPROM"),
-          ("EERD", EERD, RW, 0, ALL, "reads the EEPROM")),
-    *_sdm("13.4.7", ("MDIC", MDIC, RW, 0, ALL, "reaches the PHY")),
+          ("EERD", EERD, RW, 0, ALL ^ EERD_START, "reads the EEPROM")),
+    *_sdm("13.4.7", ("MDIC", MDIC, RW, 0, 0, "reaches the PHY")),
     *_sdm("13.4.11", ("VET", VET, RW, 0x8100, ALL, "")),
     *_sdm("13.4.15", ("LEDCTL", LEDCTL, RW, 0x602, ALL, ""), ("PBA", PBA, RW, 0x00100030, ALL, ""),
           ("ICR", ICR, RC, 0, 0, "reading clears it, writing ones clears bits"),
-          ("ITR", ITR, RW, 0, 0xFFFF, ""), ("ICS", ICS, RW, 0, ALL, "sets bits of ICR"),
-          ("IMS", IMS, RW, 0, ALL, "ones set bits of the mask"), ("IMC", IMC, WO, None, 0, "ones clear bits of IMS"),
+          ("ITR", ITR, RW, 0, 0xFFFF, ""), ("ICS", ICS, RW, 0, 0, "sets bits of ICR"),
+          ("IMS", IMS, RW, 0, 0, "ones set bits of the mask"), ("IMC", IMC, WO, None, 0, "ones clear bits of IMS"),
           ("RCTL", RCTL, RW, 0, ALL, "")),
     *_sdm("13.4.25", ("RDBAL", RDBAL, RW, 0, ALL, ""), ("RDBAH", RDBAH, RW, 0, ALL, ""), ("RDLEN", RDLEN, RW, 0, 0xFFF80, ""),
           ("RDH", RDH, RW, 0, 0xFFFF, ""), ("RDT", RDT, RW, 0, 0xFFFF, ""), ("RDTR", RDTR, RW, 0, 0xFFFF, ""),
@@ -228,7 +228,7 @@ cdef class E1000(PciFunction):
         ("link", "u1"), ("mit_level", "u1"), ("mit_ide", "u1"),
         ("tx_start", "u4"), ("tx_size", "u4"), ("tx_frames", "u2"), ("tx_popts", "u1"), ("tx_tse", "u1"), ("tx_vlan", "u1"),
         ("tx_pad", "u1", 3), *_CONTEXTS,
-        ("tx_header", "u1", 256), ("vlan_tag", "u1", 4), ("vlan_room", "u1", 4), ("tx_data", "u8", FRAME_MAX // 8))
+        ("tx_header", "u1", 256), ("vlan_tag", "u1", 4), ("tx_room", "u8"), ("tx_data", "u8", FRAME_MAX // 8))
 
     def __init__(self, str id="e1000", uint32_t rank=0, arena=None, dma=None, **config):
         Device.__init__(self, id, rank, arena if arena is not None else Arena(1 << 18), dma, **config)
@@ -375,6 +375,8 @@ cdef class E1000(PciFunction):
         cdef uint32_t *m = self.s.mac
         if offset == EECD:
             self.write_eecd(value)
+        elif offset == EERD:
+            m[EERD >> 2] = value
         elif offset == MDIC:
             self.write_mdic(value)
         elif offset == ICR:
@@ -528,7 +530,7 @@ cdef class E1000(PciFunction):
                     self.write_phy_control(data)
                 else:
                     self.s.phy[n] = <uint16_t>data
-        if value & MDIC_INT_EN:
+        if mdic[0] & MDIC_INT_EN:
             self.add_causes(ICR_MDAC)
 
     cdef void write_phy_control(self, uint32_t value) noexcept nogil:
@@ -717,17 +719,15 @@ cdef class E1000(PciFunction):
         if s.tx_popts & POPTS_IXSM:
             put_checksum(data, n, c.ipcso, c.ipcss, c.ipcse)
         if s.tx_vlan:                                       # both addresses move down four bytes
-            memmove(s.vlan_room, data, 4)
-            memmove(data, data + 4, 8)
-            memcpy(data + 8, s.vlan_tag, VLAN_TAG)
-            self.send(s.vlan_room, n + VLAN_TAG)
+            memmove(data - VLAN_TAG, data, 12)
+            memcpy(data + 12 - VLAN_TAG, s.vlan_tag, VLAN_TAG)
+            self.send(data - VLAN_TAG, n + VLAN_TAG)
         else:
             self.send(data, n)
         self.count(TPT)
         self.count_octets(TOTL, n + FCS)
-        s.mac[GPTC >> 2] = s.mac[TPT >> 2]
-        s.mac[GOTCL >> 2] = s.mac[TOTL >> 2]
-        s.mac[GOTCH >> 2] = s.mac[TOTH >> 2]
+        self.count(GPTC)
+        self.count_octets(GOTCL, n + FCS)
 
     cdef void send(self, const uint8_t *p, uint32_t n) noexcept nogil:
         self.wire += max(n, <uint32_t>MIN_FRAME) + WIRE_OVERHEAD
@@ -859,10 +859,9 @@ cdef class E1000(PciFunction):
                 return True
         self.count_size(PRC64, whole)
         self.count(TPR)
-        m[GPRC >> 2] = m[TPR >> 2]
+        self.count(GPRC)
         self.count_octets(TORL, n + FCS)
-        m[GORCL >> 2] = m[TORL >> 2]
-        m[GORCH >> 2] = m[TORH >> 2]
+        self.count_octets(GORCL, n + FCS)
         causes = ICR_RXT0
         tail = m[RDT >> 2]
         if tail < m[RDH >> 2]:
