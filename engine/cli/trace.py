@@ -56,7 +56,7 @@ def summary(trace: Trace) -> dict[str, Any]:
             rows.append({"region": name, "device": replay.device_type(name), "accesses": len(mine), "reads": int((mine["dir"] == 0).sum()),
                          "space": ("pio", "mmio")[int(mine["space"][0])], "first": hex(int(mine["addr"].min())), "last": hex(int(mine["addr"].max())),
                          "sizes": sorted({int(s) for s in np.unique(mine["size"])})})
-    rows.sort(key=lambda r: -r["accesses"])  # type: ignore[operator, return-value]
+    rows.sort(key=lambda r: -r["accesses"])  # type: ignore[operator]
     golden = golden_path(trace)
     out = {"trace": trace.stem, "guest": trace.side.get("guest", ""), "recorded_on": trace.side.get("qemu", ""),
            "machine_args": trace.side.get("machine_args", []), "files": trace.side.get("files", {}), "accesses": len(acc),

@@ -98,7 +98,7 @@ def machine_inputs(machine: Machine, trace: Trace) -> Inputs:
         keyboard = None
     masters = np.array([r.startswith("ide|") or r.partition("|")[2].startswith(MASTERS) for r in trace.regions] or [False])
     bells = np.flatnonzero((trace.acc["dir"] == 1) & masters[trace.acc["region"]])
-    return inputs(trace, intack, keyboard, bells)  # type: ignore[arg-type]
+    return inputs(trace, intack, keyboard, bells)
 
 
 @dataclass(slots=True)

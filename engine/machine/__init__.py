@@ -176,7 +176,7 @@ class Machine:
         if first_earlier(acc, now) >= 0:
             acc = acc.copy()
             acc["t_ns"] = np.maximum(np.maximum.accumulate(acc["t_ns"]), np.uint64(now))
-        return self.sequencer.run(acc, inputs, self.path, ram_bytes)  # type: ignore[no-any-return]
+        return self.sequencer.run(acc, inputs, self.path, ram_bytes)
 
     def submit(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         """Execute a batch of ACC records in order; the values read (for writes: written).
@@ -209,7 +209,7 @@ class Machine:
 
     def lines(self) -> npt.NDArray[Any]:
         """Observed line changes since the last call; see Sequencer.take_lines."""
-        return self.sequencer.take_lines()  # type: ignore[no-any-return]
+        return self.sequencer.take_lines()
 
 
 def check_batch(acc: npt.NDArray[Any]) -> None:

@@ -28,7 +28,7 @@ def _floppy(d: DeviceSpec, n: int) -> str:
     """CMOS type of a floppy drive: as given, else by its disk, else the reference's choice for an empty drive."""
     given = d.config.get(f"type_{'ab'[n]}", "auto")
     if given != "auto":
-        return {"120": "1.2M", "144": "1.44M", "288": "2.88M"}.get(given, given)
+        return str({"120": "1.2M", "144": "1.44M", "288": "2.88M"}.get(given, given))
     image = d.config.get(f"image_{'ab'[n]}", "")
     size = Path(image).stat().st_size if image and Path(image).is_file() else 0
     return "2.88M" if not size or size > 1474560 else "1.2M" if size == 1228800 else "1.44M"

@@ -1,0 +1,13 @@
+"""Types of _output.pyx, which says what they do."""
+
+from builtins import bytes as _bytes
+from typing import final
+
+@final
+class OutputRing:
+    def __init__(self, keep: int = 65536) -> None: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    def bytes(self) -> _bytes: ...

@@ -1,0 +1,5 @@
+"""Types of _smbus.pyx, which says what they mean."""
+
+from typing import Any
+
+SMBUS_STATE: tuple[tuple[Any, ...], ...]

@@ -1,0 +1,14 @@
+"""Types of i8254.pyx, which says what they do."""
+
+from typing import Any
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+class I8254(Device):
+    def __init__(
+        self, id: str = "i8254", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...
+    def on_restore(self) -> None: ...
+    def restore(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,12 @@
+"""Types of i8259.pyx, which says what they do."""
+
+from typing import Any
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+class I8259(Device):
+    def __init__(
+        self, id: str = "pic", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...

@@ -1,0 +1,14 @@
+"""Types of parallel.pyx, which says what they do."""
+
+from typing import Any, final
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+@final
+class Parallel(Device):
+    def __init__(
+        self, id: str = "lpt", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...
+    def output(self) -> bytes: ...

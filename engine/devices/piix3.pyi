@@ -1,0 +1,15 @@
+"""Types of piix3.pyx, which says what they do."""
+
+from typing import Any
+
+from engine._device import Arena, Dma
+from engine.pci._config import PciFunction
+from engine.types import Region, Register
+
+REGISTERS: tuple[Register, ...]
+
+class Piix3(PciFunction):
+    def __init__(
+        self, id: str = "piix3", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def fixed_regions(self) -> tuple[Region, ...]: ...

@@ -1,0 +1,13 @@
+"""Types of port80.pyx, which says what they do."""
+
+from typing import Any, final
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+@final
+class Port80(Device):
+    def __init__(
+        self, id: str = "port80", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...

@@ -1,0 +1,15 @@
+"""Types of uart16550.pyx, which says what they do."""
+
+from typing import Any, final
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+@final
+class Uart16550(Device):
+    def __init__(
+        self, id: str = "uart", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...
+    def output(self) -> bytes: ...
+    def on_restore(self) -> None: ...

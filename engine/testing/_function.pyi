@@ -1,0 +1,13 @@
+"""Types of _function.pyx, which says what they do."""
+
+from typing import Any
+
+from engine._device import Arena, Dma
+from engine.pci._config import PciFunction
+
+class InterruptFunction(PciFunction):
+    def __init__(
+        self, id: str = "function", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    @property
+    def capabilities(self) -> tuple[int, int]: ...

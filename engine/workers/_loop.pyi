@@ -1,0 +1,24 @@
+"""Types of the worker's loop; what it promises is said in _loop.pyx."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from engine._executor import Executor
+from engine._ring import Link
+
+POLICIES: Final[dict[str, int]]
+
+class WorkerLoop:
+    def __init__(
+        self,
+        executor: Executor,
+        link: Link,
+        unit_numbers: Sequence[int],
+        wait: str = "adaptive",
+        crowded: bool = False,
+    ) -> None: ...
+    def serve(self) -> int: ...
+    @property
+    def accesses(self) -> int: ...
+    @property
+    def executed(self) -> int: ...
