@@ -179,8 +179,9 @@ cdef class Counters:
 cdef class Table:
     """One published version of the map, for Python readers."""
     cdef const dispatch_table *t
-    cdef void *block                       # the memory; NULL if it is somebody else's,
-    cdef Py_buffer held                    # who is named here
+    cdef void *block                       # the memory; NULL if it is somebody else's
+    cdef size_t room                       # bytes of it
+    cdef Py_buffer held                    # somebody else's memory, if that is where it lies
     cdef object __weakref__
 
 cdef class Dispatcher:

@@ -686,6 +686,34 @@ cdef str flaw(const uint8_t *block, size_t n):
 
 
 @cython.final
+# The largest block of a table that is gone, for the next publication: a guest that places its BARs publishes a table with
+# each, and fresh pages cost more than filling them.  Touched with the GIL held.
+cdef void *spare = NULL
+cdef size_t spare_room = 0
+
+
+cdef void *take_block(size_t n, size_t *room):
+    """Page-aligned memory of n bytes or more, not cleared; NULL if there is none."""
+    global spare, spare_room
+    cdef void *block = NULL
+    if spare != NULL and n <= spare_room < 4 * n:
+        block, spare = spare, NULL
+        room[0] = spare_room
+        return block
+    room[0] = n
+    return NULL if posix_memalign(&block, HUGE if n >= HUGE else 4096, n) else block
+
+
+cdef void give_block(void *block, size_t room):
+    global spare, spare_room
+    if block != NULL and room < HUGE and (spare == NULL or room > spare_room):
+        free(spare)
+        spare = block
+        spare_room = room
+    else:
+        free(block)
+
+
 cdef class Table:
     """One published version of the map: immutable, for any number of readers, in any thread.
 
@@ -696,7 +724,7 @@ cdef class Table:
         raise TypeError("tables are made by Dispatcher.publish and Table.over")
 
     def __dealloc__(self):
-        free(self.block)
+        give_block(self.block, self.room)
         PyBuffer_Release(&self.held)       # does nothing if none is held
 
     @staticmethod
@@ -1074,7 +1102,7 @@ cdef class Dispatcher:
     def publish(self):
         """Make the changes since the last call visible; returns the version of the table that shows them."""
         cdef uint32_t space, key
-        cdef size_t size = sizeof(dispatch_table), at
+        cdef size_t size = sizeof(dispatch_table), at, room = 0
         cdef dispatch_table *t
         cdef void *block
         cdef _View view
@@ -1095,7 +1123,8 @@ cdef class Dispatcher:
             if self.views[space | DISPATCH_SMM] is not view:
                 view = self.views[space | DISPATCH_SMM]
                 size += view.bytes()
-        if posix_memalign(&block, HUGE if size >= HUGE else 4096, size):
+        block = take_block(size, &room)
+        if block == NULL:
             raise MemoryError(f"no {size} bytes for the table")
         if size >= HUGE:
             madvise(block, size, MADV_HUGEPAGE)        # only a wish
@@ -1122,6 +1151,7 @@ cdef class Dispatcher:
                 t.view[key].fill = self.fills[space]
         made = Table.__new__(Table)
         made.block = block
+        made.room = room
         made.t = t
         if self.current is not None:
             self.retired.append(self.current)
