@@ -1,8 +1,8 @@
 """The command `engine`.  One module a command, imported when it is named.
 
-A command's module has `add(parsers)`, which makes its parser (with `command_parser`), and `run(args) -> int`, its exit status.
-Exit: 0 all that was checked held, 1 something did not (or nobody reads the output any more), 2 a user's mistake, 3 the engine
-failed in mid-run, 130 Ctrl-C.
+A command's module has `add(parsers)`, which makes its parser (with `command_parser`), and `run(args) -> int`, its exit
+status: 0 all that was checked held, 1 something did not (or nobody reads the output any more), 2 a user's mistake, 3
+the engine failed in mid-run, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,15 +27,23 @@ COMMANDS = {
 
 def command_parser(parsers: Any, name: str, description: str, example: str) -> argparse.ArgumentParser:
     """The parser of one command: help that keeps its line breaks, and an example at the end."""
-    parser: argparse.ArgumentParser = parsers.add_parser(name, help=COMMANDS[name], description=description, epilog=f"example:\n  {example}",
-                                                         formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser: argparse.ArgumentParser = parsers.add_parser(
+        name,
+        help=COMMANDS[name],
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     return parser
 
 
 def _parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     """The whole parser; of the commands only the one that argv names is imported."""
-    top = argparse.ArgumentParser(prog="engine", description="x86 PC devices without a virtual machine monitor around them.",
-                                  epilog="first: engine run.  Every command has --help.")
+    top = argparse.ArgumentParser(
+        prog="engine",
+        description="x86 PC devices without a virtual machine monitor around them.",
+        epilog="first: engine run.  Every command has --help.",
+    )
     top.add_argument("--version", action="store_true", help="print the version")
     parsers = top.add_subparsers(dest="command", metavar="COMMAND")
     named = next((a for a in argv if not a.startswith("-")), "")

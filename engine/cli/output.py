@@ -24,7 +24,11 @@ class Output:
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = sys.stdout if stream is None else stream
-        self.console: Any = rich.console.Console(file=self.stream, highlight=False, emoji=False, markup=False) if rich and self.stream.isatty() else None
+        self.console: Any = (
+            rich.console.Console(file=self.stream, highlight=False, emoji=False, markup=False)
+            if rich and self.stream.isatty()
+            else None
+        )
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line of text."""
@@ -37,7 +41,9 @@ class Output:
         """Rows under column names; a name that starts with '>' aligns right."""
         names = [c.lstrip(">") for c in columns]
         if self.console is not None:
-            t = rich.table.Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+            t = rich.table.Table(
+                title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False
+            )
             for c in columns:
                 t.add_column(c.lstrip(">"), justify="right" if c.startswith(">") else "left", header_style="dim")
             for row in rows:
@@ -49,7 +55,9 @@ class Output:
         if title:
             self.line(title)
         for row in [names, *text]:
-            cells = [c.rjust(w) if col.startswith(">") else c.ljust(w) for c, w, col in zip(row, width, columns, strict=True)]
+            cells = [
+                c.rjust(w) if col.startswith(">") else c.ljust(w) for c, w, col in zip(row, width, columns, strict=True)
+            ]
             self.line("  " + "  ".join(cells).rstrip())
 
 
@@ -59,8 +67,12 @@ def progress(quiet: bool = False) -> Iterator[Callable[[str, int], Callable[[int
     if quiet or rich is None or not sys.stderr.isatty():
         yield lambda label, total: lambda n: None
         return
-    columns = (rich.progress.TextColumn("{task.description:<34}"), rich.progress.BarColumn(), rich.progress.TaskProgressColumn(),
-               rich.progress.TimeRemainingColumn())
+    columns = (
+        rich.progress.TextColumn("{task.description:<34}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
     with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
 

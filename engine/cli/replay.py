@@ -21,23 +21,55 @@ from engine.measure.session import DEFAULT_WORKERS, Session
 
 def add(parsers: Any) -> None:
     """The parser."""
-    p = command_parser(parsers, "replay", "Replay recorded guests: each access goes to the devices of a machine, and what they answer is compared with the\n"
-                       "reference beside the trace.  Exit status 0 if every comparison matched and every budget held.",
-                       "engine replay seabios-pc --path all --workers 3 --report report.html")
-    p.add_argument("traces", nargs="+", metavar="TRACE", help=f"a trace file, or a shipped trace: {', '.join(data.traces())}")
-    p.add_argument("--machine", default="auto", metavar="FILE|auto", help="machine file or board; auto: from the trace's side file (default)")
-    p.add_argument("--path", default="batched", choices=[*PATHS, "all"], help="how accesses are carried (default: batched)")
-    p.add_argument("--workers", type=int, metavar="N", help=f"worker processes (default: as placed, else {DEFAULT_WORKERS})")
-    p.add_argument("--golden", default="auto", metavar="FILE|auto|none", help="the reference; auto: the file beside the trace, or none (default)")
-    p.add_argument("--file", action="append", default=[], metavar="NAME=PATH", help="content that the trace names (a disk image); compared too")
-    p.add_argument("--placement", metavar="FILE|spread|random:SEED", help="who runs where (default: the machine file's, else spread)")
+    p = command_parser(
+        parsers,
+        "replay",
+        "Replay recorded guests: each access goes to the devices of a machine, and what they answer is compared with\n"
+        "the reference beside the trace.  Exit status 0 if every comparison matched and every budget held.",
+        "engine replay seabios-pc --path all --workers 3 --report report.html",
+    )
+    p.add_argument(
+        "traces", nargs="+", metavar="TRACE", help=f"a trace file, or a shipped trace: {', '.join(data.traces())}"
+    )
+    p.add_argument(
+        "--machine",
+        default="auto",
+        metavar="FILE|auto",
+        help="machine file or board; auto: from the trace's side file (default)",
+    )
+    p.add_argument(
+        "--path", default="batched", choices=[*PATHS, "all"], help="how accesses are carried (default: batched)"
+    )
+    p.add_argument(
+        "--workers", type=int, metavar="N", help=f"worker processes (default: as placed, else {DEFAULT_WORKERS})"
+    )
+    p.add_argument(
+        "--golden",
+        default="auto",
+        metavar="FILE|auto|none",
+        help="the reference; auto: the file beside the trace, or none (default)",
+    )
+    p.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="content that the trace names (a disk image); compared too",
+    )
+    p.add_argument(
+        "--placement",
+        metavar="FILE|spread|random:SEED",
+        help="who runs where (default: the machine file's, else spread)",
+    )
     p.add_argument("--report", metavar="FILE", help="an HTML report with plots")
     add_output(p)
 
 
 def add_output(p: argparse.ArgumentParser) -> None:
     """The options that every measuring command has."""
-    p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error")
+    p.add_argument(
+        "--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error"
+    )
     p.add_argument("--no-budgets", action="store_true", help="check answers only, not how fast they come")
 
 
@@ -54,8 +86,11 @@ def run(args: argparse.Namespace) -> int:
             golden = load_golden(golden_path(trace), trace)
         job = replay.open_job(trace, golden, args.machine, files)
         if golden is None:
-            job.remarks.append("no reference: nothing was compared" if args.golden == "none" else
-                               f"no reference beside the trace ({golden_path(trace).name}): nothing was compared")
+            job.remarks.append(
+                "no reference: nothing was compared"
+                if args.golden == "none"
+                else f"no reference beside the trace ({golden_path(trace).name}): nothing was compared"
+            )
         jobs.append(job)
     for name in files:
         if not any(name in j.trace.side.get("files", {}) for j in jobs):
@@ -114,11 +149,22 @@ def show(session: Session, out: Output) -> None:
         rows: list[list[Cell]] = []
         for b in session.budgets:
             value = rate_text if b["way"] == "at_least" else time_text
-            rows.append([b["name"], value(b["measured"]), value(b["limit"]), f"{b['ratio']:.2f}",
-                         f"{'at most' if b['way'] == 'at_most' else 'at least'} {b['allowed']:g}", ("ok", GOOD) if b["ok"] else ("MISSED", BAD)])
+            rows.append(
+                [
+                    b["name"],
+                    value(b["measured"]),
+                    value(b["limit"]),
+                    f"{b['ratio']:.2f}",
+                    f"{'at most' if b['way'] == 'at_most' else 'at least'} {b['allowed']:g}",
+                    ("ok", GOOD) if b["ok"] else ("MISSED", BAD),
+                ]
+            )
         lim = session.limits
-        title = (f"Budgets, against raw C on this host: round trip {time_text(lim['pingpong_p50_ns'])} (p99 {time_text(lim['pingpong_p99_ns'])}), "
-                 f"sleep and wake {time_text(lim['futex_us'] * 1e3)}, ring {rate_text(lim['spsc_per_s'])}")
+        title = (
+            f"Budgets, against raw C on this host: round trip {time_text(lim['pingpong_p50_ns'])} "
+            f"(p99 {time_text(lim['pingpong_p99_ns'])}), "
+            f"sleep and wake {time_text(lim['futex_us'] * 1e3)}, ring {rate_text(lim['spsc_per_s'])}"
+        )
         if rows:
             out.table(title, ["budget", ">measured", ">limit", ">ratio", "allowed", ""], rows)
         else:
@@ -149,12 +195,30 @@ def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
             verdict: Cell = (f"failed after {r['done']:,} accesses", BAD)
         else:
             verdict = ("ok", GOOD) if r["ok"] else ("DIFFERS", BAD)
-        rows.append([r["path"], str(r["workers"]) if r["workers"] else "-", rate_text(r["accesses_per_s"]), matched(r["compared"], r["matching"]),
-                     matched(**r["vectors"]), matched(**r["lines"]), time_text(lat["p50"]), time_text(lat["p99"]), time_text(lat["p999"]), batch,
-                     verdict])
-    title = (f"{first['trace']} on {first['machine']}: {first['accesses']:,} accesses, {first['reads']:,} reads, of which "
-             f"{first['payload_reads']:,} are payload (content, set apart)")
-    out.table(title, ["path", ">workers", ">accesses", ">reads equal", ">vectors", ">lines", ">p50", ">p99", ">p99.9", ">batch", ""], rows)
+        rows.append(
+            [
+                r["path"],
+                str(r["workers"]) if r["workers"] else "-",
+                rate_text(r["accesses_per_s"]),
+                matched(r["compared"], r["matching"]),
+                matched(**r["vectors"]),
+                matched(**r["lines"]),
+                time_text(lat["p50"]),
+                time_text(lat["p99"]),
+                time_text(lat["p999"]),
+                batch,
+                verdict,
+            ]
+        )
+    title = (
+        f"{first['trace']} on {first['machine']}: {first['accesses']:,} accesses, {first['reads']:,} reads, of which "
+        f"{first['payload_reads']:,} are payload (content, set apart)"
+    )
+    out.table(
+        title,
+        ["path", ">workers", ">accesses", ">reads equal", ">vectors", ">lines", ">p50", ">p99", ">p99.9", ">batch", ""],
+        rows,
+    )
     if first["unmodelled"]:
         out.line("not modelled: " + ", ".join(f"{name} ({n:,} reads)" for name, n in first["unmodelled"].items()), NOTE)
     for text in job.remarks:
@@ -162,5 +226,8 @@ def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
     for r in (run.result for run in runs):
         for m in r["mismatches"]:
             where = f"{m['region']} {m['space']} {m['addr']} size {m['size']}" if m["kind"] == "read" else m["region"]
-            out.line(f"{r['path']}: {m['kind']} at access {m['index']:,}: {where}: expected {m['expected']}, got {m['got']}", BAD)
+            out.line(
+                f"{r['path']}: {m['kind']} at access {m['index']:,}: {where}: expected {m['expected']}, got {m['got']}",
+                BAD,
+            )
     out.line()

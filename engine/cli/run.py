@@ -18,10 +18,16 @@ TRACES = ("seabios-pc", "boot-pc")
 
 def add(parsers: Any) -> None:
     """The parser."""
-    p = command_parser(parsers, "run", "Replay shipped recordings of real boots (SeaBIOS to its prompt, and to a boot sector) over every path, with the devices\n"
-                       "spread over worker processes; check every answer against the reference, measure, and write a report.",
-                       "engine run --json results.json")
-    p.add_argument("--report", default="engine-report.html", metavar="FILE", help="the HTML report (default: engine-report.html)")
+    p = command_parser(
+        parsers,
+        "run",
+        "Replay shipped recordings of real boots (SeaBIOS to its prompt, and to a boot sector) over every path, with\n"
+        "the devices spread over worker processes; check every answer against the reference, measure, and write a report.",
+        "engine run --json results.json",
+    )
+    p.add_argument(
+        "--report", default="engine-report.html", metavar="FILE", help="the HTML report (default: engine-report.html)"
+    )
     add_output(p)
 
 

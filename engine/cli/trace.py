@@ -19,7 +19,12 @@ from engine.errors import UsageError
 from engine.frontends import replay
 from engine.frontends.trace import EV_MSI, EV_PIC_ACK, EV_PS2, EV_VECTOR, Trace, golden_path, load, load_golden
 
-EVENTS = {EV_VECTOR: "interrupt taken", EV_PIC_ACK: "8259 acknowledge", EV_MSI: "message-signalled interrupt", EV_PS2: "key"}
+EVENTS = {
+    EV_VECTOR: "interrupt taken",
+    EV_PIC_ACK: "8259 acknowledge",
+    EV_MSI: "message-signalled interrupt",
+    EV_PS2: "key",
+}
 SECTOR = 512
 
 
@@ -29,8 +34,12 @@ def add(parsers: Any) -> None:
     acts = p.add_subparsers(dest="action", metavar="ACTION", required=True)
     info = acts.add_parser("info", help="the guest, its machine, accesses by region, events, the reference")
     info.add_argument("--json", metavar="FILE", help="the same for machines; - is standard output")
-    contents = acts.add_parser("contents", help="the content that devices handed over: firmware configuration items, disk sectors")
-    contents.add_argument("--out", metavar="DIR", help="write the content as files, with an index.json; without it only the list is shown")
+    contents = acts.add_parser(
+        "contents", help="the content that devices handed over: firmware configuration items, disk sectors"
+    )
+    contents.add_argument(
+        "--out", metavar="DIR", help="write the content as files, with an index.json; without it only the list is shown"
+    )
     export = acts.add_parser("export", help="the accesses as commands of QEMU's qtest protocol")
     export.add_argument("--qtest", metavar="FILE", required=True, help="where to; - is standard output")
     for one in (info, contents, export):
@@ -53,20 +62,43 @@ def summary(trace: Trace) -> dict[str, Any]:
     for i, name in enumerate(names):
         mine = acc[number == i]
         if len(mine):
-            rows.append({"region": name, "device": replay.device_type(name), "accesses": len(mine), "reads": int((mine["dir"] == 0).sum()),
-                         "space": ("pio", "mmio")[int(mine["space"][0])], "first": hex(int(mine["addr"].min())), "last": hex(int(mine["addr"].max())),
-                         "sizes": sorted({int(s) for s in np.unique(mine["size"])})})
+            rows.append(
+                {
+                    "region": name,
+                    "device": replay.device_type(name),
+                    "accesses": len(mine),
+                    "reads": int((mine["dir"] == 0).sum()),
+                    "space": ("pio", "mmio")[int(mine["space"][0])],
+                    "first": hex(int(mine["addr"].min())),
+                    "last": hex(int(mine["addr"].max())),
+                    "sizes": sorted({int(s) for s in np.unique(mine["size"])}),
+                }
+            )
     rows.sort(key=lambda r: -r["accesses"])  # type: ignore[operator]
     golden = golden_path(trace)
-    out = {"trace": trace.stem, "guest": trace.side.get("guest", ""), "recorded_on": trace.side.get("qemu", ""),
-           "machine_args": trace.side.get("machine_args", []), "files": trace.side.get("files", {}), "accesses": len(acc),
-           "reads": int((acc["dir"] == 0).sum()), "vcpus": int(acc["vcpu"].max()) + 1 if len(acc) else 0,
-           "virtual_s": float(acc["t_ns"][-1]) / 1e9 if len(acc) else 0.0,
-           "events": {name: int((trace.evt["kind"] == kind).sum()) for kind, name in EVENTS.items()},
-           "dma": {"reads": len(trace.dma), "bytes": int(trace.dma["len"].sum())}, "regions": rows, "reference": None}
+    out = {
+        "trace": trace.stem,
+        "guest": trace.side.get("guest", ""),
+        "recorded_on": trace.side.get("qemu", ""),
+        "machine_args": trace.side.get("machine_args", []),
+        "files": trace.side.get("files", {}),
+        "accesses": len(acc),
+        "reads": int((acc["dir"] == 0).sum()),
+        "vcpus": int(acc["vcpu"].max()) + 1 if len(acc) else 0,
+        "virtual_s": float(acc["t_ns"][-1]) / 1e9 if len(acc) else 0.0,
+        "events": {name: int((trace.evt["kind"] == kind).sum()) for kind, name in EVENTS.items()},
+        "dma": {"reads": len(trace.dma), "bytes": int(trace.dma["len"].sum())},
+        "regions": rows,
+        "reference": None,
+    }
     if golden.is_file():
         g = load_golden(golden, trace)
-        out["reference"] = {"file": golden.name, "by": g.side.get("qemu", ""), "vectors": len(g.vector), "line_changes": len(g.irq)}
+        out["reference"] = {
+            "file": golden.name,
+            "by": g.side.get("qemu", ""),
+            "vectors": len(g.vector),
+            "line_changes": len(g.irq),
+        }
     return out
 
 
@@ -75,18 +107,42 @@ def _info(trace: Trace, args: argparse.Namespace) -> None:
     out = Output(sys.stderr if args.json == "-" else None)
     out.line(f"{s['trace']}: {s['guest']}" if s["guest"] else s["trace"])
     out.line(f"recorded on {s['recorded_on']}" if s["recorded_on"] else "no side file: machine unknown", NOTE)
-    out.line(f"{s['accesses']:,} accesses ({s['reads']:,} reads) of {s['vcpus']} vCPU in {s['virtual_s']:.3f} s of virtual time")
-    out.line("events: " + ", ".join(f"{n:,} x {name}" for name, n in s["events"].items() if n) + f"; {s['dma']['reads']:,} reads of guest RAM by devices "
-             f"({s['dma']['bytes']:,} bytes)")
+    out.line(
+        f"{s['accesses']:,} accesses ({s['reads']:,} reads) of {s['vcpus']} vCPU in {s['virtual_s']:.3f} s of virtual "
+        "time"
+    )
+    out.line(
+        "events: "
+        + ", ".join(f"{n:,} x {name}" for name, n in s["events"].items() if n)
+        + f"; {s['dma']['reads']:,} reads of guest RAM by devices "
+        f"({s['dma']['bytes']:,} bytes)"
+    )
     if s["files"]:
-        out.line("content that belongs to it (--file NAME=PATH): " + ", ".join(f"{k} ({f.get('name')}, {f.get('bytes'):,} bytes)" for k, f in s["files"].items()))
+        out.line(
+            "content that belongs to it (--file NAME=PATH): "
+            + ", ".join(f"{k} ({f.get('name')}, {f.get('bytes'):,} bytes)" for k, f in s["files"].items())
+        )
     ref = s["reference"]
-    out.line(f"reference: {ref['file']}, {ref['vectors']:,} vectors, {ref['line_changes']:,} line changes" if ref else "reference: none beside it")
+    out.line(
+        f"reference: {ref['file']}, {ref['vectors']:,} vectors, {ref['line_changes']:,} line changes"
+        if ref
+        else "reference: none beside it"
+    )
     rows: list[list[Cell]] = []
     for r in s["regions"]:
         modelled: Cell = ("not modelled", NOTE) if r["device"] is None else r["device"] or "router"
-        rows.append([r["region"], r["space"], f"{r['first']}-{r['last']}", "/".join(map(str, r["sizes"])), f"{r['accesses']:,}", f"{r['reads']:,}",
-                     f"{100 * r['accesses'] / s['accesses']:.1f} %", modelled])
+        rows.append(
+            [
+                r["region"],
+                r["space"],
+                f"{r['first']}-{r['last']}",
+                "/".join(map(str, r["sizes"])),
+                f"{r['accesses']:,}",
+                f"{r['reads']:,}",
+                f"{100 * r['accesses'] / s['accesses']:.1f} %",
+                modelled,
+            ]
+        )
     out.table("", ["region", "space", "addresses", "sizes", ">accesses", ">reads", ">share", "part"], rows)
     if args.json is not None:
         _put(args.json, json.dumps(s, indent=1) + "\n")
@@ -113,11 +169,16 @@ def contents(trace: Trace) -> Iterator[tuple[dict[str, Any], bytes]]:
             drive = re.fullmatch(r"(\d+):(\d+) (\d+)", str(key))
             if drive:
                 channel, unit, first = map(int, drive.groups())
-                entry |= {"channel": channel, "unit": unit, "lba": first, "sectors": len(body) // SECTOR,
-                          "file": f"{id}-{channel}-{unit}-lba{first}.bin"}
+                entry |= {
+                    "channel": channel,
+                    "unit": unit,
+                    "lba": first,
+                    "sectors": len(body) // SECTOR,
+                    "file": f"{id}-{channel}-{unit}-lba{first}.bin",
+                }
             else:
                 name = key if isinstance(key, str) else f"{key:#06x}"
-                entry |= ({"name": key} if isinstance(key, str) else {"selector": key})
+                entry |= {"name": key} if isinstance(key, str) else {"selector": key}
                 entry["file"] = f"{id}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)}.bin"
             yield entry, body
 
@@ -127,9 +188,17 @@ def _contents(trace: Trace, args: argparse.Namespace) -> None:
     out = Output()
     rows: list[list[Cell]] = []
     for e, _ in found:
-        what = f"LBA {e['lba']:,} to {e['lba'] + e['sectors'] - 1:,}, drive {e['channel']}:{e['unit']}" if "lba" in e else e.get("name", f"selector {e.get('selector', 0):#06x}")
+        what = (
+            f"LBA {e['lba']:,} to {e['lba'] + e['sectors'] - 1:,}, drive {e['channel']}:{e['unit']}"
+            if "lba" in e
+            else e.get("name", f"selector {e.get('selector', 0):#06x}")
+        )
         rows.append([e["device"], what, f"{e['bytes']:,}", e["file"] if args.out else ""])
-    out.table(f"{trace.stem}: content in its reads" if rows else f"{trace.stem}: no content in its reads", ["device", "content", ">bytes", "file"], rows)
+    out.table(
+        f"{trace.stem}: content in its reads" if rows else f"{trace.stem}: no content in its reads",
+        ["device", "content", ">bytes", "file"],
+        rows,
+    )
     if args.out is None:
         return
     folder = Path(args.out)
@@ -137,7 +206,9 @@ def _contents(trace: Trace, args: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for e, body in found:
             (folder / e["file"]).write_bytes(body)
-        (folder / "index.json").write_text(json.dumps({"trace": trace.stem, "contents": [e for e, _ in found]}, indent=1) + "\n")
+        (folder / "index.json").write_text(
+            json.dumps({"trace": trace.stem, "contents": [e for e, _ in found]}, indent=1) + "\n"
+        )
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written ({e.strerror})") from None
     out.line(f"{len(found)} files and index.json in {folder}")
@@ -153,9 +224,15 @@ def qtest_lines(trace: Trace) -> Iterator[str]:
             now = t
             yield f"clock_set {t}\n"
         if a["space"] == 0:
-            yield f"out{letters[size]} {addr:#x} {int(a['value']):#x}\n" if a["dir"] else f"in{letters[size]} {addr:#x}\n"
+            yield (
+                f"out{letters[size]} {addr:#x} {int(a['value']):#x}\n" if a["dir"] else f"in{letters[size]} {addr:#x}\n"
+            )
         else:
-            yield f"write{letters[size]} {addr:#x} {int(a['value']):#x}\n" if a["dir"] else f"read{letters[size]} {addr:#x}\n"
+            yield (
+                f"write{letters[size]} {addr:#x} {int(a['value']):#x}\n"
+                if a["dir"]
+                else f"read{letters[size]} {addr:#x}\n"
+            )
 
 
 def _export(trace: Trace, args: argparse.Namespace) -> None:
@@ -169,4 +246,7 @@ def _export(trace: Trace, args: argparse.Namespace) -> None:
     except OSError as e:
         raise UsageError(f"{args.qtest}: cannot be written ({e.strerror})") from None
     taken = int((trace.evt["kind"] == EV_VECTOR).sum())
-    print(f"{args.qtest}: {len(trace.acc):,} accesses" + (f"; qtest cannot take interrupts, so {taken:,} acknowledge cycles are left out" if taken else ""))
+    print(
+        f"{args.qtest}: {len(trace.acc):,} accesses"
+        + (f"; qtest cannot take interrupts, so {taken:,} acknowledge cycles are left out" if taken else "")
+    )

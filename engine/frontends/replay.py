@@ -1,8 +1,8 @@
 """Replaying recorded guests: which machine, which inputs, how a run is scored against the reference.
 
-A run's answers come from devices alone: the recorded read values are overwritten with POISON before submission.  Content
-(bytes of files and sectors, which a trace may carry but no device can compute) is learnt from the trace in one local pass,
-unless files are given, and counted apart.  With files, what they hold is compared as everything else.
+A run's answers come from devices alone: the recorded read values are overwritten with POISON before submission.
+Content (bytes of files and sectors, which a trace may carry but no device can compute) is learnt from the trace in one
+local pass, unless files are given, and counted apart.  With files, what they hold is compared as everything else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ import numpy as np
 
 from engine._device import CONTENT
 from engine.errors import EngineError, TraceError, UsageError, WorkerDied
-from engine.frontends.trace import (EV_VECTOR, GOLD_MASK, GOLD_READ, POISON, Array, Golden, Inputs, Trace, check_file, inputs)
+from engine.frontends.trace import (
+    EV_VECTOR,
+    GOLD_MASK,
+    GOLD_READ,
+    POISON,
+    Array,
+    Golden,
+    Inputs,
+    Trace,
+    check_file,
+    inputs,
+)
 from engine.machine import Machine
 from engine.machine.build import Plan, plan
 from engine.machine.derive import derive
@@ -32,11 +43,33 @@ SERIES = 160  # parts of a trace, for its accesses per device
 
 # Region owners of the reference machine -> type of the device that models them here; "" is the router itself.
 OWNERS = {
-    "apic": "lapic", "ioapic": "ioapic", "mc146818rtc": "mc146818", "port92": "i8042", "i8042": "i8042", "isa-debugcon": "debugcon",
-    "i440FX-pcihost": "", "q35-pcihost": "", "fw_cfg_io": "fw-cfg", "i8257": "i8237", "isa-i8259": "i8259", "PIIX4_PM": "piix4-pm",
-    "ICH9-LPC": "ich9-lpc", "isa-pit": "i8254", "isa-pcspk": "i8254", "VGA": "vga", "isa-serial": "uart16550", "isa-parallel": "parallel",
-    "isa-fdc": "fdc", "hpet": "hpet", "PIIX3": "piix3", "piix3-ide": "piix3-ide", "e1000": "e1000", "e1000e": "e1000e", "ich9-ahci": "ich9-ahci",
-    "ICH9-SMB": "ich9-smbus", "edu": "edu",
+    "apic": "lapic",
+    "ioapic": "ioapic",
+    "mc146818rtc": "mc146818",
+    "port92": "i8042",
+    "i8042": "i8042",
+    "isa-debugcon": "debugcon",
+    "i440FX-pcihost": "",
+    "q35-pcihost": "",
+    "fw_cfg_io": "fw-cfg",
+    "i8257": "i8237",
+    "isa-i8259": "i8259",
+    "PIIX4_PM": "piix4-pm",
+    "ICH9-LPC": "ich9-lpc",
+    "isa-pit": "i8254",
+    "isa-pcspk": "i8254",
+    "VGA": "vga",
+    "isa-serial": "uart16550",
+    "isa-parallel": "parallel",
+    "isa-fdc": "fdc",
+    "hpet": "hpet",
+    "PIIX3": "piix3",
+    "piix3-ide": "piix3-ide",
+    "e1000": "e1000",
+    "e1000e": "e1000e",
+    "ich9-ahci": "ich9-ahci",
+    "ICH9-SMB": "ich9-smbus",
+    "edu": "edu",
 }
 NAMES = {"ide": "piix3-ide", "io": "", "ioport80": "port80", "ioportF0": "port80"}  # of regions without an owner
 # Owners that may look into guest RAM some time after the write that told them to.
@@ -68,13 +101,15 @@ class Job:
         return plan(derive(self.spec))
 
     def given(self) -> set[str]:
-        """Ids of devices that hold a file of --file themselves: nothing is learnt for them, and their content is compared."""
+        """Ids of devices that hold a file of --file: nothing is learnt for them, and their content is compared."""
         return {d.id for d in self.spec.devices if any(path in repr(d.config) for path in self.files.values())}
 
 
 def open_job(trace: Trace, golden: Golden | None, machine: str | Path | MachineSpec, files: Mapping[str, str]) -> Job:
     """A job: machine "auto" takes the side file's QEMU command line.  Raises UsageError."""
-    paths = {name: str(check_file(trace, name, path)) for name, path in files.items() if name in trace.side.get("files", {})}
+    paths = {
+        name: str(check_file(trace, name, path)) for name, path in files.items() if name in trace.side.get("files", {})
+    }
     if isinstance(machine, MachineSpec):
         return Job(trace, golden, machine, paths)
     if str(machine) != "auto":
@@ -83,7 +118,7 @@ def open_job(trace: Trace, golden: Golden | None, machine: str | Path | MachineS
     if not isinstance(args, list):
         raise TraceError(f"{trace.path}: no side file {trace.stem}.json with machine_args; give --machine FILE")
     sizes = {name: int(f.get("bytes", 0)) for name, f in trace.side.get("files", {}).items()}
-    got = from_qemu(["-serial", "null", *map(str, args)], paths, sizes)     # the recorder adds the serial port
+    got = from_qemu(["-serial", "null", *map(str, args)], paths, sizes)  # the recorder adds the serial port
     return Job(trace, golden, got.spec(f"{trace.stem}.json"), paths, got.unmodelled, got.remarks)
 
 
@@ -91,12 +126,15 @@ def machine_inputs(machine: Machine, trace: Trace) -> Inputs:
     """The trace's events for this machine's devices."""
     intack = {p.spec.vcpu: p.rank for p in machine.plan.devices if p.spec.vcpu is not None and p.spec.type == "lapic"}
     if not intack:
-        intack = {0: p.rank for p in machine.plan.devices if p.spec.type == "i8259"}
+        pics = [p.rank for p in machine.plan.devices if p.spec.type == "i8259"]
+        intack = dict(enumerate(pics[:1]))
     try:
         keyboard: int | None = machine.plan.rank(machine.spec.board.keyboard)
     except KeyError:
         keyboard = None
-    masters = np.array([r.startswith("ide|") or r.partition("|")[2].startswith(MASTERS) for r in trace.regions] or [False])
+    masters = np.array(
+        [r.startswith("ide|") or r.partition("|")[2].startswith(MASTERS) for r in trace.regions] or [False]
+    )
     bells = np.flatnonzero((trace.acc["dir"] == 1) & masters[trace.acc["region"]])
     return inputs(trace, intack, keyboard, bells)
 
@@ -116,9 +154,13 @@ class Outcome:
     done: int  # accesses whose answers came back
 
 
-def execute(machine: Machine, trace: Trace, acc: Array, progress: Callable[[int], None] | None = None, learn: bool = False) -> Outcome:
-    """Run a trace's accesses through a started machine, in chunks.  If the engine fails in the middle, its exception carries
-    `outcome`: what was executed until then."""
+def execute(
+    machine: Machine, trace: Trace, acc: Array, progress: Callable[[int], None] | None = None, learn: bool = False
+) -> Outcome:
+    """Run a trace's accesses through a started machine, in chunks.
+
+    If the engine fails in the middle, its exception carries `outcome`: what was executed until then.
+    """
     given = machine_inputs(machine, trace)
     n = len(acc)
     value, status = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
@@ -130,7 +172,17 @@ def execute(machine: Machine, trace: Trace, acc: Array, progress: Callable[[int]
 
     def outcome(seconds: float, rows: list[dict[str, Any]]) -> Outcome:
         s = machine.sequencer
-        return Outcome(value, status, answers[given.vector_rows], np.concatenate(lines), seconds, s.counters, s.histogram(), rows, done)
+        return Outcome(
+            value,
+            status,
+            answers[given.vector_rows],
+            np.concatenate(lines),
+            seconds,
+            s.counters,
+            s.histogram(),
+            rows,
+            done,
+        )
 
     start = time.perf_counter()
     try:
@@ -151,7 +203,11 @@ def execute(machine: Machine, trace: Trace, acc: Array, progress: Callable[[int]
         seconds = time.perf_counter() - start
         return outcome(seconds, _workers(machine))
     except EngineError as e:
-        rows = [{"pid": w.pid, "devices": w.devices, "accesses": None} for w in machine.pool.workers] if machine.pool else []
+        rows = (
+            [{"pid": w.pid, "devices": w.devices, "accesses": None} for w in machine.pool.workers]
+            if machine.pool
+            else []
+        )
         e.outcome = outcome(time.perf_counter() - start, rows)  # type: ignore[attr-defined]
         raise
 
@@ -171,7 +227,10 @@ def series(trace: Trace) -> tuple[list[str], Array]:
 def _workers(machine: Machine) -> list[dict[str, Any]]:
     if machine.pool is None:
         return []
-    return [{"pid": w.pid, "devices": w.devices, "accesses": machine.pool.command(w.number, "stats")["accesses"]} for w in machine.pool.workers]
+    return [
+        {"pid": w.pid, "devices": w.devices, "accesses": machine.pool.command(w.number, "stats")["accesses"]}
+        for w in machine.pool.workers
+    ]
 
 
 @contextmanager
@@ -186,7 +245,9 @@ def running(job: Job, path: str, workers: int, owners: list[int] | None = None) 
     except (UsageError, WorkerDied):
         raise
     except (EngineError, OSError, MemoryError) as e:
-        raise UsageError(f"the machine of {job.trace.stem} cannot be started: {str(e) or 'not enough memory'}") from None
+        raise UsageError(
+            f"the machine of {job.trace.stem} cannot be started: {str(e) or 'not enough memory'}"
+        ) from None
     try:
         yield machine
     finally:
@@ -219,7 +280,10 @@ def _unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Ar
     slots = set()
     for _, slot in unmodelled:
         if slot:
-            _, dev, = slot.split(":")
+            (
+                _,
+                dev,
+            ) = slot.split(":")
             d, _, f = dev.partition(".")
             slots.add(int(d, 16) << 3 | int(f))
     if not slots:
@@ -228,7 +292,9 @@ def _unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Ar
     latch_writes = np.flatnonzero((acc["space"] == 0) & (acc["addr"] == 0xCF8) & (acc["dir"] == 1) & (acc["size"] == 4))
     data = np.flatnonzero((acc["space"] == 0) & (acc["addr"] >= 0xCFC) & (acc["addr"] <= 0xCFF))
     at = np.searchsorted(latch_writes, data) - 1
-    latch = np.where(at >= 0, acc["value"][latch_writes[np.maximum(at, 0)]] if len(latch_writes) else 0, 0).astype(np.uint64)
+    latch = np.where(at >= 0, acc["value"][latch_writes[np.maximum(at, 0)]] if len(latch_writes) else 0, 0).astype(
+        np.uint64
+    )
     devfn = (latch >> np.uint64(8)) & np.uint64(0xFFFF)
     out[data] = np.isin(devfn, np.array(sorted(slots), np.uint64))
     number, names = trace.region_names()
@@ -245,12 +311,16 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     types = {p.spec.type for p in machine.plan.devices} | {""}
     given = {machine.spec.device(id).type for id in job.given()}
     read = trace.acc["dir"] == 0
-    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~_unmodelled_functions(trace, job.unmodelled)
+    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~_unmodelled_functions(
+        trace, job.unmodelled
+    )
     want = read & modelled
-    want[got.done:] = False
+    want[got.done :] = False
     if golden is not None:
         want &= (golden.status & GOLD_MASK) == GOLD_READ
-    payload = want & ((got.status & CONTENT) != 0) & ~np.array([device_type(n) in given for n in names] or [False])[number]
+    payload = (
+        want & ((got.status & CONTENT) != 0) & ~np.array([device_type(n) in given for n in names] or [False])[number]
+    )
     compared = want & ~payload if golden is not None else np.zeros(len(read), bool)
     same = got.value == (golden.value if golden is not None else trace.acc["value"])
     by_region, unmodelled = [], {}
@@ -265,21 +335,51 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     mismatches: list[dict[str, Any]] = []
     for i in np.flatnonzero(compared & ~same)[:20]:
         a = trace.acc[i]
-        mismatches.append({"kind": "read", "index": int(i), "region": trace.regions[a["region"]], "space": ("pio", "mmio")[a["space"]],
-                           "addr": hex(int(a["addr"])), "size": int(a["size"]), "expected": hex(int(golden.value[i])) if golden else None,
-                           "got": hex(int(got.value[i]))})
+        mismatches.append(
+            {
+                "kind": "read",
+                "index": int(i),
+                "region": trace.regions[a["region"]],
+                "space": ("pio", "mmio")[a["space"]],
+                "addr": hex(int(a["addr"])),
+                "size": int(a["size"]),
+                "expected": hex(int(golden.value[i])) if golden else None,
+                "got": hex(int(got.value[i])),
+            }
+        )
     vectors = _vectors(job, got, mismatches)
     lines = _lines(job, machine, got, mismatches)
     c = got.counters
     counts = {k: int(c[k]) for k in ("local", "router", "sync", "buffered", "batched", "fallback", "posted_eligible")}
     return {
-        "trace": trace.stem, "machine": machine.spec.board.name, "path": machine.path, "workers": len(got.worker_list),
-        "worker_list": got.worker_list, "accesses": len(trace.acc), "done": got.done, "reads": int(read.sum()), "compared": int(compared.sum()),
-        "matching": int((compared & same).sum()), "payload_reads": int(payload.sum()), "unmodelled": unmodelled, "by_region": by_region,
-        "vectors": vectors, "lines": lines, "mismatches": mismatches[:20], "accesses_per_s": round(got.done / got.seconds) if got.seconds else 0,
-        "latency_ns": percentiles(got.histogram), "counts": {**counts, "mean_batch": round(float(c["mean_batch"]), 2)},
-        "digest": digest(trace, got), "golden": golden is not None, "remarks": job.remarks,
-        "ok": bool(got.done == len(trace.acc) and (compared & same).sum() == compared.sum() and vectors["compared"] == vectors["matching"] and lines["compared"] == lines["matching"]),
+        "trace": trace.stem,
+        "machine": machine.spec.board.name,
+        "path": machine.path,
+        "workers": len(got.worker_list),
+        "worker_list": got.worker_list,
+        "accesses": len(trace.acc),
+        "done": got.done,
+        "reads": int(read.sum()),
+        "compared": int(compared.sum()),
+        "matching": int((compared & same).sum()),
+        "payload_reads": int(payload.sum()),
+        "unmodelled": unmodelled,
+        "by_region": by_region,
+        "vectors": vectors,
+        "lines": lines,
+        "mismatches": mismatches[:20],
+        "accesses_per_s": round(got.done / got.seconds) if got.seconds else 0,
+        "latency_ns": percentiles(got.histogram),
+        "counts": {**counts, "mean_batch": round(float(c["mean_batch"]), 2)},
+        "digest": digest(trace, got),
+        "golden": golden is not None,
+        "remarks": job.remarks,
+        "ok": bool(
+            got.done == len(trace.acc)
+            and (compared & same).sum() == compared.sum()
+            and vectors["compared"] == vectors["matching"]
+            and lines["compared"] == lines["matching"]
+        ),
     }
 
 
@@ -289,8 +389,18 @@ def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[s
     want = job.golden.vector
     events = job.trace.evt[job.trace.evt["kind"] == EV_VECTOR]
     if len(got.vectors) != len(want):
-        mismatches.append({"kind": "vector", "index": 0, "region": "", "space": "", "addr": "", "size": 0, "expected": f"{len(want)} vectors",
-                           "got": f"{len(got.vectors)}: the machine has no controller for some vCPU"})
+        mismatches.append(
+            {
+                "kind": "vector",
+                "index": 0,
+                "region": "",
+                "space": "",
+                "addr": "",
+                "size": 0,
+                "expected": f"{len(want)} vectors",
+                "got": f"{len(got.vectors)}: the machine has no controller for some vCPU",
+            }
+        )
         return {"compared": len(want), "matching": 0}
     if got.done < len(job.trace.acc):
         reached = events["index"] < got.done
@@ -299,8 +409,18 @@ def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[s
         vectors = got.vectors
     same = vectors == want
     for i in np.flatnonzero(~same)[: 20 - len(mismatches)]:
-        mismatches.append({"kind": "vector", "index": int(events[i]["index"]), "region": "", "space": "", "addr": "", "size": 0,
-                           "expected": int(want[i]), "got": int(vectors[i])})
+        mismatches.append(
+            {
+                "kind": "vector",
+                "index": int(events[i]["index"]),
+                "region": "",
+                "space": "",
+                "addr": "",
+                "size": 0,
+                "expected": int(want[i]),
+                "got": int(vectors[i]),
+            }
+        )
     return {"compared": len(want), "matching": int(same.sum())}
 
 
@@ -310,7 +430,7 @@ def _line_rows(lines: Array, names: list[str] | None) -> dict[int, list[tuple[in
     for r in lines:
         line = int(r["line"])
         if names is not None:
-            line = int(names[line].lstrip("isagsi"))
+            line = int(names[line].removeprefix("isa").removeprefix("gsi"))
         out.setdefault(line, []).append((int(r["index"]), int(r["level"]), int(r["phase"])))
     return out
 
@@ -331,8 +451,18 @@ def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, 
                 matching += 1
             elif len(mismatches) < 20:
                 index = (x or y or (0,))[0]
-                mismatches.append({"kind": "line", "index": index, "region": f"line {line}", "space": "", "addr": "", "size": 0,
-                                   "expected": list(x) if x else None, "got": list(y) if y else None})
+                mismatches.append(
+                    {
+                        "kind": "line",
+                        "index": index,
+                        "region": f"line {line}",
+                        "space": "",
+                        "addr": "",
+                        "size": 0,
+                        "expected": list(x) if x else None,
+                        "got": list(y) if y else None,
+                    }
+                )
     return {"compared": compared, "matching": matching}
 
 
@@ -348,7 +478,7 @@ def digest(trace: Trace, got: Outcome) -> str:
 
 
 def curve(histogram: Array) -> tuple[Array, Array]:
-    """(ns, counts) of the buckets that are not empty, from a latency histogram in TSC ticks; a bucket is named by its upper edge."""
+    """(ns, counts) of the used buckets of a latency histogram in TSC ticks; a bucket is named by its upper edge."""
     from engine.measure._limits import tsc_hz
 
     ticks = [float(x) for x in Sequencer.bucket_ticks()]
@@ -363,14 +493,17 @@ def percentiles(histogram: Array) -> dict[str, float]:
     if not len(ns):
         return {"p50": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}
     up_to = np.cumsum(counts)
-    out = {name: round(float(ns[int(np.searchsorted(up_to, np.ceil(q * up_to[-1])))]), 1) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}
+    out = {
+        name: round(float(ns[int(np.searchsorted(up_to, np.ceil(q * up_to[-1])))]), 1)
+        for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))
+    }
     out["max"] = round(float(ns[-1]), 1)
     return out
 
 
 @dataclass(slots=True)
 class Run:
-    """One trace over one path: the scored result, the latency histogram, and the failure that ended it early, if one did."""
+    """One trace over one path: the scored result, the latency histogram, and the failure that ended it, if any."""
 
     job: Job
     result: dict[str, Any]
@@ -378,8 +511,10 @@ class Run:
     failure: EngineError | None = None
 
 
-def replay(job: Job, path: str, workers: int, owners: list[int] | None = None, progress: Callable[[int], None] | None = None) -> Run:
-    """One scored run.  Raises UsageError and what starting can raise; a failure after the start is the Run's `failure`."""
+def replay(
+    job: Job, path: str, workers: int, owners: list[int] | None = None, progress: Callable[[int], None] | None = None
+) -> Run:
+    """One scored run.  Raises UsageError, and WorkerDied in the start; a failure after it is the Run's `failure`."""
     acc = poisoned(job.trace)
     with running(job, path, workers, owners) as machine:
         failure = None

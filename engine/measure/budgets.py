@@ -1,8 +1,8 @@
 """Budgets: what a path costs on this host, as a ratio to what raw C costs there at the same moment.
 
-Bursts of each path through one worker alternate with bursts of the limits, on the same two CPUs, and the best tenths of both are
-compared: a burst is less than a millisecond, so other work on the host spoils many bursts of either and not the best tenth.
-A budget that seems missed is measured five times as long before it is called missed.
+Bursts of each path through one worker alternate with bursts of the limits, on the same two CPUs, and the best tenths of
+both are compared: a burst is less than a millisecond, so other work on the host spoils many bursts of either and not
+the best tenth.  A budget that seems missed is measured five times as long before it is called missed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ from engine.measure import _limits
 
 ROUNDS = 40
 WORKLOAD = "seabios-pc"
-MIDDLE, BURST = 1 << 17, 1 << 13  # where a mixed stretch begins (port reads, VGA memory, timers); synchronous bursts have a quarter
+MIDDLE, BURST = (
+    1 << 17,
+    1 << 13,
+)  # where a mixed stretch begins (port reads, VGA memory, timers); synchronous bursts have a quarter
 LIMITS = ("pingpong_p50_ns", "pingpong_p99_ns", "futex_us", "spsc_per_s")
 
 
@@ -36,7 +39,9 @@ def load() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = tomllib.loads(path.read_text())["budget"]
     for row in rows:
         if set(row) not in ({"name", "path", "measure", "limit", "why", way} for way in ("at_most", "at_least")):
-            raise UsageError(f"{path}: budget {row.get('name')!r} needs name, path, measure, limit, why, and one of at_most and at_least")
+            raise UsageError(
+                f"{path}: budget {row.get('name')!r} needs name, path, measure, limit, why, at_most or at_least"
+            )
     return rows
 
 
@@ -45,8 +50,16 @@ def judge(budget: dict[str, Any], measured: float, limit: float) -> dict[str, An
     way = "at_most" if "at_most" in budget else "at_least"
     ratio = measured / limit if limit else float("inf")
     ok = ratio <= budget[way] if way == "at_most" else ratio >= budget[way]
-    return {"name": budget["name"], "path": budget["path"], "limit": limit, "measured": measured, "ratio": round(ratio, 4), "way": way,
-            "allowed": budget[way], "ok": ok}
+    return {
+        "name": budget["name"],
+        "path": budget["path"],
+        "limit": limit,
+        "measured": measured,
+        "ratio": round(ratio, 4),
+        "way": way,
+        "allowed": budget[way],
+        "ok": ok,
+    }
 
 
 class Probe:
@@ -58,8 +71,11 @@ class Probe:
         self.cpus = _limits.pair()
         self.machine = Machine(replace(job.spec, placement=PlacementSpec(workers=1)), workers=1, path="batched")
         acc = replay.poisoned(trace)
-        self.bursts = {"batched": acc[MIDDLE:][:BURST], "sync": acc[MIDDLE:][: BURST // 4],
-                       "buffered": acc[(acc["addr"] == 0x402) & (acc["dir"] == 1)][: BURST // 4]}
+        self.bursts = {
+            "batched": acc[MIDDLE:][:BURST],
+            "sync": acc[MIDDLE:][: BURST // 4],
+            "buffered": acc[(acc["addr"] == 0x402) & (acc["dir"] == 1)][: BURST // 4],
+        }
 
     def __enter__(self) -> Probe:
         self.machine.start()
@@ -90,10 +106,12 @@ class Probe:
         return {"accesses_per_s": len(acc) / seconds, "posted_p50_ns" if path == "buffered" else "p50_ns": p50}
 
 
-def measure(paths: Collection[str], progress: Callable[[int], None] | None = None) -> tuple[dict[str, float], list[dict[str, Any]], str]:
+def measure(
+    paths: Collection[str], progress: Callable[[int], None] | None = None
+) -> tuple[dict[str, float], list[dict[str, Any]], str]:
     """(limits, budgets of these paths, a note if they could not be measured)."""
     if len(os.sched_getaffinity(0)) < 2:
-        return {name: 0.0 for name in LIMITS}, [], "budgets need two CPUs; this process may use one, so none was checked"
+        return dict.fromkeys(LIMITS, 0.0), [], "budgets need two CPUs; this process may use one, so none was checked"
     wanted = [b for b in load() if b["path"] in paths]
     series: dict[str, list[float]] = {}
     before = os.sched_getaffinity(0)
@@ -123,4 +141,9 @@ def _typical(name: str, values: list[float]) -> float:
 
 
 def _judged(wanted: list[dict[str, Any]], series: dict[str, list[float]]) -> list[dict[str, Any]]:
-    return [judge(b, _typical(b["measure"], series[f"{b['path']} {b['measure']}"]), _typical(b["limit"], series[b["limit"]])) for b in wanted]
+    return [
+        judge(
+            b, _typical(b["measure"], series[f"{b['path']} {b['measure']}"]), _typical(b["limit"], series[b["limit"]])
+        )
+        for b in wanted
+    ]

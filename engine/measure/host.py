@@ -30,10 +30,17 @@ def record() -> dict[str, Any]:
     allowed = sorted(os.sched_getaffinity(0))
     return {
         "cpu": model[1] if model else platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(), "cpus_allowed": allowed, "smt": any(len(_limits.siblings(c)) > 1 for c in allowed),
-        "virtual": " hypervisor" in info, "tsc_mhz": round(_limits.tsc_hz() / 1e6), "memory_mib": int(memory[1]) >> 10 if memory else 0,
+        "cpus": os.cpu_count(),
+        "cpus_allowed": allowed,
+        "smt": any(len(_limits.siblings(c)) > 1 for c in allowed),
+        "virtual": " hypervisor" in info,
+        "tsc_mhz": round(_limits.tsc_hz() / 1e6),
+        "memory_mib": int(memory[1]) >> 10 if memory else 0,
         "governor": _read(f"/sys/devices/system/cpu/cpu{allowed[0]}/cpufreq/scaling_governor") or "unknown",
-        "load": [round(x, 2) for x in os.getloadavg()], "kernel": f"{platform.system()} {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()}", "numpy": np.__version__, "engine": engine.__version__,
+        "load": [round(x, 2) for x in os.getloadavg()],
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "numpy": np.__version__,
+        "engine": engine.__version__,
         "time": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
     }

@@ -19,9 +19,20 @@ from engine.types import Space
 COLOURS = {"local": "#009e73", "sync": "#d55e00", "buffered": "#e69f00", "batched": "#0072b2"}
 LIMIT = "#555555"
 WORKERS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
-STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-         "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "ioreq-engine",
-         "figure.constrained_layout.use": True}
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.hashsalt": "ioreq-engine",
+    "figure.constrained_layout.use": True,
+}
 
 
 def check_libraries() -> None:
@@ -35,7 +46,7 @@ def _svg(figure: Any) -> str:
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
-    return text[text.index("<svg"):]
+    return text[text.index("<svg") :]
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -68,7 +79,9 @@ def throughput(session: Session) -> str:
         bars = ax.barh(at, rates, high * 0.9, color=COLOURS[path], label=path)
         ax.bar_label(bars, [_rate(v) for v in rates], padding=3, fontsize=8)
     if session.limits.get("spsc_per_s"):
-        ax.axvline(session.limits["spsc_per_s"], color=LIMIT, ls="--", lw=1, label="limit: records/s through a raw C ring")
+        ax.axvline(
+            session.limits["spsc_per_s"], color=LIMIT, ls="--", lw=1, label="limit: records/s through a raw C ring"
+        )
     ax.set_xscale("log")
     slowest = min((r.result["accesses_per_s"] for r in session.runs), default=1)
     ax.set_xlim(10 ** np.floor(np.log10(max(1, slowest) / 2)), ax.get_xlim()[1] * 2)
@@ -104,10 +117,27 @@ def latency(session: Session) -> str:
             total = counts.sum()
             above = 1.0 - (np.cumsum(counts) - counts) / total  # share that is at least this slow
             last = min(last, 1.0 / float(total))
-            ax.step(np.append(above, 1.0 / total), np.append(ns, ns[-1]), where="post", color=COLOURS[r.result["path"]], label=r.result["path"], lw=1.6)
+            ax.step(
+                np.append(above, 1.0 / total),
+                np.append(ns, ns[-1]),
+                where="post",
+                color=COLOURS[r.result["path"]],
+                label=r.result["path"],
+                lw=1.6,
+            )
         if lim.get("pingpong_p50_ns"):
-            ax.plot([0.5, 0.01], [lim["pingpong_p50_ns"], lim["pingpong_p99_ns"]], "D--", color=LIMIT, ms=4, lw=1, label="limit: raw C round trip, p50 and p99")
-            ax.axhline(lim["futex_us"] * 1e3, color=LIMIT, ls=":", lw=1, label="limit: round trip of two that sleep, p50")
+            ax.plot(
+                [0.5, 0.01],
+                [lim["pingpong_p50_ns"], lim["pingpong_p99_ns"]],
+                "D--",
+                color=LIMIT,
+                ms=4,
+                lw=1,
+                label="limit: raw C round trip, p50 and p99",
+            )
+            ax.axhline(
+                lim["futex_us"] * 1e3, color=LIMIT, ls=":", lw=1, label="limit: round trip of two that sleep, p50"
+            )
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlim(1.0, last)
@@ -115,7 +145,9 @@ def latency(session: Session) -> str:
         ax.set_xticks(ticks, [f"{100 * (1 - t):.6g}" for t in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_yticks([10.0**k for k in range(1, 9)], ["10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms"])
+        ax.set_yticks(
+            [10.0**k for k in range(1, 9)], ["10 ns", "100 ns", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms"]
+        )
         ax.set_xlabel("percentile of accesses")
         ax.set_title(name)
     axes[0].set_ylabel("latency of one access (log scale)")
@@ -136,9 +168,19 @@ def activity(session: Session) -> str:
         table, labels = table[order], [labels[i] for i in order]
         f, (ax,) = _figure(9, 0.9 + 0.19 * len(labels))
         t, n = job.trace.acc["t_ns"], max(1, len(job.trace.acc))
-        image = ax.imshow(np.ma.masked_equal(table, 0), aspect="auto", interpolation="nearest", cmap="viridis_r",
-                          norm=LogNorm(1, max(2, int(table.max()))), extent=(0, n, len(labels) - 0.5, -0.5))
-        ax.set_yticks(range(len(labels)), [f"{label}  {int(k):,}" for label, k in zip(labels, table.sum(axis=1), strict=True)], fontsize=8)
+        image = ax.imshow(
+            np.ma.masked_equal(table, 0),
+            aspect="auto",
+            interpolation="nearest",
+            cmap="viridis_r",
+            norm=LogNorm(1, max(2, int(table.max()))),
+            extent=(0, n, len(labels) - 0.5, -0.5),
+        )
+        ax.set_yticks(
+            range(len(labels)),
+            [f"{label}  {int(k):,}" for label, k in zip(labels, table.sum(axis=1), strict=True)],
+            fontsize=8,
+        )
         marks = [n * k // 8 for k in range(9)]
         ax.set_xticks(marks, [f"{m:,}\n{_ns(float(t[min(m, n - 1)]))}" if len(t) else "" for m in marks])
         ax.grid(visible=False)
@@ -160,9 +202,18 @@ def differences(session: Session) -> list[dict[str, Any]]:
                 have[0] += row["reads"]
                 have[1] += row["matching"]
         wrong = [m | {"path": r.result["path"]} for r in runs for m in r.result["mismatches"]]
-        out.append({"trace": name, "rows": [{"region": k, "reads": v[0], "matching": v[1]} for k, v in sorted(rows.items())], "wrong": wrong,
-                    "compared": sum(r.result["compared"] for r in runs), "golden": any(r.result["golden"] for r in runs), "paths": len(runs),
-                    "unmodelled": runs[0].result["unmodelled"], "payload": runs[0].result["payload_reads"]})
+        out.append(
+            {
+                "trace": name,
+                "rows": [{"region": k, "reads": v[0], "matching": v[1]} for k, v in sorted(rows.items())],
+                "wrong": wrong,
+                "compared": sum(r.result["compared"] for r in runs),
+                "golden": any(r.result["golden"] for r in runs),
+                "paths": len(runs),
+                "unmodelled": runs[0].result["unmodelled"],
+                "payload": runs[0].result["payload_reads"],
+            }
+        )
     return out
 
 
@@ -175,11 +226,17 @@ def differences_plot(session: Session) -> str:
         compared = runs[0].result["by_region"]
         f, (ax,) = _figure(9, 0.9 + 0.17 * len(compared))
         regions = [row["region"] for row in compared]
-        total = [sum(row["reads"] for r in runs for row in r.result["by_region"] if row["region"] == g) for g in regions]
-        match = [sum(row["matching"] for r in runs for row in r.result["by_region"] if row["region"] == g) for g in regions]
+        total = [
+            sum(row["reads"] for r in runs for row in r.result["by_region"] if row["region"] == g) for g in regions
+        ]
+        match = [
+            sum(row["matching"] for r in runs for row in r.result["by_region"] if row["region"] == g) for g in regions
+        ]
         ax.barh(regions, match, 0.75, color="#9bc2b2", label="equal to the reference")
         wrong = [t - m for t, m in zip(total, match, strict=True)]
-        ax.barh(regions, wrong, 0.75, left=match, color="#c00000", label="different" + ("" if any(wrong) else " (none)"))
+        ax.barh(
+            regions, wrong, 0.75, left=match, color="#c00000", label="different" + ("" if any(wrong) else " (none)")
+        )
         ax.set_xscale("symlog", linthresh=10)
         ax.set_xlim(0, 3 * max(total, default=1))
         ax.invert_yaxis()
@@ -203,13 +260,36 @@ def machine_map(session: Session) -> list[dict[str, Any]]:
             if q.space == Space.CONFIG:
                 where = f"{q.base >> 40 & 0xFF:02x}:{q.base >> 35 & 0x1F:02x}.{q.base >> 32 & 7}"
             else:
-                where = f"{q.base:04x}-{q.base + q.size - 1:04x}" if q.space == Space.PIO else f"{q.base:08x}-{q.base + q.size - 1:08x}"
-            ranges.append({"space": Space(q.space).name, "range": where, "device": d.id, "region": d.regions[q.index].name,
-                           "worker": placed.owners[d.unit]})
-        workers = [[{"id": plan.devices[r].id, "type": plan.devices[r].spec.type, "unit": plan.unit_names[u]} for u, w in enumerate(placed.owners)
-                    if w == n for r in plan.units[u]] for n in range(max(placed.owners) + 1)]
-        entry = {"traces": [job.trace.stem], "name": plan.spec.board.title or plan.spec.board.name, "ram": plan.spec.board.ram >> 20, "ranges": ranges,
-                 "workers": workers}
+                where = (
+                    f"{q.base:04x}-{q.base + q.size - 1:04x}"
+                    if q.space == Space.PIO
+                    else f"{q.base:08x}-{q.base + q.size - 1:08x}"
+                )
+            ranges.append(
+                {
+                    "space": Space(q.space).name,
+                    "range": where,
+                    "device": d.id,
+                    "region": d.regions[q.index].name,
+                    "worker": placed.owners[d.unit],
+                }
+            )
+        workers = [
+            [
+                {"id": plan.devices[r].id, "type": plan.devices[r].spec.type, "unit": plan.unit_names[u]}
+                for u, w in enumerate(placed.owners)
+                if w == n
+                for r in plan.units[u]
+            ]
+            for n in range(max(placed.owners) + 1)
+        ]
+        entry = {
+            "traces": [job.trace.stem],
+            "name": plan.spec.board.title or plan.spec.board.name,
+            "ram": plan.spec.board.ram >> 20,
+            "ranges": ranges,
+            "workers": workers,
+        }
         for old in out:
             if all(old[k] == entry[k] for k in ("name", "ram", "ranges", "workers")):
                 old["traces"].append(job.trace.stem)
@@ -229,10 +309,24 @@ def render(session: Session) -> str:
     env.filters |= {"rate": _rate, "ns": _ns, "n": lambda v: f"{v:,}"}
     template = env.from_string((resources.files("engine.measure") / "templates" / "report.html").read_text())
     with matplotlib.rc_context(STYLE):
-        plots = {name: draw(session) if session.runs else "" for name, draw in
-                 (("throughput", throughput), ("latency", latency), ("activity", activity), ("differences", differences_plot))}
-    return template.render(session=session, traces=_traces(session), plots=plots, differences=differences(session), machines=machine_map(session),
-                           colours=WORKERS, whys={b["name"]: b["why"] for b in budgets.load()})
+        plots = {
+            name: draw(session) if session.runs else ""
+            for name, draw in (
+                ("throughput", throughput),
+                ("latency", latency),
+                ("activity", activity),
+                ("differences", differences_plot),
+            )
+        }
+    return template.render(
+        session=session,
+        traces=_traces(session),
+        plots=plots,
+        differences=differences(session),
+        machines=machine_map(session),
+        colours=WORKERS,
+        whys={b["name"]: b["why"] for b in budgets.load()},
+    )
 
 
 def _ns(v: float) -> str:

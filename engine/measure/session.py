@@ -1,4 +1,4 @@
-"""One measuring session: recorded guests x paths, each run scored, with the host's limits and the budgets beside them."""
+"""One measuring session: recorded guests x paths, each run scored, with limits of the host and budgets beside them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Placed:
 class Session:
     """Jobs, how to run them, and what came of it.
 
-    placement: a TOML file with a [placement] table, "spread", "random:SEED", or None for the machine's own.  check_budgets: measure the
-    limits and check the budgets of the paths.
+    placement: a TOML file with a [placement] table, "spread", "random:SEED", or None for the machine's own.
+    check_budgets: measure the limits and check the budgets of the paths.
     """
 
     jobs: list[replay.Job]
@@ -49,7 +49,12 @@ class Session:
     @property
     def ok(self) -> bool:
         """Everything compared matched, every path gave the same answers, and every budget held."""
-        return self.failure is None and all(r.result["ok"] for r in self.runs) and all(b["ok"] for b in self.budgets) and not self.disagreeing
+        return (
+            self.failure is None
+            and all(r.result["ok"] for r in self.runs)
+            and all(b["ok"] for b in self.budgets)
+            and not self.disagreeing
+        )
 
     @property
     def disagreeing(self) -> list[str]:
@@ -60,12 +65,18 @@ class Session:
 
     def as_json(self) -> dict[str, Any]:
         """The JSON output."""
-        out: dict[str, Any] = {"runs": [r.result for r in self.runs], "limits": self.limits, "budgets": self.budgets, "host": self.host,
-                               "notes": self.notes, "ok": self.ok}
+        out: dict[str, Any] = {
+            "runs": [r.result for r in self.runs],
+            "limits": self.limits,
+            "budgets": self.budgets,
+            "host": self.host,
+            "notes": self.notes,
+            "ok": self.ok,
+        }
         return out | {"error": str(self.failure)} if self.failure is not None else out
 
     def run(self, step: Step) -> None:
-        """Every job over every path, then the budgets.  A failure of the engine ends the session and is kept.  Raises UsageError."""
+        """Every job over every path, then the budgets.  A failure ends it and is kept.  Raises UsageError."""
         try:
             self.placed = [self._place(job) for job in self.jobs]
             for job, placed in zip(self.jobs, self.placed, strict=True):

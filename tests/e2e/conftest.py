@@ -26,8 +26,17 @@ class Command:
         """`engine ARGS` in the background; `code` runs instead of `-m engine` (which it should call)."""
         program = ["-m", "engine"] if code is None else ["-c", code]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        p = subprocess.Popen([sys.executable, *program, *map(str, args)], cwd=self.folder, env={**os.environ, "PYTHONPATH": path}, text=True,
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
+        p = subprocess.Popen(
+            [sys.executable, *program, *map(str, args)],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": path},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            **options,
+        )
         self.started.append(p)
         return p
 

@@ -1,4 +1,4 @@
-"""What a user can get wrong, and what can go wrong around the command: one clear line, the right status, nothing left behind."""
+"""What users get wrong, and what goes wrong around the command: one clear line, the right status, nothing left over."""
 
 from __future__ import annotations
 
@@ -41,26 +41,47 @@ def refused(got, *words):
         assert word in got.stderr, (word, got.stderr)
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda p: p.write_bytes(TRACE.read_bytes()[:100_000]), ["truncated"]),
-    (lambda p: p.write_bytes(b""), ["cannot be read as a trace"]),
-    (lambda p: p.write_text("a text file\n"), ["another kind of file"]),
-    (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), ["another kind of file"]),
-    (lambda p: zipfile.ZipFile(p, "w").writestr("readme.txt", "hello"), ["not a trace"]),
-    (lambda p: np.savez(p, a=np.zeros(3)), ["not a trace", "acc"]),
-    (lambda p: np.savez(p, **arrays(dma=None)), ["arrays missing: dma"]),
-    (lambda p: np.savez(p, **arrays(version=np.array([2]))), ["version 2 is newer"]),
-    (lambda p: np.savez(p, **arrays(acc=np.zeros(5, "<u8"))), ["'acc'", "32-byte layout"]),
-    (lambda p: np.savez(p, **arrays(acc=np.array([{}], dtype=object))), ["cannot be read as a trace"]),
-    (lambda p: np.savez(p, **arrays(acc=accesses("size", 3))), ["access 1000 is impossible", "size 3"]),
-    (lambda p: np.savez(p, **arrays(acc=accesses("space", 7))), ["access 1000 is impossible", "space 7"]),
-    (lambda p: np.savez(p, **arrays(acc=accesses("dir", 2))), ["access 1000 is impossible", "dir 2"]),
-    (lambda p: np.savez(p, **arrays(acc=accesses("region", 999))), ["access 1000 is impossible", "region 999"]),
-    (lambda p: np.savez(p, **arrays(acc=accesses("addr", 1 << 40))), ["impossible", "0x10000000000"]),
-    (lambda p: np.savez(p, **arrays(acc=accesses("t_ns", 1))), ["time goes back at access 1000"]),
-    (lambda p: p.mkdir(), ["no such file"]),
-], ids=["truncated", "empty", "text", "png", "zip", "npz", "array-missing", "newer", "dtype", "objects", "size", "space", "dir", "region", "port",
-        "time", "folder"])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda p: p.write_bytes(TRACE.read_bytes()[:100_000]), ["truncated"]),
+        (lambda p: p.write_bytes(b""), ["cannot be read as a trace"]),
+        (lambda p: p.write_text("a text file\n"), ["another kind of file"]),
+        (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500)), ["another kind of file"]),
+        (lambda p: zipfile.ZipFile(p, "w").writestr("readme.txt", "hello"), ["not a trace"]),
+        (lambda p: np.savez(p, a=np.zeros(3)), ["not a trace", "acc"]),
+        (lambda p: np.savez(p, **arrays(dma=None)), ["arrays missing: dma"]),
+        (lambda p: np.savez(p, **arrays(version=np.array([2]))), ["version 2 is newer"]),
+        (lambda p: np.savez(p, **arrays(acc=np.zeros(5, "<u8"))), ["'acc'", "32-byte layout"]),
+        (lambda p: np.savez(p, **arrays(acc=np.array([{}], dtype=object))), ["cannot be read as a trace"]),
+        (lambda p: np.savez(p, **arrays(acc=accesses("size", 3))), ["access 1000 is impossible", "size 3"]),
+        (lambda p: np.savez(p, **arrays(acc=accesses("space", 7))), ["access 1000 is impossible", "space 7"]),
+        (lambda p: np.savez(p, **arrays(acc=accesses("dir", 2))), ["access 1000 is impossible", "dir 2"]),
+        (lambda p: np.savez(p, **arrays(acc=accesses("region", 999))), ["access 1000 is impossible", "region 999"]),
+        (lambda p: np.savez(p, **arrays(acc=accesses("addr", 1 << 40))), ["impossible", "0x10000000000"]),
+        (lambda p: np.savez(p, **arrays(acc=accesses("t_ns", 1))), ["time goes back at access 1000"]),
+        (lambda p: p.mkdir(), ["no such file"]),
+    ],
+    ids=[
+        "truncated",
+        "empty",
+        "text",
+        "png",
+        "zip",
+        "npz",
+        "array-missing",
+        "newer",
+        "dtype",
+        "objects",
+        "size",
+        "space",
+        "dir",
+        "region",
+        "port",
+        "time",
+        "folder",
+    ],
+)
 def test_trace_files(engine, tmp_path, make, words):
     make(tmp_path / "bad.npz")
     refused(engine("replay", "bad.npz", *NO_BUDGETS), "bad.npz", *words)
@@ -75,53 +96,88 @@ def test_a_trace_without_side_file_asks_for_a_machine(engine, tmp_path):
     refused(engine("replay", "t.npz"), "--machine FILE")
 
 
-@pytest.mark.parametrize("text, words", [
-    ("[board", ["not TOML"]),
-    ('[board]\nbase = "i440fx"\nwheels = 4\n', [":3", "unknown key 'wheels'"]),
-    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "vga"\ncolour = "red"\n', [":6", "unknown key 'colour'"]),
-    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "com9"\ntype = "uart16550"\nat = { serial = 0x3f8 }\n', ["overlaps", "com1", "com9", "0x3f8"]),
-    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "pic"\ninputs = { ir1 = "nowhere" }\n', ["pic", "nowhere"]),
-    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "x"\ntype = "warp-drive"\n', ["m.toml:4", "unknown device type 'warp-drive'"]),
-    ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "vga"\n\n[[device]]\nid = "vga"\n', ["stands twice"]),
-    ('[board]\nbase = "i440fx"\n\n[placement]\nworkers = 0\n', ["m.toml:5", "workers = 0", "1 and 1024"]),
-    ('[board]\nbase = "i440fx"\n\n[placement]\nworkers = 1025\n', ["m.toml:5", "workers = 1025"]),
-    ('[board]\nbase = "vt82c686"\n', ["m.toml:2", "unknown board"]),
-], ids=["toml", "board-key", "device-key", "overlap", "missing-wire", "unknown-device", "twice", "no-workers", "too-many-workers", "board"])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[board", ["not TOML"]),
+        ('[board]\nbase = "i440fx"\nwheels = 4\n', [":3", "unknown key 'wheels'"]),
+        ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "vga"\ncolour = "red"\n', [":6", "unknown key 'colour'"]),
+        (
+            '[board]\nbase = "i440fx"\n\n[[device]]\nid = "com9"\ntype = "uart16550"\nat = { serial = 0x3f8 }\n',
+            ["overlaps", "com1", "com9", "0x3f8"],
+        ),
+        ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "pic"\ninputs = { ir1 = "nowhere" }\n', ["pic", "nowhere"]),
+        (
+            '[board]\nbase = "i440fx"\n\n[[device]]\nid = "x"\ntype = "warp-drive"\n',
+            ["m.toml:4", "unknown device type 'warp-drive'"],
+        ),
+        ('[board]\nbase = "i440fx"\n\n[[device]]\nid = "vga"\n\n[[device]]\nid = "vga"\n', ["stands twice"]),
+        ('[board]\nbase = "i440fx"\n\n[placement]\nworkers = 0\n', ["m.toml:5", "workers = 0", "1 and 1024"]),
+        ('[board]\nbase = "i440fx"\n\n[placement]\nworkers = 1025\n', ["m.toml:5", "workers = 1025"]),
+        ('[board]\nbase = "vt82c686"\n', ["m.toml:2", "unknown board"]),
+    ],
+    ids=[
+        "toml",
+        "board-key",
+        "device-key",
+        "overlap",
+        "missing-wire",
+        "unknown-device",
+        "twice",
+        "no-workers",
+        "too-many-workers",
+        "board",
+    ],
+)
 def test_machine_files(engine, tmp_path, text, words):
     (tmp_path / "m.toml").write_text(text)
     refused(engine("replay", "boot-pc", "--machine", "m.toml", "--no-budgets"), *words)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("[[placement.worker]]\ndevices = ['pit']\n[[placement.worker]]\ndevices = ['pit']\n", ["'pit' is placed twice", "workers 1 and 2"]),
-    ("[[placement.worker]]\ndevices = ['pit']\n[[placement.worker]]\ndevices = ['rtc']\n", ["same_worker unit", "'pit'", "'rtc'"]),
-    ("[[placement.worker]]\ndevices = ['sound']\n", ["'sound'", "no device"]),
-    ("[placement]\nspeed = 3\n", ["p.toml:2", "unknown key 'speed'"]),
-    ("[placement]\nworkers = 0\n", ["workers = 0"]),
-    ("[board]\n", ["no [placement] table"]),
-    ("[placement]\nworkers = 'three'\n", ["workers"]),
-], ids=["twice", "split-unit", "unknown", "key", "zero", "no-table", "type"])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (
+            "[[placement.worker]]\ndevices = ['pit']\n[[placement.worker]]\ndevices = ['pit']\n",
+            ["'pit' is placed twice", "workers 1 and 2"],
+        ),
+        (
+            "[[placement.worker]]\ndevices = ['pit']\n[[placement.worker]]\ndevices = ['rtc']\n",
+            ["same_worker unit", "'pit'", "'rtc'"],
+        ),
+        ("[[placement.worker]]\ndevices = ['sound']\n", ["'sound'", "no device"]),
+        ("[placement]\nspeed = 3\n", ["p.toml:2", "unknown key 'speed'"]),
+        ("[placement]\nworkers = 0\n", ["workers = 0"]),
+        ("[board]\n", ["no [placement] table"]),
+        ("[placement]\nworkers = 'three'\n", ["workers"]),
+    ],
+    ids=["twice", "split-unit", "unknown", "key", "zero", "no-table", "type"],
+)
 def test_placement_files(engine, tmp_path, text, words):
     (tmp_path / "p.toml").write_text(text)
     refused(engine("replay", "boot-pc", "--placement", "p.toml", "--no-budgets"), "p.toml", *words)
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--workers", "0"], ["--workers", "1 and 1024"]),
-    (["--workers", "1025"], ["workers = 1025"]),
-    (["--workers", "-1"], ["workers = -1"]),
-    (["--machine", "none.toml"], ["none.toml: no such machine file"]),
-    (["--golden", "none.npz"], ["none.npz: no such file"]),
-    (["--golden", str(data.TRACES / "seabios-pc.golden.npz")], ["does not fit"]),
-    (["--golden", str(TRACE)], ["arrays missing"]),
-    (["--placement", "none.toml"], ["none.toml: no such placement file"]),
-    (["--placement", "random:dice"], ["random:1"]),
-    (["--file", "disk"], ["NAME=PATH"]),
-    (["--file", "disk=none.img"], ["none.img: no such file"]),
-    (["--file", f"tape={TRACE}"], ["no trace names such a file", "disk"]),
-    (["--json", "no/where.json"], ["no/where.json: no such folder"]),
-    (["--report", "no/where.html"], ["no/where.html: no such folder"]),
-], ids=lambda v: "-".join(v)[-40:].replace("/", "_") if isinstance(v, list) and v[0].startswith("--") else "")
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--workers", "0"], ["--workers", "1 and 1024"]),
+        (["--workers", "1025"], ["workers = 1025"]),
+        (["--workers", "-1"], ["workers = -1"]),
+        (["--machine", "none.toml"], ["none.toml: no such machine file"]),
+        (["--golden", "none.npz"], ["none.npz: no such file"]),
+        (["--golden", str(data.TRACES / "seabios-pc.golden.npz")], ["does not fit"]),
+        (["--golden", str(TRACE)], ["arrays missing"]),
+        (["--placement", "none.toml"], ["none.toml: no such placement file"]),
+        (["--placement", "random:dice"], ["random:1"]),
+        (["--file", "disk"], ["NAME=PATH"]),
+        (["--file", "disk=none.img"], ["none.img: no such file"]),
+        (["--file", f"tape={TRACE}"], ["no trace names such a file", "disk"]),
+        (["--json", "no/where.json"], ["no/where.json: no such folder"]),
+        (["--report", "no/where.html"], ["no/where.html: no such folder"]),
+    ],
+    ids=lambda v: "-".join(v)[-40:].replace("/", "_") if isinstance(v, list) and v[0].startswith("--") else "",
+)
 def test_options(engine, options, words):
     refused(engine("replay", "boot-pc", "--no-budgets", *options), *words)
 
@@ -137,15 +193,21 @@ def test_options_that_argparse_refuses(engine):
         assert got.returncode == 2 and options[0] in got.stderr and "Traceback" not in got.stderr
 
 
-@pytest.mark.parametrize("limit, value, word", [(resource.RLIMIT_FSIZE, 1 << 20, "guest-ram"), (resource.RLIMIT_NOFILE, 4, ""),
-                                                (resource.RLIMIT_AS, 0, "memory")], ids=["file-size", "descriptors", "address-space"])
+@pytest.mark.parametrize(
+    "limit, value, word",
+    [(resource.RLIMIT_FSIZE, 1 << 20, "guest-ram"), (resource.RLIMIT_NOFILE, 4, ""), (resource.RLIMIT_AS, 0, "memory")],
+    ids=["file-size", "descriptors", "address-space"],
+)
 def test_not_enough_shared_memory(engine, limit, value, word):
     """The limit is set after everything is imported, so that it is the machine that meets it."""
-    code = (f"import resource, sys; from engine.cli import main; import engine.cli.replay, engine.frontends.replay as r; start = r.Machine.start\n"
-            f"def limited(m):\n"
-            f"    grown = {value} or int(open('/proc/self/statm').read().split()[0]) * 4096 + (1 << 20)\n"
-            f"    resource.setrlimit({int(limit)}, (grown, grown)); return start(m)\n"
-            f"r.Machine.start = limited; sys.exit(main())")
+    code = (
+        f"import resource, sys; from engine.cli import main; import engine.cli.replay, engine.frontends.replay as r\n"
+        f"start = r.Machine.start\n"
+        f"def limited(m):\n"
+        f"    grown = {value} or int(open('/proc/self/statm').read().split()[0]) * 4096 + (1 << 20)\n"
+        f"    resource.setrlimit({int(limit)}, (grown, grown)); return start(m)\n"
+        f"r.Machine.start = limited; sys.exit(main())"
+    )
     refused(engine("replay", "boot-pc", *NO_BUDGETS, code=code), "cannot be started", word)
 
 
@@ -174,8 +236,10 @@ def test_ctrl_c_at_any_moment(engine, seed):
 
 
 def kill_one(engine, tmp_path, path, delay, number):
-    """A replay of which one worker is killed: (exit status, JSON result, output); what must hold at any moment is checked here."""
-    p = engine.start("replay", "grub-pc", "grub-pc", "--path", path, "--workers", "3", "--json", "out.json", "--no-budgets")
+    """A replay of which one worker is killed: (exit status, JSON result, output).  Checks what holds at any moment."""
+    p = engine.start(
+        "replay", "grub-pc", "grub-pc", "--path", path, "--workers", "3", "--json", "out.json", "--no-budgets"
+    )
     end = time.monotonic() + 60
     while len(engine.workers(p)) < 3 and time.monotonic() < end:
         time.sleep(0.01)

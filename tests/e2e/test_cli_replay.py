@@ -14,8 +14,31 @@ from engine.frontends.trace import golden_path, load, load_golden
 from engine.machine import PATHS
 from engine.workers import placement
 
-RUN_KEYS = {"trace", "machine", "path", "workers", "worker_list", "accesses", "done", "reads", "compared", "matching", "payload_reads", "unmodelled",
-            "by_region", "vectors", "lines", "mismatches", "accesses_per_s", "latency_ns", "counts", "digest", "golden", "remarks", "ok"}
+RUN_KEYS = {
+    "trace",
+    "machine",
+    "path",
+    "workers",
+    "worker_list",
+    "accesses",
+    "done",
+    "reads",
+    "compared",
+    "matching",
+    "payload_reads",
+    "unmodelled",
+    "by_region",
+    "vectors",
+    "lines",
+    "mismatches",
+    "accesses_per_s",
+    "latency_ns",
+    "counts",
+    "digest",
+    "golden",
+    "remarks",
+    "ok",
+}
 COUNTS = {"local", "router", "sync", "buffered", "batched", "fallback", "mean_batch", "posted_eligible"}
 
 
@@ -28,7 +51,9 @@ def job_of(name: str, **files: str) -> replay.Job:
 def all_paths(engine_in, tmp_path_factory):
     """seabios-pc over every path, as JSON."""
     folder = tmp_path_factory.mktemp("all")
-    got = engine_in(folder)("replay", "seabios-pc", "--path", "all", "--workers", "3", "--json", "out.json", "--no-budgets")
+    got = engine_in(folder)(
+        "replay", "seabios-pc", "--path", "all", "--workers", "3", "--json", "out.json", "--no-budgets"
+    )
     assert got.returncode == 0, got.stdout + got.stderr
     return json.loads((folder / "out.json").read_text()), got
 
@@ -38,12 +63,22 @@ def test_every_path_answers_as_the_reference(all_paths):
     assert out["ok"] is True
     assert [r["path"] for r in out["runs"]] == list(PATHS)
     for r in out["runs"]:
-        assert set(r) == RUN_KEYS and set(r["counts"]) == COUNTS and set(r["latency_ns"]) == {"p50", "p99", "p999", "max"}
+        assert (
+            set(r) == RUN_KEYS and set(r["counts"]) == COUNTS and set(r["latency_ns"]) == {"p50", "p99", "p999", "max"}
+        )
         assert (r["accesses"], r["reads"]) == (190253, 161482)
-        assert r["matching"] == r["compared"] and r["compared"] + r["payload_reads"] + sum(r["unmodelled"].values()) == r["reads"]
+        assert (
+            r["matching"] == r["compared"]
+            and r["compared"] + r["payload_reads"] + sum(r["unmodelled"].values()) == r["reads"]
+        )
         assert set(r["unmodelled"]) <= {"apic-msi|apic", "kvmvapic|kvmvapic"}
-        assert sum(row["reads"] for row in r["by_region"]) == r["compared"] and all(row["reads"] == row["matching"] for row in r["by_region"])
-        assert r["vectors"] == {"compared": 1368, "matching": 1368} and r["lines"] == {"compared": 2747, "matching": 2747}
+        assert sum(row["reads"] for row in r["by_region"]) == r["compared"] and all(
+            row["reads"] == row["matching"] for row in r["by_region"]
+        )
+        assert r["vectors"] == {"compared": 1368, "matching": 1368} and r["lines"] == {
+            "compared": 2747,
+            "matching": 2747,
+        }
         assert r["mismatches"] == [] and r["ok"] is True and r["accesses_per_s"] > 0
     assert len({r["digest"] for r in out["runs"]}) == 1
 
@@ -136,7 +171,9 @@ def test_a_trace_without_reference_beside_it_says_so(engine, tmp_path):
 
 
 def test_placement_file(engine, tmp_path):
-    (tmp_path / "p.toml").write_text('[placement]\n[[placement.worker]]\ndevices = ["pm", "vga"]\n[[placement.worker]]\ndevices = ["ide"]\n')
+    (tmp_path / "p.toml").write_text(
+        '[placement]\n[[placement.worker]]\ndevices = ["pm", "vga"]\n[[placement.worker]]\ndevices = ["ide"]\n'
+    )
     got = engine("replay", "boot-pc", "--placement", "p.toml", "--json", "-", "--no-budgets")
     assert got.returncode == 0, got.stderr
     first, second = json.loads(got.stdout)["runs"][0]["worker_list"]
@@ -163,7 +200,7 @@ def test_run_checks_everything_and_writes_the_report(engine, tmp_path):
     assert {(r["trace"], r["path"]) for r in out["runs"]} == {(t, p) for t in ("seabios-pc", "boot-pc") for p in PATHS}
     assert all(r["workers"] >= 3 for r in out["runs"] if r["path"] != "local")
     html = (tmp_path / "engine-report.html").read_text()
-    assert html.count("<svg") == 6 and not re.search(r"(src|href)=\"(?!#)", html) and "@import" not in html
+    assert html.count("<svg") == 6 and not re.search(r"(src|href)=\"(?!#|data:)", html) and "@import" not in html
 
 
 def test_budgets_are_measured_with_their_limits(engine):
@@ -172,14 +209,19 @@ def test_budgets_are_measured_with_their_limits(engine):
     out = json.loads(got.stdout)
     assert set(out["limits"]) == {"pingpong_p50_ns", "pingpong_p99_ns", "futex_us", "spsc_per_s"}
     if out["limits"]["spsc_per_s"]:  # two CPUs
-        assert {b["path"] for b in out["budgets"]} == {"sync", "buffered", "batched"} and all(v > 0 for v in out["limits"].values())
+        assert {b["path"] for b in out["budgets"]} == {"sync", "buffered", "batched"} and all(
+            v > 0 for v in out["limits"].values()
+        )
         assert all({"name", "limit", "measured", "ratio", "ok"} <= set(b) for b in out["budgets"])
     missed = [b["path"] for b in out["budgets"] if not b["ok"]]
-    assert got.returncode == (1 if missed else 0) and all(f"budget missed on {', '.join(sorted(missed))}" in got.stderr for _ in missed[:1])
+    assert got.returncode == (1 if missed else 0) and all(
+        f"budget missed on {', '.join(sorted(missed))}" in got.stderr for _ in missed[:1]
+    )
 
 
 def test_without_rich_the_text_is_plain(engine):
-    code = "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None; from engine.cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['rich'] = sys.modules['rich.console'] = None\n"
+    code += "from engine.cli import main; sys.exit(main())"
     got = engine("replay", "boot-pc", "--path", "local", "--no-budgets", code=code)
     assert got.returncode == 0 and "all 1,639" in got.stdout and "\x1b" not in got.stdout
 

@@ -1,5 +1,4 @@
-"""It really computes: the recorded values never reach the devices, time matters to the nanosecond, and a reference with one other
-value is noticed."""
+"""It really computes: recorded values never reach devices, time matters, one other value in a reference is noticed."""
 
 from __future__ import annotations
 
@@ -53,10 +52,15 @@ def test_one_microsecond_later_every_pm_timer_read_differs_and_nothing_else(job)
     evt["t_ns"] += np.uint64(1000)
     later = replace(job, trace=replace(trace, acc=acc, evt=evt))
     result = replay.replay(later, "batched", 3).result
-    differ = {row["region"]: row["reads"] - row["matching"] for row in result["by_region"] if row["reads"] != row["matching"]}
+    differ = {
+        row["region"]: row["reads"] - row["matching"] for row in result["by_region"] if row["reads"] != row["matching"]
+    }
     assert differ == {"acpi-tmr|PIIX4_PM": 10038}
     assert not result["ok"] and len(result["mismatches"]) == 20
-    assert result["vectors"] == {"compared": 1368, "matching": 1368} and result["lines"] == {"compared": 2747, "matching": 2747}
+    assert result["vectors"] == {"compared": 1368, "matching": 1368} and result["lines"] == {
+        "compared": 2747,
+        "matching": 2747,
+    }
 
 
 def flip_value(z, trace):
@@ -84,8 +88,17 @@ def flip_irq_line(z, trace):
     z["irq"]["line"][1500] ^= 1
 
 
-@pytest.mark.parametrize("flip, kind", [(flip_value, "read"), (flip_vector, "vector"), (flip_irq_level, "line"), (flip_irq_phase, "line"),
-                                        (flip_irq_index, "line"), (flip_irq_line, "line")])
+@pytest.mark.parametrize(
+    "flip, kind",
+    [
+        (flip_value, "read"),
+        (flip_vector, "vector"),
+        (flip_irq_level, "line"),
+        (flip_irq_phase, "line"),
+        (flip_irq_index, "line"),
+        (flip_irq_line, "line"),
+    ],
+)
 def test_one_flipped_value_in_the_reference_fails_the_command(engine, tmp_path, flip, kind):
     trace = traces.load(data.trace("seabios-pc"))
     with np.load(traces.golden_path(trace)) as f:
