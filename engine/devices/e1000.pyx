@@ -408,9 +408,10 @@ cdef class E1000(PciFunction):
             return self.receive_packet(<const uint8_t *>addr, value)
         return ~<uint64_t>0
 
-    def receive(self, bytes packet not None):
-        """A packet arrives now, between two runs.  True if it was taken, filtered out or lost; False if the receiver was not
-        ready.  An executor that has the device must refresh() afterwards."""
+    def receive(self, bytes packet not None, uint64_t t_ns=0):
+        """A packet arrives at t_ns, or at the time of the last access if that is later, between two runs.  True if it was taken,
+        filtered out or lost; False if the receiver was not ready.  An executor that has the device must refresh() afterwards."""
+        self.core.now = max(self.core.now, t_ns)
         return bool(self.receive_packet(<const uint8_t *><char *>packet, len(packet)))
 
     # ------------------------------------------------------------------ time
