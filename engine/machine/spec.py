@@ -272,7 +272,8 @@ def _placement(raw: Mapping[str, Any], lines: _Lines) -> PlacementSpec:
                 odd = set(row) - {"devices", "cpu"}
                 if odd:
                     raise MachineError(f"{here}: unknown key {sorted(odd)[0]!r} in [[placement.worker]]; known are cpu, devices")
-                rows.append(WorkerSpec(_strings(here, "devices", row.get("devices", [])), row.get("cpu")))
+                cpu = _typed(here, "cpu", row["cpu"], int) if "cpu" in row else None
+                rows.append(WorkerSpec(_strings(here, "devices", row.get("devices", [])), cpu))
             out[key] = tuple(rows)
     if out.get("worker"):
         n = out.setdefault("workers", len(out["worker"]))
@@ -315,7 +316,7 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
         devices[id] = d
     if not devices:
         raise MachineError(f"{path}: no devices; give [board] base = \"i440fx\" or [[device]] tables")
-    return MachineSpec(board, tuple(devices.values()), _placement(raw.get("placement", {}), lines), path)
+    return MachineSpec(board, tuple(devices.values()), _placement(_typed(path, "placement", raw.get("placement", {}), dict), lines), path)
 
 
 def load_placement(path: str | Path) -> PlacementSpec:
