@@ -22,7 +22,7 @@ def add(parsers: Any) -> None:
         parsers,
         "run",
         "Replay shipped recordings of real boots (SeaBIOS to its prompt, and to a boot sector) over every path, with\n"
-        "the devices spread over worker processes; check every answer against the reference, measure, and write a report.",
+        "the devices spread over worker processes; check every answer against the reference, measure, write a report.",
         "engine run --json results.json",
     )
     p.add_argument(
