@@ -41,9 +41,9 @@ class Output:
         """Rows under column names; a name that starts with '>' aligns right."""
         names = [c.lstrip(">") for c in columns]
         if self.console is not None:
-            t = rich.table.Table(
-                title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False
-            )
+            if title:
+                self.console.print(title, style="bold")
+            t = rich.table.Table(box=None, pad_edge=False)
             for c in columns:
                 t.add_column(c.lstrip(">"), justify="right" if c.startswith(">") else "left", header_style="dim")
             for row in rows:
