@@ -21,6 +21,7 @@ COMMANDS = {
     "trace": "look into a recorded guest, take its content out, export it",
     "machine": "check, show and import machine files",
     "devices": "list the modelled parts and their registers",
+    "serve": "serve a machine over qtest and QMP, as QEMU does",
     "bench": "the performance suite, with its limits",
 }
 

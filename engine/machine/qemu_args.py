@@ -17,9 +17,11 @@ from engine.machine.spec import MachineSpec, load, parse, parse_size, shipped_bo
 
 CHIPSETS = {"pc": "i440fx", "q35": "q35", "isapc": ""}
 # Options without an argument, and with one, that no device of ours can tell.
-SILENT_FLAGS = {"-no-user-config", "-enable-kvm", "-S", "-no-reboot", "-no-shutdown", "-daemonize", "-nographic", "-snapshot", "-s", "-usb"}
+SILENT_FLAGS = {"-no-user-config", "-enable-kvm", "-S", "-no-reboot", "-no-shutdown", "-daemonize", "-nographic", "-snapshot", "-s", "-usb",
+                "-no-acpi", "-no-fd-bootchk", "-full-screen", "-singlestep", "-preconfig"}
 SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-chardev", "-netdev", "-D", "-d", "-L", "-qmp", "-mon", "-qtest",
-          "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-bios", "-object", "-audiodev", "-blockdev", "-vnc", "-plugin", "-sandbox"}
+          "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-object", "-audiodev", "-blockdev", "-vnc", "-plugin", "-sandbox", "-action",
+          "-watchdog-action", "-overcommit", "-incoming", "-tpmdev", "-fw_cfg", "-option-rom", "-numa", "-add-fd", "-set"}
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
 PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000"}
@@ -29,11 +31,17 @@ SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
 @dataclass(slots=True)
 class Imported:
-    """What an import gives: the machine file's text, the devices that are not modelled (name, PCI slot or ""), and remarks."""
+    """What an import gives: the machine file's text, the devices that are not modelled (name, PCI slot or ""), and remarks.
+
+    firmware: path of the image that -bios or the first pflash drive names, "" for none.  once: the boot order that holds until the
+    first reset, "" for none; after it `[board] facts` holds.
+    """
 
     text: str
     unmodelled: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    firmware: str = ""
+    once: str = ""
 
     def spec(self, path: str = "imported machine") -> MachineSpec:
         """The machine file, read."""
@@ -54,7 +62,7 @@ def options(text: str) -> dict[str, str]:
     return out
 
 
-def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+def pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(option, argument); the argument is "" for flags."""
     rest = list(args)
     if rest and not rest[0].startswith("-"):
@@ -65,7 +73,7 @@ def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             name = name[1:]
         if not name.startswith("-"):
             yield "-hda", name
-        elif name in SILENT_FLAGS or name == "-nodefaults":
+        elif name in SILENT_FLAGS or name in ("-nodefaults", "-no-hpet"):
             yield name, ""
         elif not rest:
             raise MachineError(f"QEMU command line: {name} has no argument")
@@ -92,6 +100,7 @@ class _Import:
         self.parallels: list[str] = []
         self.globals: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
+        self.firmware = ""
         self.nics: list[dict[str, str]] = []
         self.default_nic = True
         self.macs: set[int] = set()
@@ -100,11 +109,13 @@ class _Import:
         self.unmodelled: list[tuple[str, str]] = []
 
     def read(self, args: Sequence[str]) -> None:
-        for name, value in _pairs(args):
+        for name, value in pairs(args):
             if name in SILENT or name in SILENT_FLAGS:
                 if name == "-nographic":
                     self.facts["nographic"] = True
                     self.vga = "none"
+                elif name == "-no-fd-bootchk":
+                    self.facts["check_floppy_signature"] = False
                 elif name == "-netdev":
                     self.default_nic = False
                 continue
@@ -122,6 +133,10 @@ class _Import:
             self.cpus = int(o.get("cpus", o.get("", "1")) or 1)
         elif name == "-nodefaults":
             self.defaults = self.default_nic = False
+        elif name == "-no-hpet":
+            self.switches["hpet"] = "off"
+        elif name == "-bios":
+            self.firmware = self._path(value)
         elif name == "-vga":
             self.vga = value
         elif name == "-rtc":
@@ -227,9 +242,8 @@ class _Import:
         if dma in ("off", "false", "no", "0"):
             tables.append(("fwcfg", {"config": {"dma_enabled": False}}))
         facts = dict(self.facts)
-        order = self.boot.get("order", self.boot.get("once", ""))
-        if order:
-            facts["boot_order"] = order
+        if "order" in self.boot:
+            facts["boot_order"] = self.boot["order"]
         if self.boot.get("menu") == "on":
             facts["boot_menu"] = True
         if self.boot.get("strict") == "on":
@@ -241,7 +255,7 @@ class _Import:
         remove = [r for r in remove if r in have]
         tables = [(i, t) for i, t in tables if i in have and i not in remove] + self.added
         return Imported(_toml(board, self.ram, self.cpus, facts, remove, tables),
-                        self.unmodelled, self.remarks)
+                        self.unmodelled, self.remarks, self.firmware, self.boot.get("once", ""))
 
     def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
         ide: dict[tuple[int, int], dict[str, Any]] = {}
@@ -258,6 +272,9 @@ class _Import:
             where = d.get("if", "ide")
             if where == "floppy":
                 floppies[int(d.get("index", d.get("unit", "0")))] = self._medium(d)[1]
+                continue
+            if where == "pflash":
+                self.firmware = self.firmware or self._medium(d)[1]
                 continue
             if where != "ide":
                 self.unmodelled.append((f"{where} drive", ""))
@@ -279,6 +296,13 @@ class _Import:
             if "serial" in d:
                 row["serial"] = d["serial"]
             ide[channel, unit] = row
+        named = {d.get("", "") for d in self.devices}
+        for n, _ in enumerate(d for d in self.devices if d.get("", "") == "floppy"):
+            floppies.setdefault(n, "")
+        if self.defaults and not named & {"floppy", "isa-fdc"}:
+            floppies.setdefault(0, "")
+        if self.defaults and not named & {"ide-cd", "ide-hd", "scsi-cd", "scsi-hd"}:
+            ide.setdefault((1, 0), {"channel": 1, "unit": 0, "kind": "cdrom"})
         return [ide[k] for k in sorted(ide) if k[0] < 2], floppies
 
     def _slots(self, vga: bool) -> None:

@@ -1,0 +1,328 @@
+"""QMP, the QEMU monitor protocol, as far as the clients of qtest need it: JSON, one object a request, an answer or an event a line.
+
+A Guest is what monitors command: a machine, and whether it runs.  A Monitor is one client's connection; each hears all events.
+
+Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands, query-kvm,
+query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, stop, cont, quit, eject and blockdev-change-medium (floppy
+disks), device_add and device_del (refused, as for a device that is no model).  Others answer CommandNotFound.
+QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.frontends.replay import OWNERS
+from engine.machine import Machine
+from engine.machine.spec import shipped_boards
+from engine.registry import TYPES, device_class
+
+VERSION = {"major": 7, "minor": 2, "micro": 0}  # of the reference whose protocol and device behaviour this is
+MAX_REQUEST = 64 << 20
+BOARDS = {"i440fx": ("pc-i440fx-7.2", "pc"), "q35": ("pc-q35-7.2", "q35")}  # board -> machine type, alias
+MODELS = {ours: theirs for theirs, ours in OWNERS.items() if ours}  # our device types -> the reference's
+Json = dict[str, Any]
+
+
+class QmpError(Exception):
+    """An error answer: its class and text."""
+
+    def __init__(self, text: str, kind: str = "GenericError") -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class Guest:
+    """A machine (None: one without devices) and its run state.  status is the exit status once it has ended."""
+
+    def __init__(self, machine: Machine | None, *, running: bool = True, reboot: bool = True, name: str = "", uuid: str = "") -> None:
+        self.machine = machine
+        self.reboot = reboot
+        self.name, self.uuid = name, uuid
+        self.state = "running" if running else "prelaunch"
+        self.status: int | None = None
+        self.changed: Callable[[], None] = lambda: None  # something beside the accesses has moved the machine
+        self.first_reset: Callable[[], None] | None = None  # what the first reset does beside its own
+        self.monitors: list[Monitor] = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is to end."""
+        return self.status is not None
+
+    def event(self, name: str, **data: Any) -> None:
+        """Tell every monitor."""
+        now = time.time_ns()
+        stamp = {"seconds": now // 10**9, "microseconds": now % 10**9 // 1000}
+        for m in self.monitors:
+            m.tell({"timestamp": stamp, "event": name, **({"data": data} if data else {})})
+
+    def resets(self, n: int) -> None:
+        """The guest has pulled its reset line n times."""
+        for _ in range(n):
+            if self.reboot:
+                self._once()
+                self.event("RESET", guest=True, reason="guest-reset")
+            else:
+                self.end(True, "guest-reset")
+
+    def system_reset(self) -> None:
+        """Reset from outside."""
+        if not self.reboot:
+            self.end(False, "host-qmp-system-reset")
+            return
+        if self.machine is not None:
+            self.machine.reset()
+            self._once()
+            self.changed()
+        self.event("RESET", guest=False, reason="host-qmp-system-reset")
+
+    def _once(self) -> None:
+        if self.first_reset is not None:
+            then, self.first_reset = self.first_reset, None
+            then()
+
+    def end(self, guest: bool, reason: str, status: int = 0) -> None:
+        """Let the process end."""
+        if self.status is None:
+            self.status = status
+            self.event("SHUTDOWN", guest=guest, reason=reason)
+
+
+class Monitor:
+    """One connection.  send takes bytes for the client; the greeting goes out at once."""
+
+    def __init__(self, guest: Guest, send: Callable[[bytes], None]) -> None:
+        self.guest = guest
+        self._send = send
+        self._text = ""
+        self._ready = False  # capabilities have been negotiated
+        guest.monitors.append(self)
+        self._put({"QMP": {"version": {"qemu": VERSION, "package": "ioreq-engine"}, "capabilities": []}})
+
+    def close(self) -> None:
+        """The client has gone."""
+        self.guest.monitors.remove(self)
+
+    def tell(self, event: Json) -> None:
+        """An event, for a client that has negotiated."""
+        if self._ready:
+            self._put(event)
+
+    def _put(self, message: Json) -> None:
+        self._send(json.dumps(message).encode() + b"\r\n")
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the client.  A request may come in pieces; one that can be no JSON is answered and dropped with its line."""
+        self._text += data.decode("utf-8", "replace")
+        decoder = json.JSONDecoder()
+        while self._text:
+            text = self._text.lstrip(" \t\r\n")
+            try:
+                request, end = decoder.raw_decode(text)
+            except (ValueError, RecursionError) as e:
+                if not text or (len(text) < MAX_REQUEST and (not text.endswith("\n") or getattr(e, "pos", 0) >= len(text.rstrip()))):
+                    self._text = text  # the rest may be on its way
+                    return
+                self._put({"error": {"class": "GenericError", "desc": f"JSON parse error, {str(e)[:120]}"}})
+                self._text = text.partition("\n")[2]
+                continue
+            self._text = text[end:]
+            self._put(self._answer(request))
+
+    def _answer(self, request: Any) -> Json:
+        mark: Json = {}
+        try:
+            if not isinstance(request, dict):
+                raise QmpError("QMP input must be a JSON object")
+            mark = {"id": request["id"]} if "id" in request else {}
+            odd = set(request) - {"execute", "arguments", "id"}
+            if odd:
+                raise QmpError(f"QMP input member '{sorted(odd)[0]}' is unexpected")
+            name = request.get("execute")
+            if not isinstance(name, str):
+                raise QmpError("QMP input member 'execute' must be a string" if "execute" in request else "QMP input lacks member 'execute'")
+            arguments = request.get("arguments", {})
+            if not isinstance(arguments, dict):
+                raise QmpError("QMP input member 'arguments' must be an object")
+            if self._ready == (name == "qmp_capabilities"):
+                raise QmpError("Capabilities negotiation is already complete, command ignored" if self._ready else
+                               "Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound")
+            if name == "qmp_capabilities":
+                if arguments.get("enable"):
+                    raise QmpError("Capability not available")
+                self._ready = True
+                return {"return": {}, **mark}
+            command = COMMANDS.get(name)
+            if command is None:
+                raise QmpError(f"The command {name} has not been found", "CommandNotFound")
+            return {"return": command(self.guest, arguments), **mark}
+        except QmpError as e:
+            return {"error": {"class": e.kind, "desc": str(e)}, **mark}
+        except EngineError as e:
+            return {"error": {"class": "GenericError", "desc": str(e)}, **mark}
+
+
+# ---------------------------------------------------------------------- the commands
+
+
+def _want(arguments: Json, name: str, kind: type = str) -> Any:
+    value = arguments.get(name)
+    if value is None:
+        raise QmpError(f"Parameter '{name}' is missing")
+    if not isinstance(value, kind):
+        raise QmpError(f"Invalid parameter type for '{name}', expected: {'string' if kind is str else kind.__name__}")
+    return value
+
+
+def _status(g: Guest, a: Json) -> Json:
+    return {"status": g.state if g.status is None else "shutdown", "singlestep": False, "running": g.state == "running"}
+
+
+def _machines(g: Guest, a: Json) -> list[Json]:
+    common = {"hotpluggable-cpus": False, "numa-mem-supported": False, "deprecated": False, "default-ram-id": "pc.ram",
+              "default-cpu-type": "qemu64-x86_64-cpu"}
+    out = [{"name": "none", "cpu-max": 1, "hotpluggable-cpus": False, "numa-mem-supported": False, "deprecated": False}]
+    for board in shipped_boards():
+        if board in BOARDS:
+            name, alias = BOARDS[board]
+            out.append({"name": name, "alias": alias, "cpu-max": 255, **common, **({"is-default": True} if alias == "pc" else {})})
+    return out
+
+
+def _type(ours: str) -> tuple[str, list[str]]:
+    """The reference's name of one of our device types, and what it descends from, nearest first."""
+    name = MODELS.get(ours, ours)
+    functions = [r.name for r in device_class(ours)(ours).regions()]
+    parent = "pci-device" if "config" in functions else "sys-bus-device" if ours in ("ioapic", "hpet", "lapic") else "isa-device"
+    return name, [parent, "device", "object"]
+
+
+def _types(g: Guest, a: Json) -> list[Json]:
+    wanted, abstract = a.get("implements", "object"), a.get("abstract", False)
+    rows = [("device", ["object"], True), *((n, ["device", "object"], True) for n in ("pci-device", "isa-device", "sys-bus-device"))]
+    rows += [(*_type(t), False) for t in TYPES if t in MODELS]
+    rows += [(f"{name}-machine", ["machine", "object"], False) for name in ("none", *(BOARDS[b][0] for b in shipped_boards() if b in BOARDS))]
+    out = []
+    for name, parents, is_abstract in rows:
+        if wanted in (name, *parents) and (abstract or not is_abstract):
+            out.append({"name": name, "parent": parents[0], **({"abstract": True} if is_abstract else {})})
+    return out
+
+
+def _object(g: Guest, path: str) -> dict[str, tuple[str, Any]]:
+    """The properties of the object at a path: name -> (type, value)."""
+    parts = [p for p in path.split("/") if p]
+    devices = {p.id: p.spec.type for p in g.machine.plan.devices} if g.machine is not None else {}
+    if not parts:
+        return {"type": ("string", "container"), "machine": ("child<machine>", "/machine")}
+    if parts == ["machine"]:
+        board = g.machine.spec.board.name if g.machine is not None else "none"
+        out: dict[str, tuple[str, Any]] = {"type": ("string", f"{BOARDS.get(board, (board,))[0]}-machine")}
+        return out | {d: (f"child<{MODELS.get(t, t)}>", f"/machine/{d}") for d, t in devices.items()}
+    id = parts[-1]
+    if id in devices and parts[:-1] in ([], ["machine"]):
+        return {"type": ("string", MODELS.get(devices[id], devices[id]))}
+    raise QmpError(f"Device '{path}' not found", "DeviceNotFound")
+
+
+def _qom_list(g: Guest, a: Json) -> list[Json]:
+    return [{"name": n, "type": t} for n, (t, _) in _object(g, _want(a, "path")).items()]
+
+
+def _qom_get(g: Guest, a: Json) -> Any:
+    name = _want(a, "property")
+    try:
+        return _object(g, _want(a, "path"))[name][1]
+    except KeyError:
+        raise QmpError(f"Property '{a['path']}.{name}' not found") from None
+
+
+def _reset(g: Guest, a: Json) -> Json:
+    g.system_reset()
+    return {}
+
+
+def _stop(g: Guest, a: Json) -> Json:
+    if g.state == "running":
+        g.state = "paused"
+        g.event("STOP")
+    return {}
+
+
+def _cont(g: Guest, a: Json) -> Json:
+    if g.state != "running":
+        g.state = "running"
+        g.event("RESUME")
+    return {}
+
+
+def _quit(g: Guest, a: Json) -> Json:
+    g.end(False, "host-qmp-quit")
+    return {}
+
+
+def _device_add(g: Guest, a: Json) -> Json:
+    driver = _want(a, "driver")
+    raise QmpError(f"Device '{driver}' can not be hotplugged on this machine" if driver in MODELS.values() else
+                   f"'{driver}' is not a valid device model name")
+
+
+def _device_del(g: Guest, a: Json) -> Json:
+    raise QmpError(f"Device '{_want(a, 'id')}' not found", "DeviceNotFound")
+
+
+def _floppy(g: Guest, a: Json) -> tuple[str, int]:
+    """(controller, drive) that a command names: floppy0, floppy1."""
+    name = a.get("device") or a.get("id") or ""
+    fdc = next((p.id for p in g.machine.plan.devices if p.spec.type == "fdc"), "") if g.machine is not None else ""
+    if not fdc or name not in ("floppy0", "floppy1"):
+        raise QmpError(f"Device '{name}' not found", "DeviceNotFound")
+    return fdc, int(name[-1])
+
+
+def _eject(g: Guest, a: Json) -> Json:
+    fdc, drive = _floppy(g, a)
+    assert g.machine is not None
+    g.machine.call(fdc, "eject", drive)
+    return {}
+
+
+def _change(g: Guest, a: Json) -> Json:
+    fdc, drive = _floppy(g, a)
+    path = _want(a, "filename")
+    try:
+        image = Path(path).read_bytes()
+    except OSError as e:
+        raise QmpError(f"Could not open '{path}': {e.strerror}") from None
+    assert g.machine is not None
+    g.machine.call(fdc, "insert", drive, image, a.get("read-only-mode") == "read-only")
+    return {}
+
+
+COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
+    "query-version": lambda g, a: {"qemu": VERSION, "package": "ioreq-engine"},
+    "query-status": _status,
+    "query-name": lambda g, a: {"name": g.name} if g.name else {},
+    "query-uuid": lambda g, a: {"UUID": g.uuid or "00000000-0000-0000-0000-000000000000"},
+    "query-machines": _machines,
+    "query-commands": lambda g, a: [{"name": n} for n in sorted([*COMMANDS, "qmp_capabilities"])],
+    "query-kvm": lambda g, a: {"enabled": False, "present": False},
+    "query-memory-size-summary": lambda g, a: {"base-memory": g.machine.spec.board.ram if g.machine is not None else 0},
+    "qom-list-types": _types,
+    "qom-list": _qom_list,
+    "qom-get": _qom_get,
+    "system_reset": _reset,
+    "stop": _stop,
+    "cont": _cont,
+    "quit": _quit,
+    "device_add": _device_add,
+    "device_del": _device_del,
+    "eject": _eject,
+    "blockdev-change-medium": _change,
+}

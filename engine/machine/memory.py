@@ -1,0 +1,86 @@
+"""What a CPU outside system management mode finds in the memory space: RAM, ROM, the bus with its devices.
+
+From the bottom: RAM; the video window A0000h-BFFFFh, RAM while SMRAM is open (D_OPEN); thirteen segments C0000h-FFFFFh, each steered
+by its PAM attribute (bit 0 RE, bit 1 WE); RAM; the bus; the firmware ROM, which ends at 4 GiB and whose last 128 KiB stand below
+1 MiB too; the rest of RAM above 4 GiB.  As on the reference machine, WE without RE reads RAM as well (82441FX, 290549-001, section
+3.2.18 would read the bus), and D_OPEN opens SMRAM with and without G_SMRAME.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.machine import Machine
+
+RAM, RAM_READ_ONLY, ROM, BUS, NOTHING = range(5)
+GIB4 = 1 << 32
+BUS_END = 1 << 52
+VIDEO, SEGMENTS, LOW_END = 0xA0000, 0xC0000, 0x100000
+ISA_ROM_MAX = 128 << 10
+SMRAM_D_OPEN = 0x40
+PAM_RE, PAM_WE = 1, 2
+# Segment n of the host bridge's pam<n> regions: (first byte, bytes)
+PAM = ((0xF0000, 0x10000), *((0xC0000 + n * 0x4000, 0x4000) for n in range(12)))
+
+
+class Memory:
+    """The memory map of one started machine.  Used by the machine's thread; refresh() after anything that may have moved the map."""
+
+    def __init__(self, machine: Machine, rom: bytes = b"") -> None:
+        self.machine = machine
+        self.ram = memoryview(machine.ram)  # type: ignore[arg-type]
+        self.rom = rom
+        self.low = min(machine.spec.board.low_ram, len(self.ram))
+        self._names: dict[int, str] = {}
+        self._host = ""
+        for p in machine.plan.devices:
+            names = {i: r.name for i, r in enumerate(p.regions) if r.name.startswith("pam") or r.name == "smram"}
+            if names:
+                self._host, self._names = p.id, names
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the chipset's switches again."""
+        switches = {}
+        if self._host:
+            switches = {self._names[i]: value for i, _, value in self.machine.call(self._host, "mappings") if i in self._names}
+        rom, low = self.rom, self.low
+        ranges: list[tuple[int, int, int, int]] = [(0, min(low, VIDEO), RAM, 0)]
+        if low < LOW_END:
+            switches = {}  # nothing to switch to
+        if switches.get("smram", 0) & SMRAM_D_OPEN:
+            ranges.append((VIDEO, SEGMENTS, RAM, VIDEO))
+        isa = rom[-ISA_ROM_MAX:]
+        for n, (start, size) in enumerate(PAM):
+            attribute = switches.get(f"pam{n}", 0)
+            if attribute:
+                ranges.append((start, start + size, RAM if attribute & PAM_WE else RAM_READ_ONLY, start))
+            elif start + size > LOW_END - len(isa):
+                first = max(start, LOW_END - len(isa))
+                ranges.append((first, start + size, ROM, len(rom) - (LOW_END - first)))
+        ranges += [(LOW_END, low, RAM, LOW_END), (GIB4 - len(rom), GIB4, ROM, 0), (GIB4, GIB4 + len(self.ram) - low, RAM, low),
+                   (BUS_END, 1 << 64, NOTHING, 0)]
+        at = 0
+        self._starts: list[int] = []
+        self._ranges: list[tuple[int, int, int]] = []  # (end, kind, offset of the first byte in what it shows)
+        for start, end, kind, offset in sorted(r for r in ranges if r[0] < r[1]):
+            if at < start:
+                self._starts.append(at)
+                self._ranges.append((start, BUS, at))
+            self._starts.append(start)
+            self._ranges.append((end, kind, offset))
+            at = end
+
+    def pieces(self, addr: int, n: int) -> Iterator[tuple[int, int, int, int]]:
+        """The n bytes at addr (of 2^64, then from 0 again) in pieces of one kind: (kind, address, bytes, offset in RAM or ROM)."""
+        while n:
+            addr &= (1 << 64) - 1
+            i = bisect_right(self._starts, addr) - 1
+            end, kind, offset = self._ranges[i]
+            part = min(n, end - addr)
+            yield kind, addr, part, offset + addr - self._starts[i]
+            addr += part
+            n -= part
