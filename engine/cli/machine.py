@@ -21,7 +21,7 @@ from engine.frontends.replay import parse_files
 from engine.machine.build import CONFIG_REGION, Placed, Plan, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import Imported, from_qemu
-from engine.machine.spec import load, load_placement, shipped_boards
+from engine.machine.spec import check_workers, load, load_placement, shipped_boards
 from engine.types import Bdf, Space
 from engine.workers import placement
 
@@ -65,7 +65,9 @@ def add(parsers: Any) -> None:
         metavar="FILE",
         help="a trace's side file (JSON with machine_args), or a text file with a command line",
     )
-    imp.add_argument("--file", action="append", default=[], metavar="NAME=PATH", help="the file for a placeholder {NAME}")
+    imp.add_argument(
+        "--file", action="append", default=[], metavar="NAME=PATH", help="the file for a placeholder {NAME}"
+    )
     imp.add_argument("args", nargs="*", metavar="-- QEMU ARGS", help="the command line, behind --")
     boards = verbs.add_parser("list", help="the boards that come with the engine")
     for one in (check, show, imp, boards):
@@ -97,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
 def choose_owners(planned: Plan, workers: int | None, how: str | None) -> list[int]:
     """The worker of each unit, from --workers and --placement; [] for no workers.  Raises MachineError, UsageError."""
     spec = planned.spec.placement
+    if workers is not None:
+        check_workers(workers, "--workers")
     if how is not None and how != "spread" and not how.startswith("random:"):
         spec = load_placement(how)
         if workers not in (None, spec.workers):
@@ -404,7 +408,13 @@ def _list(args: argparse.Namespace) -> int:
     boards = [(name, load(name)) for name in shipped_boards()]
     if args.json:
         rows = [
-            {"name": name, "title": s.board.title, "chipset": s.board.chipset, "ram": s.board.ram, "devices": [d.id for d in s.devices]}
+            {
+                "name": name,
+                "title": s.board.title,
+                "chipset": s.board.chipset,
+                "ram": s.board.ram,
+                "devices": [d.id for d in s.devices],
+            }
             for name, s in boards
         ]
         write_json(args.json, {"boards": rows})
