@@ -368,7 +368,7 @@ def _origin(path: str) -> tuple[list[str], dict[str, int]]:
             raise UsageError(f"--from {path}: machine_args is no list of strings")
         return ["-serial", "null", *args], sizes  # the recorder adds the serial port
     try:
-        return shlex.split(text, comments=True), {}
+        return shlex.split(text.replace("\\\n", " "), comments=True), {}
     except ValueError as e:
         raise UsageError(f"--from {path}: not a command line ({e})") from None
 

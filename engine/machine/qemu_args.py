@@ -323,7 +323,9 @@ class _Import:
                 number, _, function = d["addr"].partition(".")
                 dev, fn = int(number, 16), int(function or "0", 16)
             else:
-                dev = next(n for n in range(slot, 32) if n not in taken)
+                dev = next((n for n in range(slot, 32) if n not in taken), 32)
+                if dev == 32:
+                    raise MachineError(f"QEMU command line: no PCI slot is left for {d['']}")
                 fn = 0
             taken.add(dev)
             self._pci_device(d, dev, fn)
