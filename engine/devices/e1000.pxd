@@ -320,5 +320,6 @@ cdef class E1000(PciFunction):
     cdef bint has_buffers(self, uint64_t n) noexcept nogil
     cdef bint accepts(self, const uint8_t *p) noexcept nogil
     cdef void overrun(self) noexcept nogil
+    cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil
     cdef void record(self, const uint8_t *p, uint32_t n) noexcept nogil

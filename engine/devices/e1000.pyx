@@ -1,8 +1,8 @@
 """Intel 82540EM: one gigabit Ethernet port as a PCI function, with MAC, serial EEPROM and internal PHY.
 
 Document: PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual, 317453 ("SDM").  Modelled: the
-registers below, EEPROM by EERD and by bits, PHY, auto-negotiation and link, the descriptor rings with checksum insertion,
-TCP segmentation and VLAN tags, address and VLAN filters, statistics, interrupt causes and the pause between interrupts.
+registers below, EEPROM by EERD and by bits, PHY, auto-negotiation and link, the descriptor rings with checksums,
+segmentation and VLAN tags, address and VLAN filters, statistics, interrupt causes and the pause between interrupts.
 Not modelled, and deviations, as in the reference: docs/devices/e1000.md.  Called by the owning worker only.
 """
 cimport cython
@@ -65,6 +65,7 @@ def _stat(name, offset, access=RO, wmask=0, effects=""):
 
 
 _SIZES = ("64", "127", "255", "511", "1023", "1522")
+_FIFO = ("H", "T", "HS", "TS", "PC")
 _READ, _PAIR = "reading clears it", "reading clears it and its lower half"
 
 _REGISTERS = (
@@ -79,12 +80,13 @@ _REGISTERS = (
           ("ITR", ITR, RW, 0, 0xFFFF, ""), ("ICS", ICS, RW, 0, 0, "sets bits of ICR"),
           ("IMS", IMS, RW, 0, 0, "ones set bits of the mask"), ("IMC", IMC, WO, None, 0, "ones clear bits of IMS"),
           ("RCTL", RCTL, RW, 0, ALL, "")),
-    *_sdm("13.4.25", ("RDBAL", RDBAL, RW, 0, ALL, ""), ("RDBAH", RDBAH, RW, 0, ALL, ""), ("RDLEN", RDLEN, RW, 0, 0xFFF80, ""),
-          ("RDH", RDH, RW, 0, 0xFFFF, ""), ("RDT", RDT, RW, 0, 0xFFFF, ""), ("RDTR", RDTR, RW, 0, 0xFFFF, ""),
-          ("RADV", RADV, RW, 0, 0xFFFF, "")),
+    *_sdm("13.4.25", ("RDBAL", RDBAL, RW, 0, ALL, ""), ("RDBAH", RDBAH, RW, 0, ALL, ""),
+          ("RDLEN", RDLEN, RW, 0, 0xFFF80, ""), ("RDH", RDH, RW, 0, 0xFFFF, ""), ("RDT", RDT, RW, 0, 0xFFFF, ""), 
+          ("RDTR", RDTR, RW, 0, 0xFFFF, ""), ("RADV", RADV, RW, 0, 0xFFFF, "")),
     *_sdm("13.4.33", ("TCTL", TCTL, RW, 0, ALL, "transmits")),
-    *_sdm("13.4.35", ("AIT", AIT, RW, 0, 0xFFFF, ""), ("TDBAL", TDBAL, RW, 0, ALL, ""), ("TDBAH", TDBAH, RW, 0, ALL, ""),
-          ("TDLEN", TDLEN, RW, 0, 0xFFF80, ""), ("TDH", TDH, RW, 0, 0xFFFF, ""), ("TDT", TDT, RW, 0, 0xFFFF, "transmits")),
+    *_sdm("13.4.35", ("AIT", AIT, RW, 0, 0xFFFF, ""), ("TDBAL", TDBAL, RW, 0, ALL, ""),
+          ("TDBAH", TDBAH, RW, 0, ALL, ""), ("TDLEN", TDLEN, RW, 0, 0xFFF80, ""), ("TDH", TDH, RW, 0, 0xFFFF, ""),
+          ("TDT", TDT, RW, 0, 0xFFFF, "transmits")),
     *_sdm("13.4.43", ("TXDCTL", TXDCTL, RW, 0, ALL, ""), ("TADV", TADV, RW, 0, 0xFFFF, "")),
     *_words("13.5.1", "MTA", MTA, 128),
     *(r for i in range(16) for r in (
@@ -100,20 +102,18 @@ _REGISTERS = (
           ("CRCERRS", "ALGNERRC", "SYMERRS", "RXERRC", "MPC", "SCC", "ECOL", "MCC", "LATECOL")))),
     *_sdm("13.7.20", _stat("FCRUC", FCRUC, RW, ALL),
           *(_stat(f"PRC{n}", PRC64 + 4 * i, RC, effects=_READ) for i, n in enumerate(_SIZES)),
-          _stat("GPRC", GPRC, RC, effects=_READ), _stat("BPRC", BPRC, RC, effects=_READ), _stat("MPRC", MPRC, RC, effects=_READ),
-          _stat("GPTC", GPTC, RC, effects=_READ)),
+          *(_stat(n, GPRC + 4 * i, RC, effects=_READ) for i, n in enumerate(("GPRC", "BPRC", "MPRC", "GPTC")))),
     *_sdm("13.7.31", _stat("GORCL", GORCL)), *_sdm("13.7.31", _stat("GORCH", GORCH, RC, effects=_PAIR)),
-    *_sdm("13.7.32", _stat("GOTCL", GOTCL)), *_sdm("13.7.32", _stat("GOTCH", GOTCH, RC, effects=_PAIR), _stat("RNBC", RNBC),
-          _stat("RUC", RUC, RC, effects=_READ)),
+    *_sdm("13.7.32", _stat("GOTCL", GOTCL)),
+    *_sdm("13.7.32", _stat("GOTCH", GOTCH, RC, effects=_PAIR), _stat("RNBC", RNBC), _stat("RUC", RUC, RC, effects=_READ)),
     *_sdm("13.7.36", _stat("ROC", ROC, RC, effects=_READ)),
     *_sdm("13.7.41", _stat("TORL", TORL)), *_sdm("13.7.41", _stat("TORH", TORH, RC, effects=_PAIR)),
     *_sdm("13.7.42", _stat("TOTL", TOTL)), *_sdm("13.7.42", _stat("TOTH", TOTH, RC, effects=_PAIR),
           _stat("TPR", TPR, RC, effects=_READ), _stat("TPT", TPT, RC, effects=_READ),
           *(_stat(f"PTC{n}", PTC64 + 4 * i, RC, effects=_READ) for i, n in enumerate(_SIZES)),
-          _stat("MPTC", MPTC, RC, effects=_READ), _stat("BPTC", BPTC, RC, effects=_READ), _stat("TSCTC", TSCTC, RC, effects=_READ)),
-    *_sdm("13.8.1", *((n, RDFH + 8 * i, RW, 0, 0x1FFF, "") for i, n in enumerate(("RDFH", "RDFT", "RDFHS", "RDFTS", "RDFPC"))),
-          *((n, TDFH + 8 * i, RW, 0, 0x7FF if i < 2 else 0x1FFF, "") for i, n in enumerate(
-            ("TDFH", "TDFT", "TDFHS", "TDFTS", "TDFPC"))),
+          *(_stat(n, MPTC + 4 * i, RC, effects=_READ) for i, n in enumerate(("MPTC", "BPTC", "TSCTC")))),
+    *_sdm("13.8.1", *((f"RDF{n}", RDFH + 8 * i, RW, 0, 0x1FFF, "") for i, n in enumerate(_FIFO)),
+          *((f"TDF{n}", TDFH + 8 * i, RW, 0, 0x7FF if i < 2 else 0x1FFF, "") for i, n in enumerate(_FIFO)),
           ("PBM", PBM, RW, 0, ALL, "first of 16,384 words")),
     Register("MANC", MANC, 32, RO, 0x00222300, 0, "", "82540EM: management control; not in the SDM"),
     Register("SWSM", SWSM, 32, RW, 0, ALL, "", "8257x: software semaphore; not in the SDM"),
@@ -128,13 +128,19 @@ for _r in _REGISTERS:
         WMASK[_r.offset >> 2] = _r.wmask
 
 # EEPROM image but for the address and the checksum: SDM 5.6.
-_EEPROM = (0, 0, 0, 0, 0xFFFF, 0, 0, 0, 0x3000, 0x1000, 0x6403, DEVICE_82540EM, VENDOR_INTEL, DEVICE_82540EM, VENDOR_INTEL, 0x3040,
-           0x0008, 0x2000, 0x7E14, 0x0048, 0x1000, 0x00D8, 0x0000, 0x2700, 0x6CC9, 0x3150, 0x0722, 0x040B, 0x0984, 0x0000, 0xC000, 0x0706,
-           0x1008, 0x0000, 0x0F04, 0x7FFF, 0x4D01) + 11 * (0xFFFF,) + (0x0100, 0x4000, 0x121C) + 12 * (0xFFFF,)
+_EEPROM = (
+    0, 0, 0, 0, 0xFFFF, 0, 0, 0,
+    0x3000, 0x1000, 0x6403, DEVICE_82540EM, VENDOR_INTEL, DEVICE_82540EM, VENDOR_INTEL, 0x3040,
+    0x0008, 0x2000, 0x7E14, 0x0048, 0x1000, 0x00D8, 0x0000, 0x2700,
+    0x6CC9, 0x3150, 0x0722, 0x040B, 0x0984, 0x0000, 0xC000, 0x0706,
+    0x1008, 0x0000, 0x0F04, 0x7FFF, 0x4D01, *11 * (0xFFFF,),
+    0x0100, 0x4000, 0x121C, *12 * (0xFFFF,))
 
 # PHY registers: reset value, readable, writable.  SDM 13.4.7.1.
-_PHY = {PCTRL: (0x1140, 1, 1), PSTATUS: (0x794D, 1, 0), 2: (0x0141, 1, 0), 3: (0x0C20, 1, 0), ANA: (0x0DE1, 1, 1), LPA: (0x01E0, 1, 0),
-        6: (0, 1, 0), 9: (0x0E00, 1, 1), 10: (0x3C00, 1, 0), 16: (0x0360, 1, 1), 17: (0xAC00, 1, 0), 20: (0x0D60, 1, 1), 21: (0, 1, 0)}
+_PHY = {
+    PCTRL: (0x1140, 1, 1), PSTATUS: (0x794D, 1, 0), 2: (0x0141, 1, 0), 3: (0x0C20, 1, 0), ANA: (0x0DE1, 1, 1),
+    LPA: (0x01E0, 1, 0), 6: (0, 1, 0), 9: (0x0E00, 1, 1), 10: (0x3C00, 1, 0), 16: (0x0360, 1, 1), 17: (0xAC00, 1, 0),
+    20: (0x0D60, 1, 1), 21: (0, 1, 0)}
 cdef uint16_t PHY_RESET[32]
 cdef uint8_t PHY_READABLE[32]
 cdef uint8_t PHY_WRITABLE[32]
@@ -159,8 +165,8 @@ cdef struct pcap_packet:
     uint32_t kept
     uint32_t length
 
-_CONTEXT = (("paylen", "u4"), ("ipcse", "u2"), ("tucse", "u2"), ("mss", "u2"), ("ipcss", "u1"), ("ipcso", "u1"), ("tucss", "u1"),
-            ("tucso", "u1"), ("hdr_len", "u1"), ("ip", "u1"), ("tcp", "u1"), ("pad", "u1"))
+_CONTEXT = (("paylen", "u4"), ("ipcse", "u2"), ("tucse", "u2"), ("mss", "u2"), ("ipcss", "u1"), ("ipcso", "u1"),
+            ("tucss", "u1"), ("tucso", "u1"), ("hdr_len", "u1"), ("ip", "u1"), ("tcp", "u1"), ("pad", "u1"))
 _CONTEXTS = tuple((f"tx{n}_{f[0]}", *f[1:]) for n in range(2) for f in _CONTEXT)
 
 
@@ -210,12 +216,13 @@ cdef class E1000(PciFunction):
     """The function.
 
     mac         the station's address, kept in the EEPROM
-    backend     "null": what is sent is gone; "loopback": it comes back; "capture": it goes to the file `capture`, and so does
-                what is received, as a pcap file
+    backend     "null": what is sent is gone; "loopback": it comes back; "capture": it goes to the pcap file `capture`,
+                and so does what is received
     io_window   IOADDR and IODATA work as SDM 13.2.2 says; the reference's do nothing
 
-    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken, filtered out or
-    lost, and 0 if the receiver is not ready and the packet may be offered again.  Input "link" is the cable, in after power-on.
+    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken, filtered
+    out or lost, and 0 if the receiver is not ready and the packet may be offered again.  Input "link" is the cable, in
+    after power-on.
     """
     TITLE = "Intel 82540EM gigabit Ethernet controller"
     REGISTERS = _REGISTERS
@@ -223,18 +230,19 @@ cdef class E1000(PciFunction):
     CONFIG = {**PCI_CONFIG, "mac": "52:54:00:12:34:56", "backend": "null", "capture": "", "io_window": False}
     STATE = PCI_STATE + (
         ("autoneg_at", "u8"), ("mit_at", "u8"), ("tx_at", "u8"), ("rx_at", "u8"),
-        ("mac", "u4", MAC_END // 4), ("filters", "u4", FILTER_WORDS), ("packet_buffer", "u8", 8192), ("phy", "u2", PHY_N),
-        ("io_addr", "u4"), ("eecd", "u4"), ("eeprom_in", "u4"), ("eeprom_n", "u2"), ("eeprom_out", "u2"), ("eeprom_reading", "u1"),
-        ("link", "u1"), ("mit_level", "u1"), ("mit_ide", "u1"),
-        ("tx_start", "u4"), ("tx_size", "u4"), ("tx_frames", "u2"), ("tx_popts", "u1"), ("tx_tse", "u1"), ("tx_vlan", "u1"),
-        ("tx_pad", "u1", 3), *_CONTEXTS,
+        ("mac", "u4", MAC_END // 4), ("filters", "u4", FILTER_WORDS), ("packet_buffer", "u8", 8192),
+        ("phy", "u2", PHY_N), ("io_addr", "u4"), ("eecd", "u4"), ("eeprom_in", "u4"), ("eeprom_n", "u2"), ("eeprom_out", "u2"),
+        ("eeprom_reading", "u1"), ("link", "u1"), ("mit_level", "u1"), ("mit_ide", "u1"),
+        ("tx_start", "u4"), ("tx_size", "u4"), ("tx_frames", "u2"), ("tx_popts", "u1"), ("tx_tse", "u1"),
+        ("tx_vlan", "u1"), ("tx_pad", "u1", 3), *_CONTEXTS,
         ("tx_header", "u1", 256), ("vlan_tag", "u1", 4), ("tx_room", "u8"), ("tx_data", "u8", FRAME_MAX // 8))
 
     def __init__(self, str id="e1000", uint32_t rank=0, arena=None, dma=None, **config):
         Device.__init__(self, id, rank, arena if arena is not None else Arena(1 << 18), dma, **config)
         c = self.config
         if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", c["mac"]) or int(c["mac"][:2], 16) & 1:
-            raise MachineError(f"device {id!r}: mac = {c['mac']!r} is no station address; write it like 52:54:00:12:34:56")
+            raise MachineError(f"device {id!r}: mac = {c['mac']!r} is no station address; write it like "
+                               f"52:54:00:12:34:56")
         if c["backend"] not in BACKENDS:
             raise MachineError(f"device {id!r}: backend = {c['backend']!r}; choose one of {', '.join(BACKENDS)}")
         self.backend = <uint32_t>(BACKEND_NULL + BACKENDS.index(c["backend"]))
@@ -405,14 +413,15 @@ cdef class E1000(PciFunction):
         if kind == INPUT_LINE:
             self.set_link(value != 0)
         elif kind == INPUT_PACKET:
-            return self.receive_packet(<const uint8_t *>addr, value)
+            return self.arrive(<const uint8_t *>addr, value)
         return ~<uint64_t>0
 
     def receive(self, bytes packet not None, uint64_t t_ns=0):
-        """A packet arrives at t_ns, or at the time of the last access if that is later, between two runs.  True if it was taken,
-        filtered out or lost; False if the receiver was not ready.  An executor that has the device must refresh() afterwards."""
+        """A packet arrives at t_ns, or at the time of the last access if that is later, between two runs.  True if it was
+        taken, filtered out or lost; False if the receiver was not ready.  An executor that has the device must refresh()
+        afterwards."""
         self.core.now = max(self.core.now, t_ns)
-        return bool(self.receive_packet(<const uint8_t *><char *>packet, len(packet)))
+        return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
 
     # ------------------------------------------------------------------ time
 
@@ -443,8 +452,8 @@ cdef class E1000(PciFunction):
         self.set_causes(self.s.mac[ICR >> 2] | causes)
 
     cdef void set_causes(self, uint32_t causes) noexcept nogil:
-        """The one place that sets ICR and the interrupt line.  A request that rises within the pause after the last one waits
-        for its end."""
+        """The one place that sets ICR and the interrupt line.  A request that rises within the pause after the last one
+        waits for its end."""
         cdef uint32_t pending = causes & self.s.mac[IMS >> 2]
         self.s.mac[ICR >> 2] = causes
         self.s.mac[ICS >> 2] = causes
@@ -595,8 +604,8 @@ cdef class E1000(PciFunction):
             self.run_transmit()
 
     cdef void run_transmit(self) noexcept nogil:
-        """Take descriptors until head meets tail, once around at most.  A ring with more than BURST bytes goes on when the wire
-        would be free, so that no guest keeps the engine busy in no time."""
+        """Take descriptors until head meets tail, once around at most.  A ring with more than BURST bytes goes on when
+        the wire would be free, so that no guest keeps the engine busy in no time."""
         cdef uint32_t *m = self.s.mac
         cdef uint32_t causes = 0, upper, length = m[TDLEN >> 2]
         cdef uint64_t base = <uint64_t>m[TDBAH >> 2] << 32 | m[TDBAL >> 2] & ~<uint32_t>15, at
@@ -711,7 +720,7 @@ cdef class E1000(PciFunction):
                     self.count(TSCTC)
             else:
                 put16(data + c.tucss + 4, length)
-            if s.tx_popts & POPTS_TXSM:                     # software has left the pseudo-header's sum there, without a length
+            if s.tx_popts & POPTS_TXSM:                     # the pseudo-header's sum is there, without a length
                 sum = be16(data + c.tucso) + length
                 put16(data + c.tucso, (sum >> 16) + (sum & 0xFFFF))
             s.tx_frames += 1
@@ -739,7 +748,7 @@ cdef class E1000(PciFunction):
             if self.backend == BACKEND_CAPTURE:
                 self.record(p, n)
             elif self.backend == BACKEND_LOOPBACK:
-                self.receive_packet(p, n)
+                self.arrive(p, n)
         if is_broadcast(p):
             self.count(BPTC)
         elif p[0] & 1:
@@ -783,7 +792,8 @@ cdef class E1000(PciFunction):
             self.count(BPRC)
             return True
         for i in range(RA >> 2, (RA >> 2) + 32, 2):
-            if m[i + 1] & <uint32_t>RAH_AV and (<uint32_t *>p)[0] == m[i] and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]:
+            if (m[i + 1] & <uint32_t>RAH_AV and (<uint32_t *>p)[0] == m[i]
+                    and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]):
                 return True
         hash = (p[5] << 8 | p[4]) >> MO_SHIFT[rctl >> RCTL_MO_SHIFT & 3] & 0xFFF
         if m[(MTA >> 2) + (hash >> 5)] >> (hash & 31) & 1:
@@ -795,6 +805,17 @@ cdef class E1000(PciFunction):
         self.count(RNBC)
         self.count(MPC)
         self.add_causes(ICR_RXO)
+
+    cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil:
+        """A packet comes in from outside; False if the receiver is not ready.  One that no wire carries is dropped."""
+        if n > LONGEST_PACKET:
+            return True
+        if not self.receive_packet(p, n):
+            return False
+        self.received += 1
+        if self.backend == BACKEND_CAPTURE:
+            self.record(p, <uint32_t>n)
+        return True
 
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil:
         """A packet without FCS.  False if the receiver is not ready."""
@@ -808,11 +829,6 @@ cdef class E1000(PciFunction):
         if not (m[STATUS >> 2] & STATUS_LU and rctl & RCTL_EN and self.config16(COMMAND) & COMMAND_MASTER
                 and self.has_buffers(1) and self.core.now >= s.rx_at):
             return False
-        if n > LONGEST_PACKET:
-            return True
-        self.received += 1
-        if self.backend == BACKEND_CAPTURE:
-            self.record(p, <uint32_t>n)
         if n < MIN_FRAME:
             memcpy(self.frame, p, n)
             memset(self.frame + n, 0, MIN_FRAME - n)

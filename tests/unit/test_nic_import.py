@@ -1,0 +1,56 @@
+"""Network controllers of a QEMU command line: which there are, in which slot, on which interrupt wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.machine.qemu_args import from_qemu
+
+
+def nics(*args: str) -> list[tuple[str, str, Any]]:
+    """(slot, wire, address) of each e1000."""
+    devices = from_qemu(["-M", "pc", *args]).spec().devices
+    return [(str(d.bdf), d.lines["inta"], d.config["mac"]) for d in devices if d.type == "e1000"]
+
+
+OWN = "52:54:00:12:34:56"
+
+
+@pytest.mark.parametrize(
+    "args,want",
+    [
+        ([], [("00:03.0", "pirqc", OWN)]),
+        (["-nodefaults"], []),
+        (["-nic", "none"], []),
+        (["-net", "none"], []),
+        (["-netdev", "user,id=n"], []),
+        (["-net", "nic", "-net", "user"], [("00:03.0", "pirqc", OWN)]),
+        (["-nic", "user,mac=02:00:00:00:00:01"], [("00:03.0", "pirqc", "02:00:00:00:00:01")]),
+        (["-vga", "none"], [("00:02.0", "pirqb", OWN)]),
+        (["-nodefaults", "-device", "e1000,addr=1f"], [("00:1f.0", "pirqc", OWN)]),
+        (["-nodefaults", "-device", "e1000-82540em"], [("00:03.0", "pirqc", OWN)]),
+        (
+            ["-nodefaults", *["-device", "e1000"] * 3],
+            [("00:03.0", "pirqc", OWN), ("00:04.0", "pirqd", OWN[:-1] + "7"), ("00:05.0", "pirqa", OWN[:-1] + "8")],
+        ),
+        (
+            ["-nodefaults", "-device", f"e1000,mac={OWN}", "-device", "e1000"],
+            [("00:03.0", "pirqc", OWN), ("00:04.0", "pirqd", OWN[:-1] + "7")],
+        ),
+    ],
+)
+def test_e1000(args: list[str], want: list[tuple[str, str, str]]) -> None:
+    assert nics(*args) == want
+
+
+def test_other_models_are_named_as_not_modelled() -> None:
+    got = from_qemu(["-M", "pc", "-nic", "user,model=rtl8139", "-device", "e1000"])
+    assert got.unmodelled == [("rtl8139", "00:03.0")]
+    assert [str(d.bdf) for d in got.spec().devices if d.type == "e1000"] == ["00:04.0"]
+
+
+def test_an_option_rom_is_remarked_on() -> None:
+    assert any("option ROM" in r for r in from_qemu(["-M", "pc"]).remarks)
+    assert not any("option ROM" in r for r in from_qemu(["-nodefaults", "-device", "e1000,romfile="]).remarks)
