@@ -85,7 +85,7 @@ enum { ENGINE_EFFECT_LINE = 0, ENGINE_EFFECT_MESSAGE = 1, ENGINE_EFFECT_MAP = 2,
 
 /* The synchronous slot: one cache line, one outstanding access. */
 typedef struct engine_slot {
-    uint32_t state;   /* router: 0 -> 1 and 3 -> 0; worker: 1 -> 2 -> 3 */
+    uint32_t state;   /* router: 0 -> 1 and 3 -> 1; worker: 1 -> 2 -> 3 */
     uint32_t pad0;
     engine_rec rec;   /* router, before state becomes 1 */
     uint64_t after;   /* router: ring records that must have executed first */

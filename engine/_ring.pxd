@@ -259,9 +259,9 @@ cdef inline uint8_t *link_arena(const link_view *l, uint64_t value) noexcept nog
 
 # Synchronous slots: one outstanding access per vCPU
 
-cdef inline int slot_post(link_view *l, uint32_t vcpu, const engine_rec *rec, uint64_t after) noexcept nogil:
-    """Router: post one access.  `after`: ring records before this index execute first.  0, or RING_BAD if one is out.
-    Then wake the worker."""
+cdef inline int slot_fill(link_view *l, uint32_t vcpu, const engine_rec *rec, uint64_t after) noexcept nogil:
+    """Router: post one access to a worker that watches the slots themselves.  `after`: ring records before this index
+    execute first.  0, or RING_BAD if one is out.  Then wake the worker."""
     cdef engine_slot *s = &l.slots[vcpu]
     if l.slot_state[vcpu] != ENGINE_SLOT_NONE:
         return RING_BAD
@@ -270,6 +270,12 @@ cdef inline int slot_post(link_view *l, uint32_t vcpu, const engine_rec *rec, ui
     l.slot_state[vcpu] = ENGINE_SLOT_READY
     store_release32(&s.state, ENGINE_SLOT_READY)       # R4 pairs with A4 (slot_take)
     l.posted += 1
+    return 0
+
+cdef inline int slot_post(link_view *l, uint32_t vcpu, const engine_rec *rec, uint64_t after) noexcept nogil:
+    """The same, announced in `posted` for a worker that watches this one word."""
+    if slot_fill(l, vcpu, rec, after) < 0:
+        return RING_BAD
     store_release64(&l.hdr.posted, l.posted)           # R4 pairs with A4 (link_posted)
     return 0
 
@@ -280,8 +286,7 @@ cdef inline int slot_poll(link_view *l, uint32_t vcpu, uint64_t *value, uint32_t
     if st == ENGINE_SLOT_RESPONSE and l.slot_state[vcpu] != ENGINE_SLOT_NONE:
         value[0] = load_relaxed64(&s.value)
         status[0] = <uint32_t>load_relaxed64(<uint64_t *>&s.status)
-        l.slot_state[vcpu] = ENGINE_SLOT_NONE
-        store_relaxed32(&s.state, ENGINE_SLOT_NONE)    # relaxed: the next R4 follows it in program order
+        l.slot_state[vcpu] = ENGINE_SLOT_NONE          # the shared state stays RESPONSE: storing NONE moves the line once more
         return 1
     if st < l.slot_state[vcpu] or st > ENGINE_SLOT_IN_PROCESS or l.slot_state[vcpu] == ENGINE_SLOT_NONE:
         ring_count_bad(&l.counts)

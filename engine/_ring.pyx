@@ -161,7 +161,9 @@ cdef class Link:
             v.effects.mine, v.effects.theirs = h.effects_consumed, h.effects_consumed
             v.posted = h.posted
             for i in range(h.n_vcpus):
-                v.slot_state[i] = min(<uint32_t>v.slots[i].state, <uint32_t>ENGINE_SLOT_IN_PROCESS)
+                v.slot_state[i] = v.slots[i].state
+                if v.slot_state[i] > ENGINE_SLOT_IN_PROCESS:       # answered: nothing is out
+                    v.slot_state[i] = ENGINE_SLOT_NONE
         else:
             v.requests.mine, v.requests.theirs = h.executed, h.executed
             v.effects.mine, v.effects.theirs = h.effects_produced, h.effects_consumed

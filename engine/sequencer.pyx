@@ -31,7 +31,7 @@ from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_POSTED,
                                dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
-                           link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_poll, slot_post)
+                           link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_state, wait_word, waiter_init,
                                    wake)
 
@@ -1130,7 +1130,7 @@ cdef class Sequencer:
         l.slot_delta = delta
         if rec.vcpu < l.v.n_vcpus:
             vcpu = rec.vcpu
-        if slot_post(l.v, vcpu, rec, l.v.requests.mine) < 0:
+        if slot_fill(l.v, vcpu, rec, l.v.requests.mine) < 0:
             with gil:
                 raise RingError(f"worker {k + 1}: the slot of vCPU {vcpu} is taken")
         if self.policy != WAIT_SPIN:

@@ -30,6 +30,7 @@ cdef struct worker_state:
     link_view *v
     uint64_t *published    # deadline of each unit, as last published
     uint32_t *unit_number  # the plan's number of each of the executor's units
+    wait_word *words       # what ends a sleep: the ring's index, and each slot's state
     waiter wait
     uint32_t policy
     uint64_t spin_ns
@@ -54,8 +55,15 @@ cdef class WorkerLoop:
         waiter_init(&self.w.wait, self.w.policy, self.w.spin_ns, crowded)
         self.w.published = <uint64_t *>calloc(executor.n_units + 1, sizeof(uint64_t))
         self.w.unit_number = <uint32_t *>calloc(executor.n_units + 1, sizeof(uint32_t))
-        if self.w.published == NULL or self.w.unit_number == NULL:
+        self.w.words = <wait_word *>calloc(link.v.n_vcpus + 1, sizeof(wait_word))
+        if self.w.published == NULL or self.w.unit_number == NULL or self.w.words == NULL:
             raise MemoryError()
+        for i in range(link.v.n_vcpus + 1):
+            self.w.words[i].asleep = &link.v.hdr.worker_asleep
+            if i:
+                self.w.words[i].word = &link.v.slots[i - 1].state
+        self.w.words[0].word = &link.v.hdr.produced
+        self.w.words[0].wide = 1
         for i in range(executor.n_units):
             self.w.unit_number[i] = unit_numbers[i]
         executor.flush = flush_effects
@@ -66,6 +74,7 @@ cdef class WorkerLoop:
     def __dealloc__(self):
         free(self.w.published)
         free(self.w.unit_number)
+        free(self.w.words)
 
     cdef void _deadlines(self, bint all) noexcept nogil:
         """Publish the deadlines that changed; seen with the completion or answer that follows."""
@@ -177,7 +186,7 @@ cdef class WorkerLoop:
     cdef int _idle(self) noexcept nogil:
         """Wait for work, at most one slice."""
         cdef link_view *v = self.w.v
-        cdef wait_word words[2]
+        cdef wait_word *words = self.w.words
         cdef uint64_t start = 0, now
         cdef uint32_t i = 0, vcpu
         if not self.w.wait.crowded and self.w.policy != WAIT_BLOCK:
@@ -199,17 +208,12 @@ cdef class WorkerLoop:
                         break
             if self.w.policy == WAIT_SPIN:
                 return 0
-        words[0].word = &v.hdr.produced
         words[0].known = v.requests.theirs
-        words[0].asleep = &v.hdr.worker_asleep
-        words[0].wide = 1
-        words[1].word = &v.hdr.posted
-        words[1].known = v.posted
-        words[1].asleep = &v.hdr.worker_asleep
-        words[1].wide = 1
-        i = wait_any(&self.w.wait, words, 2)
-        v.posted = load_acquire64(&v.hdr.posted)
-        return i
+        for vcpu in range(v.n_vcpus):
+            words[vcpu + 1].known = load_acquire32(&v.slots[vcpu].state)
+            if words[vcpu + 1].known == ENGINE_SLOT_READY:
+                return 1
+        return wait_any(&self.w.wait, words, v.n_vcpus + 1)
 
     cdef int _serve(self) noexcept nogil:
         cdef int got
