@@ -87,8 +87,8 @@ cdef class I8042(Device):
         self.power_on()
 
     def regions(self):
-        """Data, status and command, port 92h.  Commands and port 92h can reset and move A20."""
-        return (Region("i8042-data", Space.PIO, 1, accepts=(1,), implements=(1, 1)),
+        """Data (the output port is written through it), status and command, port 92h: each can reset and move A20."""
+        return (Region("i8042-data", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True),
                 Region("i8042-cmd", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True),
                 Region("port92", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True))
 
