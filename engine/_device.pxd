@@ -46,7 +46,7 @@ cdef struct effect_queue:
     engine_effect *items
     uint32_t n
     uint32_t cap
-    uint64_t lost         # effects that found the queue full (the executor stops a batch before that)
+    uint64_t lost         # effects for which there was no room: an error that ends the run
     uint64_t cause        # set by the executor: what the effects that follow are caused by
 
 cdef class Arena:

@@ -1,6 +1,6 @@
 """The device contract: base classes, the state arena, the DMA port, the trampoline for devices written in Python."""
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdlib cimport free
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
@@ -20,6 +20,22 @@ POWER_ON, BUS_RESET = RESET_POWER_ON, RESET_BUS
 FOREVER = NEVER
 
 CORE = (("now", "u8"), ("deadline", "u8"), ("levels", "u8"))
+
+cdef enum:
+    EFFECTS_MAX = 1 << 20  # effects that one call of a device may make
+
+
+cdef int more_effects(effect_queue *q) noexcept nogil:
+    """Room for more effects of one call: twice as many, up to EFFECTS_MAX.  0, or -1 if there is none."""
+    cdef void *p
+    if q.cap >= EFFECTS_MAX:
+        return -1
+    p = realloc(q.items, 2 * q.cap * sizeof(engine_effect))
+    if p == NULL:
+        return -1
+    q.items = <engine_effect *>p
+    q.cap *= 2
+    return 0
 
 
 cdef class Arena:
@@ -288,7 +304,7 @@ cdef class Device:
         cdef effect_queue *q = self.fx
         if q == NULL:
             return
-        if q.n >= q.cap:
+        if q.n >= q.cap and more_effects(q):
             q.lost += 1
             return
         e = &q.items[q.n]
@@ -403,9 +419,12 @@ cdef class PyDevice(Device):
             raise IndexError(f"{self.id}: there is no output pin {pin}")
         self.set_line(pin, level)
 
-    def call_at(self, uint64_t t_ns):
-        """Ask for on_time at t_ns."""
-        self.set_deadline(t_ns)
+    def call_at(self, t_ns):
+        """Ask for on_time at t_ns; None takes the wish back."""
+        if t_ns is None:
+            self.core.deadline = NEVER
+        else:
+            self.set_deadline(min(int(t_ns), <uint64_t>NEVER - 1))
 
     cdef void _failed(self, str what, e):
         self.errors += 1

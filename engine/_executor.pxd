@@ -72,7 +72,8 @@ cdef inline uint32_t quick_access(Executor ex, region_entry *e, uint64_t t_ns, u
         return ex.access(e, t_ns, addr, size, write, value)
     e.core.now = t_ns
     if write:
-        status = (<Device>e.dev).write(e.index, <uint32_t>(addr - e.base), size, value[0])
+        status = (<Device>e.dev).write(e.index, <uint32_t>(addr - e.base), size,
+                                          value[0] & ~<uint64_t>0 >> (64 - 8 * size))
     else:
         value[0] = 0
         status = (<Device>e.dev).read(e.index, <uint32_t>(addr - e.base), size, value)

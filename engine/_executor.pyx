@@ -149,12 +149,12 @@ cdef class Executor:
     cdef void _deliver(self, uint32_t mark) noexcept nogil:
         """Follow the effects from `mark` on along the inner wires, breadth first."""
         cdef uint32_t i = mark, w
-        cdef engine_effect *fx
+        cdef engine_effect fx
         cdef PyObject *d
         if self.n_wires == 0:
             return
         while i < self.fx.n:
-            fx = &self.fx.items[i]
+            fx = self.fx.items[i]                 # a copy: what a device emits may move the queue
             for w in range(self.n_wires):
                 if self.wires[w].source == fx.device and self.wires[w].kind == fx.kind and (
                         fx.kind == ENGINE_EFFECT_MESSAGE or self.wires[w].pin == fx.pin):
@@ -182,7 +182,7 @@ cdef class Executor:
                     best = (<Device>next).core.deadline
             if next == NULL:
                 break
-            if self.fx.n + FX_ROOM > self.fx.cap and (self.flush == NULL or self.flush(self.flush_ctx)):
+            if self.fx.n + FX_ROOM > FX_CAP and self.flush != NULL and self.flush(self.flush_ctx):
                 break
             mark = self.fx.n
             (<Device>next).core.now = best
@@ -260,7 +260,9 @@ cdef class Executor:
         mark = self.fx.n
         if not e.accepts & size:
             return self._narrow(e, t_ns, addr, size, write, value)
-        if self.learning and not write:
+        if write:
+            value[0] &= ~<uint64_t>0 >> (64 - 8 * size)
+        elif self.learning:
             (<Device>d).learn(e.index, offset, size, value[0])
         if size > e.impl_max or size < e.impl_min:
             status = self._split(e, offset, size, write, value)
@@ -319,6 +321,8 @@ cdef class Executor:
             self._refresh(&self.units[unit])
             return IO_OK
         if kind == ENGINE_REC_RESET:
+            for i in range(self.n_units):         # what was due happened before
+                self._fire(&self.units[i], r.t_ns)
             mark = self.fx.n
             for i in range(self.n_members):
                 d = self.members[i]

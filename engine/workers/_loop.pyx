@@ -17,7 +17,7 @@ from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_an
                                    waiter_init, wake)
 
 from engine._device import PyDevice
-from engine.errors import RingError
+from engine.errors import EngineError, RingError
 
 cdef enum:
     CHUNK = 64             # records between two publications
@@ -35,6 +35,7 @@ cdef struct worker_state:
     uint32_t policy
     uint64_t spin_ns
     int bad
+    int lost               # a device made more effects than there can be
     int stopping
 
 
@@ -91,6 +92,9 @@ cdef class WorkerLoop:
         cdef link_view *v = self.w.v
         cdef uint32_t i = 0
         cdef int64_t room, k
+        if self.ex.fx.lost:
+            self.w.lost = 1
+            return 1
         while i < self.ex.fx.n:
             room = ring_reserve(&v.effects, self.ex.fx.n - i)
             if room < 0:
@@ -254,7 +258,14 @@ cdef class WorkerLoop:
                 got = self._serve()
         if self.w.bad:
             raise RingError(f"{self.link.segment.name}: the router's words are impossible")
+        if self.w.lost:
+            raise EngineError(f"a device made {self.ex.fx.lost} effects too many in one access or deadline")
         return 1 if self.w.stopping else load_acquire32(&self.w.v.hdr.stop)
+
+    def refresh(self):
+        """Work out and publish every deadline again: after devices were restored."""
+        self.ex.refresh()
+        self._deadlines(True)
 
     @property
     def accesses(self):
