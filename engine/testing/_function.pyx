@@ -31,6 +31,7 @@ cdef struct function_state:
 cdef class InterruptFunction(PciFunction):
     """Settings: vectors, is64 and maskable of the MSI capability."""
     TITLE = "PCI function with nothing but interrupts"
+    MESSAGE_SOURCE = True
     STATE = PCI_STATE + (("table", "u1", N * 16), ("pending", "u1", 8))
     CONFIG = {**PCI_CONFIG, "vectors": 4, "is64": True, "maskable": True}
     cdef function_state *s
