@@ -25,11 +25,11 @@ cdef enum:
     SEQ_BUFFERED = 2
     SEQ_BATCHED = 3
 
-# The order of everything: key = index << 13 | place << 1 | phase.  place is the input's number before that access, or
+# The order of everything: key = index << 21 | place << 1 | phase.  place is the input's number before that access, or
 # PLACE_ACCESS for the access itself; phase 0 is "as the clock moved up to it", 1 is "in it".
 cdef enum:
-    PLACE_ACCESS = 4095
-    KEY_INDEX_SHIFT = 13
+    PLACE_ACCESS = (1 << 20) - 1
+    KEY_INDEX_SHIFT = 21
 
 cdef struct fx_item:       # one effect on its way to a net
     uint64_t key
@@ -155,6 +155,17 @@ cdef class Sequencer:
     cdef uint64_t *hist                # latency histogram, in TSC ticks
     cdef uint64_t odd                  # accesses that were split by the router
     cdef public object check           # called at least each 50 ms while waiting; raises to stop
+    cdef public double patience        # seconds that a worker may keep the router waiting without any progress
+    cdef uint64_t stuck_at             # that worker's progress when the router last looked, and since when it stands
+    cdef uint64_t stuck_since
+    cdef uint64_t flood                # effects since the last cut
+    cdef str failed                    # why nothing more can be run; None while all is well
+    cdef uint64_t base                 # single accesses before this run whose effects may still be on the way: the run's
+    cdef uint64_t *past                # accesses are numbered from here in keys; and their times
+    cdef uint64_t line_base            # number of the key's access 0 among those since the last take_lines
+    cdef uint32_t message_level        # messages are handed to their sinks before this level runs
+    cdef engine_effect *wave           # local: the effects being carried, all of one delta
+    cdef uint32_t cap_wave
     # the run in hand
     cdef const engine_acc *acc
     cdef uint64_t n_acc
@@ -194,7 +205,11 @@ cdef class Sequencer:
     cdef int _commit(self, uint32_t k) except -1 nogil
     cdef int _collect(self, uint32_t k) except -1 nogil
     cdef int _drain(self, uint32_t k) except -1 nogil
-    cdef int _finish(self, uint64_t t_ns) except -1 nogil
+    cdef int _finish(self, uint64_t t_ns, bint everything=*) except -1 nogil
+    cdef int _behind_barrier(self, uint64_t t_ns) except -1 nogil
+    cdef int _ended(self) except -1 nogil
+    cdef int _stand(self, uint32_t k) except -1
+    cdef int _cut(self) except -1
     cdef int _wait_link(self, uint32_t k) except -1 nogil
     cdef int _pause(self, uint32_t k) except -1 nogil
     cdef int _room(self, uint32_t k) except -1 nogil
@@ -208,4 +223,4 @@ cdef class Sequencer:
     cdef int _sync(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint64_t *value,
                    uint32_t *status) except -1 nogil
     cdef int _split_links(self, const engine_acc *a, uint64_t t_ns, uint64_t key, uint64_t *value) except -1 nogil
-    cdef int _reset_links(self, uint64_t t_ns) except -1 nogil
+    cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil

@@ -23,9 +23,9 @@ import mmap
 import numpy as np
 
 from engine._abi cimport *
-from engine._atomics cimport tsc
-from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
-                             RESET_BUS, effect_queue)
+from engine._atomics cimport monotonic_ns, tsc
+from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
+                             RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill,
                                dispatch_find)
@@ -35,7 +35,7 @@ from engine._ring cimport (Link, link_commit, link_completed, link_completion, l
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_state, wait_word, waiter_init,
                                    wake)
 
-from engine.errors import EngineError, MachineError, RingError
+from engine.errors import EngineError, MachineError, RingError, UsageError, WorkerDied
 from engine.types import Space
 
 cdef enum:
@@ -45,6 +45,9 @@ cdef enum:
     NO_AUX = 0xFFFFFFFF
     SLOT_CAUSE_BIT = 62
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
+    PAST = 1024            # single accesses on the waiting paths between two cuts
+    FLOOD = 1 << 22        # effects between two cuts that no honest worker makes
+    MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     FIND_OK = 0
     FIND_ROUTER = 1        # the router itself answers
     FIND_NOBODY = 2
@@ -111,7 +114,18 @@ cdef int fx_compare(const void *a, const void *b) noexcept nogil:
 cdef int held_compare(const void *a, const void *b) noexcept nogil:
     cdef const held_item *x = <const held_item *>a
     cdef const held_item *y = <const held_item *>b
-    return _order(x.key, y.key, x.t_ns, y.t_ns, x.delta, y.delta, x.rank, y.rank, x.n, y.n)
+    cdef int order = _order(x.key, y.key, x.t_ns, y.t_ns, x.delta, y.delta, x.rank, y.rank, x.n, y.n)
+    if order:
+        return order
+    return -1 if x.rec.region < y.rec.region else x.rec.region > y.rec.region      # one effect, several pins
+
+
+cdef int wave_compare(const void *a, const void *b) noexcept nogil:
+    cdef const engine_effect *x = <const engine_effect *>a
+    cdef const engine_effect *y = <const engine_effect *>b
+    if x.device != y.device:
+        return -1 if x.device < y.device else 1
+    return -1 if x.cause < y.cause else 1
 
 
 cdef inline uint64_t access_key(uint64_t index) noexcept nogil:
@@ -131,8 +145,11 @@ cdef class Sequencer:
 
     def __cinit__(self):
         self.hist = <uint64_t *>calloc(HIST, sizeof(uint64_t))
-        if self.hist == NULL:
+        self.past = <uint64_t *>calloc(PAST, sizeof(uint64_t))
+        if self.hist == NULL or self.past == NULL:
             raise MemoryError()
+        self.patience = 30.0
+        self.stuck_at = ~<uint64_t>0
 
     def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False, check=None):
         cdef uint32_t u, v, n, i, at
@@ -146,6 +163,8 @@ cdef class Sequencer:
         self.n_devices = len(plan.devices)
         self.n_units = len(plan.units)
         self.n_levels = max(plan.unit_level) + 1
+        if self.n_levels > MAX_LEVELS:
+            raise MachineError(f"{self.n_levels} devices hear of each other in one chain of wires; {MAX_LEVELS} are possible")
         self.units = <unit_route *>calloc(self.n_units, sizeof(unit_route))
         self.unit_of = <uint32_t *>calloc(self.n_devices, sizeof(uint32_t))
         self.fx_count = <uint32_t *>calloc(self.n_devices, sizeof(uint32_t))
@@ -185,9 +204,13 @@ cdef class Sequencer:
                 at += 1
             self.nets[n].n = at - self.nets[n].first
         self._cones(plan)
+        self.message_level = min([plan.unit_level[self.unit_of[rank]] for rank in plan.message_sinks], default=0)
         for rank in plan.message_sinks:
             self.message_sinks[self.n_message_sinks] = rank
             self.n_message_sinks += 1
+            for d in plan.devices:
+                if getattr(d.cls, "MESSAGE_SOURCE", False) and d.unit != self.unit_of[rank]:
+                    self.units[d.unit].source = 1
         self.cf8 = plan.spec.board.config_access in ("cf8", "ecam")
         self.n_vcpus = plan.spec.board.cpus
         self.low_ram = plan.spec.board.low_ram
@@ -213,6 +236,7 @@ cdef class Sequencer:
                 raise MemoryError()
         self._build_map(plan)
         self.next_deadline = 0
+        self._power_levels(plan)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -236,6 +260,8 @@ cdef class Sequencer:
         free(self.message_sinks)
         free(self.link)
         free(self.hist)
+        free(self.past)
+        free(self.wave)
         free(self.lines)
         free(self.maps)
         free(self.messages.at)
@@ -265,6 +291,32 @@ cdef class Sequencer:
                         self.cone[u * self.n_units + w] |= self.cone[v * self.n_units + w]
                     for n in range(self.n_nets):
                         self.net_cone[u * self.n_nets + n] |= self.net_cone[v * self.n_nets + n]
+
+    def _power_levels(self, plan):
+        """Wires that are high from the start: their readers are told."""
+        cdef uint32_t n, k, status = 0
+        cdef uint64_t value = 0
+        cdef engine_rec rec
+        for n in range(self.n_nets):
+            self.nets[n].high = sum(plan.devices[rank].levels >> pin & 1 for rank, pin in plan.nets[n].sources)
+            if not self.nets[n].high:
+                continue
+            for k in range(self.nets[n].first, self.nets[n].first + self.nets[n].n):
+                memset(&rec, 0, sizeof(rec))
+                rec.op = ENGINE_REC_INPUT
+                rec.addr = INPUT_LINE
+                rec.value = 1
+                rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
+                if self.local is not None:
+                    self.local.execute(&rec, &value)
+                else:
+                    with nogil:
+                        self._sync(self.unit_of[self.sinks[k].rank], &rec, 0, 0, &value, &status)
+        if self.local is not None:
+            self._effects()
+        else:
+            self._cut()
+        self.n_lines = 0
 
     # ------------------------------------------------------------------ the address map
 
@@ -321,7 +373,8 @@ cdef class Sequencer:
             rec.value = rank << 8 | index
             rec.region = region
             rec.op = ENGINE_REC_MAP
-            self._sync(self.unit_of[rank], &rec, 0, 0, &value, &status)
+            with nogil:
+                self._sync(self.unit_of[rank], &rec, 0, 0, &value, &status)
             if status != IO_OK:
                 raise MachineError(f"worker refuses region {index} of {self.plan.devices[rank].id} at {base:#x}")
 
@@ -357,36 +410,37 @@ cdef class Sequencer:
     cdef int _apply_maps(self) except -1:
         """Publish the next table.  Every record ordered before has executed, so nobody is on the way to an old region."""
         cdef uint32_t i
-        cdef map_change c
         cdef Dispatcher m = self.map
-        changed = False
+        last = {}
         for i in range(self.n_maps):
-            c = self.maps[i]
-            if c.index >= len(self.plan.devices[c.rank].regions):
-                continue
-            region = self.plan.devices[c.rank].regions[c.index]
-            if region.size == 0 or region.name.startswith(("pam", "smram")):
-                continue
-            old = self.mapped.get((c.rank, c.index))
-            if old is not None:
-                m.unmap(old)
-                del self.mapped[c.rank, c.index]
-                changed = True
-            if c.on:
-                end = 1 << 16 if region.space == Space.PIO else 1 << 52
-                if c.base + region.size > end:
-                    continue
-                new = self.region_ids.get((c.rank, c.index, c.base))
-                if new is None:
-                    new = self.n_regions
-                    self._new_region(new, c.rank, c.index, c.base)
-                self._map(new, c.rank, c.index, c.base)
-                changed = True
+            if self.maps[i].index < len(self.plan.devices[self.maps[i].rank].regions):
+                last[self.maps[i].rank, self.maps[i].index] = self.maps[i].base if self.maps[i].on else None
         self.n_maps = 0
+        changed = False
+        for (rank, index), base in sorted(last.items(), key=lambda change: change[0]):
+            changed |= self._move(rank, index, base)
         if changed:
             m.publish()
             self.table = m.table
         return 0
+
+    def _move(self, uint32_t rank, uint32_t index, base):
+        """Let a region of a device answer at base, or nowhere (None); True if that changes the map, which is not yet published."""
+        cdef Dispatcher m = self.map
+        region = self.plan.devices[rank].regions[index]
+        if region.size == 0 or region.name.startswith(("pam", "smram")):
+            return False
+        old = self.mapped.pop((rank, index), None)
+        if old is not None:
+            m.unmap(old)
+        if base is not None and base + region.size <= (1 << 16 if region.space == Space.PIO else 1 << 52):
+            new = self.region_ids.get((rank, index, base))
+            if new is None:
+                new = self.n_regions
+                self._new_region(new, rank, index, base)
+            self._map(new, rank, index, base)
+            return True
+        return old is not None
 
     cdef uint32_t _bank(self, uint32_t region, uint32_t vcpu) noexcept nogil:
         """The vCPU's own region behind an address that all share (its local APIC's registers)."""
@@ -442,7 +496,7 @@ cdef class Sequencer:
                 with gil:
                     raise MemoryError("line changes")
             self.lines = <line_change *>p
-        self.lines[self.n_lines].key = key
+        self.lines[self.n_lines].key = key + (self.line_base << KEY_INDEX_SHIFT)
         self.lines[self.n_lines].t_ns = t_ns
         self.lines[self.n_lines].line = <uint16_t>line
         self.lines[self.n_lines].level = <uint8_t>level
@@ -480,6 +534,15 @@ cdef class Sequencer:
         """The key of a deadline: phase 0 of the first input whose time reaches it."""
         cdef uint64_t lo = 0, hi = self.n_acc, mid, j
         cdef uint64_t a = 0, b = self.n_inp
+        if self.base and t_ns <= self.past[self.base - 1]:
+            hi = self.base
+            while lo < hi:
+                mid = (lo + hi) >> 1
+                if self.past[mid] < t_ns:
+                    lo = mid + 1
+                else:
+                    hi = mid
+            return lo << KEY_INDEX_SHIFT | PLACE_ACCESS << 1
         while lo < hi:
             mid = (lo + hi) >> 1
             if self.acc[mid].t_ns < t_ns:
@@ -496,66 +559,82 @@ cdef class Sequencer:
             j = a
             while j > 0 and self.inp[j - 1].index == self.inp[a].index:
                 j -= 1
-            return self.inp[a].index << KEY_INDEX_SHIFT | (a - j) << 1
-        return lo << KEY_INDEX_SHIFT | PLACE_ACCESS << 1
+            return (self.base + self.inp[a].index) << KEY_INDEX_SHIFT | (a - j) << 1
+        return (self.base + lo) << KEY_INDEX_SHIFT | PLACE_ACCESS << 1
 
     # ------------------------------------------------------------------ local
 
     cdef int _effects(self) except -1 nogil:
-        """Carry the effects in fx along the wires until none is left."""
-        cdef uint32_t i = 0, k, rank, unit
+        """Carry the effects in fx along the wires until none is left: wave by wave, those of one delta by their source's rank."""
+        cdef uint32_t i, n, k, rank
         cdef engine_effect fx
         cdef engine_rec rec
         cdef net_entry *net
+        cdef void *p
         cdef uint64_t value
-        cdef bint was
-        cdef int n
+        cdef bint was, sorted
+        cdef int net_number
         memset(&rec, 0, sizeof(rec))
-        while i < self.local.fx.n:
-            fx = self.local.fx.items[i]
-            i += 1
-            if fx.kind == ENGINE_EFFECT_LINE:
-                n = self.net_of[fx.device << 6 | fx.pin]
-                if n < 0:
-                    continue
-                net = &self.nets[n]
-                was = net.high != 0
-                if fx.value:
-                    net.high += 1
-                else:
-                    net.high -= 1
-                if was == (net.high != 0):
-                    continue
-                if net.line >= 0:
-                    self._line(self.key, fx.t_ns, net.line, not was)
-                rec.op = ENGINE_REC_INPUT
-                rec.t_ns = fx.t_ns
-                rec.addr = INPUT_LINE
-                rec.value = not was
-                for k in range(net.first, net.first + net.n):
-                    rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
-                    self.local.execute(&rec, &value)
-                    self._due(self.local.unit_of[self.sinks[k].rank])
-            elif fx.kind == ENGINE_EFFECT_MESSAGE:
-                rec.op = ENGINE_REC_INPUT
-                rec.t_ns = fx.t_ns
-                rec.addr = INPUT_MESSAGE | <uint64_t>fx.addr << 8
-                rec.value = fx.value
-                for k in range(self.n_message_sinks):
-                    rank = self.message_sinks[k]
-                    if self.unit_of[rank] == self.unit_of[fx.device]:
-                        continue                       # the executor delivered it
-                    rec.region = rank << 8
-                    self.local.execute(&rec, &value)
-                    self._due(self.local.unit_of[rank])
-            elif fx.kind == ENGINE_EFFECT_MAP:
-                self._map_later(fx.device, fx.pin, fx.addr != 0, fx.value)
-            elif fx.kind == ENGINE_EFFECT_RESET:
-                self.reset_pending = 1
-        self.local.fx.n = 0
+        while self.local.fx.n:
+            n = self.local.fx.n
+            if n > self.cap_wave:
+                p = realloc(self.wave, self.local.fx.cap * sizeof(engine_effect))
+                if p == NULL:
+                    with gil:
+                        raise MemoryError("effects")
+                self.wave = <engine_effect *>p
+                self.cap_wave = self.local.fx.cap
+            sorted = True
+            for i in range(n):
+                self.wave[i] = self.local.fx.items[i]
+                self.wave[i].cause = i
+                sorted &= i == 0 or self.wave[i - 1].device <= self.wave[i].device
+            if not sorted:
+                qsort(self.wave, n, sizeof(engine_effect), wave_compare)
+            self.local.fx.n = 0
+            for i in range(n):
+                fx = self.wave[i]
+                if fx.kind == ENGINE_EFFECT_LINE:
+                    net_number = self.net_of[fx.device << 6 | fx.pin]
+                    if net_number < 0:
+                        continue
+                    net = &self.nets[net_number]
+                    was = net.high != 0
+                    if fx.value:
+                        net.high += 1
+                    elif net.high:
+                        net.high -= 1
+                    if was == (net.high != 0):
+                        continue
+                    if net.line >= 0:
+                        self._line(self.key, fx.t_ns, net.line, not was)
+                    rec.op = ENGINE_REC_INPUT
+                    rec.t_ns = fx.t_ns
+                    rec.addr = INPUT_LINE
+                    rec.value = not was
+                    for k in range(net.first, net.first + net.n):
+                        rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
+                        self.local.execute(&rec, &value)
+                        self._due(self.local.unit_of[self.sinks[k].rank])
+                elif fx.kind == ENGINE_EFFECT_MESSAGE:
+                    rec.op = ENGINE_REC_INPUT
+                    rec.t_ns = fx.t_ns
+                    rec.addr = INPUT_MESSAGE | <uint64_t>fx.addr << 8
+                    rec.value = fx.value
+                    for k in range(self.n_message_sinks):
+                        rank = self.message_sinks[k]
+                        if self.unit_of[rank] == self.unit_of[fx.device]:
+                            continue                       # the executor delivered it
+                        rec.region = rank << 8
+                        self.local.execute(&rec, &value)
+                        self._due(self.local.unit_of[rank])
+                elif fx.kind == ENGINE_EFFECT_MAP:
+                    self._map_later(fx.device, fx.pin, fx.addr != 0, fx.value)
+                elif fx.kind == ENGINE_EFFECT_RESET:
+                    self.reset_pending = 1
         if self.local.fx.lost:
             with gil:
-                raise EngineError(f"{self.local.fx.lost} effects of one access found the queue full")
+                raise EngineError(f"a device made {self.local.fx.lost} effects too many in one access or deadline")
         if self.n_maps or self.reset_pending:
             self._after()
         return 0
@@ -656,7 +735,7 @@ cdef class Sequencer:
                 v &= mask
                 found = self._find(&part, &addr, &op, &e)
             if found == FIND_OK:
-                st = quick_access(self.local, &self.local.regions[e.region], t_ns, addr, align, a.dir, &v)
+                st = quick_access(self.local, &self.local.regions[self._bank(e.region, a.vcpu)], t_ns, addr, align, a.dir, &v)
                 if self.local.fx.n:
                     self._effects()
                 self.next_deadline = 0
@@ -688,7 +767,6 @@ cdef class Sequencer:
         # the region of the access before: offsets up to hot_span from hot_base in hot_space (255: none)
         cdef uint64_t hot_base = 0, hot_span = 0, hot_delta = 0
         cdef uint32_t hot_space = 255, hot_align = 0
-        cdef const dispatch_table *table = self.table
         cdef const engine_acc *a
         cdef const dispatch_entry *e = NULL
         cdef region_entry *r = NULL
@@ -750,9 +828,7 @@ cdef class Sequencer:
                     v = self._nobody(a.space, size)
                 if fx.n:
                     self._effects()
-                    if self.table != table:
-                        table = self.table
-                        hot_space = 255
+                    hot_space = 255                    # the map may be another one (a table's address says nothing: it is reused)
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:
@@ -781,6 +857,7 @@ cdef class Sequencer:
             self._local_input(j, place)
             place += 1
             j += 1
+        self._ended()
         return 0
 
     # ------------------------------------------------------------------ links: what sync, buffered and batched share
@@ -798,17 +875,24 @@ cdef class Sequencer:
         cdef engine_effect e
         cdef fx_item item
         cdef int64_t n, i
-        cdef uint64_t meta
+        cdef uint64_t meta, before = self.flood
         cdef int net
         while True:
             n = ring_peek(&l.v.effects, 256)
             if n == 0:
+                if self.flood - before >= 256 and self.policy != WAIT_SPIN:
+                    wake(&self.wait, &l.v.hdr.worker_asleep)       # it may have been waiting for room
                 return 0
             if n < 0:
                 break
+            self.flood += n
+            if self.flood > FLOOD:
+                with gil:
+                    raise RingError(f"worker {k + 1}: more than {FLOOD} effects of one stretch of accesses")
             for i in range(n):
                 ring_copy(&e, ring_item(&l.v.effects, i), sizeof(engine_effect))
-                if e.device >= self.n_devices or self.units[self.unit_of[e.device]].link != <int>k or e.pin > 63:
+                if (e.device >= self.n_devices or self.units[self.unit_of[e.device]].link != <int>k or e.pin > 63
+                        or e.t_ns > self.now):
                     n = -1
                     break
                 item.t_ns = e.t_ns
@@ -867,7 +951,10 @@ cdef class Sequencer:
                     break
                 meta = l.meta[(l.v.seen + i) & l.v.requests.mask]
                 key = meta >> 6
-                index = key >> KEY_INDEX_SHIFT
+                index = (key >> KEY_INDEX_SHIFT) - self.base
+                if index >= self.n_acc:                # posted by an earlier run, or behind the last access
+                    if key & (PLACE_ACCESS << 1 | 1) == (PLACE_ACCESS << 1 | 1):
+                        continue
                 if (key & (PLACE_ACCESS << 1 | 1)) == (PLACE_ACCESS << 1 | 1):
                     if meta & 63:                      # an input that an access caused: no answer
                         continue
@@ -928,7 +1015,19 @@ cdef class Sequencer:
         words[1].wide = 1
         if wait_any(&self.wait, words, 2) == 0:
             with gil:
-                self._check()
+                self._stand(k)
+        return 0
+
+    cdef int _stand(self, uint32_t k) except -1:
+        """Waiting for worker k has lasted a slice: signals, the workers' lives, and whether this one gets on at all."""
+        cdef link_view *v = self.link[k].v
+        cdef uint64_t progress = v.executed + v.effects.mine + (v.posted << 20) + (<uint64_t>k << 56), now = monotonic_ns()
+        self._check()
+        if progress != self.stuck_at:
+            self.stuck_at = progress
+            self.stuck_since = now
+        elif now - self.stuck_since > <uint64_t>(self.patience * 1e9):
+            raise WorkerDied(f"worker {k + 1} has not answered for {self.patience:g} seconds: it hangs or was stopped")
         return 0
 
     cdef int _room(self, uint32_t k) except -1 nogil:
@@ -1008,9 +1107,7 @@ cdef class Sequencer:
         cdef uint32_t i, k, rank
         cdef fx_item *f
         cdef held_item *h
-        if self.messages.n == 0:
-            return 0
-        if self.n_message_sinks and self.units[self.unit_of[self.message_sinks[0]]].level != level:
+        if self.messages.n == 0 or level != self.message_level:
             return 0
         for i in range(self.messages.n):
             f = &self.messages.at[i]
@@ -1060,9 +1157,9 @@ cdef class Sequencer:
         u.held.n = 0
         return 0
 
-    cdef int _finish(self, uint64_t t_ns) except -1 nogil:
-        """A cut: everything pushed has executed, every deadline up to t_ns of a device that others hear has fired, and
-        every effect has arrived."""
+    cdef int _finish(self, uint64_t t_ns, bint everything=False) except -1 nogil:
+        """A cut: everything pushed has executed, every deadline up to t_ns of a device that others hear (everything: of any
+        device) has fired, and every effect has arrived."""
         cdef uint32_t level, u, k, n
         cdef engine_rec rec
         memset(&rec, 0, sizeof(rec))
@@ -1076,7 +1173,7 @@ cdef class Sequencer:
                     continue
                 if self.units[u].pend.n or self.units[u].held.n:
                     self._flush_unit(u, False)
-                if self.units[u].source and (self.units[u].touched or self.units[u].deadline <= t_ns):
+                if (self.units[u].source or everything) and (self.units[u].touched or self.units[u].deadline <= t_ns):
                     rec.region = self.units[u].lead
                     self._push(u, &rec, 0, 63, NO_AUX)
                     self.counts.settles += 1
@@ -1092,14 +1189,30 @@ cdef class Sequencer:
                 if self.nets[n].level == level + 1 and self.nets[n].pend.n:
                     self._net(n)
         self.window_used = 0
+        self.flood = 0
         if self.reset_pending:
-            self._reset_links(t_ns)
+            self._reset_links(t_ns, RESET_BUS)
         if self.n_maps:
             with gil:
                 self._apply_maps()
         return 0
 
-    cdef int _reset_links(self, uint64_t t_ns) except -1 nogil:
+    cdef int _behind_barrier(self, uint64_t t_ns) except -1 nogil:
+        """As _after: a reset and mappings that changed take effect behind the access that caused them."""
+        if self.reset_pending:
+            self._finish(t_ns)
+        elif self.n_maps:
+            with gil:
+                self._apply_maps()
+        return 0
+
+    cdef int _ended(self) except -1 nogil:
+        """Behind the last cut of a run: keys begin again."""
+        self.line_base += self.base + self.n_acc
+        self.base = 0
+        return 0
+
+    cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil:
         cdef uint32_t k, u
         cdef engine_rec rec
         self.reset_pending = 0
@@ -1107,7 +1220,7 @@ cdef class Sequencer:
         memset(&rec, 0, sizeof(rec))
         rec.op = ENGINE_REC_RESET
         rec.t_ns = t_ns
-        rec.value = RESET_BUS
+        rec.value = kind
         for k in range(self.n_links):
             for u in range(self.n_units):
                 if self.units[u].link == <int>k:
@@ -1144,7 +1257,7 @@ cdef class Sequencer:
             if wait_state(&self.wait, &l.v.slots[vcpu].state, l.v.slot_state[vcpu], &l.v.hdr.router_asleep) == 0:
                 self._drain(k)
                 with gil:
-                    self._check()
+                    self._stand(k)
         if got < 0:
             with gil:
                 raise RingError(f"worker {k + 1}: impossible state in the slot of vCPU {vcpu}")
@@ -1164,13 +1277,15 @@ cdef class Sequencer:
             rec.op = ENGINE_REC_SETTLE
             rec.t_ns = t_ns
             for level in range(self.units[unit].level):
+                self._messages_out(level)
                 for v in range(self.n_units):
                     r = &self.units[v]
                     if r.level != level or not self.cone[unit * self.n_units + v]:
                         continue
                     if r.pend.n:
                         self._flush_unit(v, True)
-                    if r.deadline <= t_ns or r.last > self.link[r.link].v.seen:
+                    # as published with the last record of it that was seen; more may be on the way
+                    if link_read_deadline(self.link[r.link].v, v) <= t_ns or r.last > self.link[r.link].v.seen:
                         rec.region = r.lead
                         self._sync(v, &rec, 0, 63, &value, &status)
                         self._collect(r.link)
@@ -1210,11 +1325,12 @@ cdef class Sequencer:
                 rec.t_ns = t_ns
                 rec.addr = addr
                 rec.value = v
-                rec.region = e.region
+                rec.region = self._bank(e.region, a.vcpu)
                 rec.vcpu = a.vcpu
                 rec.op = <uint8_t>op
-                self._bring_up(e.owner, t_ns)
-                self._sync(e.owner, &rec, key, 0, &v, &st)
+                self._bring_up(self.region_unit[rec.region], t_ns)
+                self._sync(self.region_unit[rec.region], &rec, key, 0, &v, &st)
+                self._behind_barrier(t_ns)
             elif found == FIND_ROUTER:
                 if a.dir:
                     self.latch = latch_written(self.latch, <uint32_t>part.addr, align, v)
@@ -1232,7 +1348,7 @@ cdef class Sequencer:
         return worst
 
     cdef int _run_batched(self) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, key
+        cdef uint64_t i, j = 0, addr = 0, key, base = self.base
         cdef uint32_t place = 0, op = 0, found, unit, st
         cdef const engine_acc *a
         cdef const seq_input *inp
@@ -1263,7 +1379,7 @@ cdef class Sequencer:
                 if self.n_vcpus > 1:
                     rec.region = self._bank(e.region, a.vcpu)
                     unit = self.region_unit[rec.region]
-                key = i << KEY_INDEX_SHIFT | PLACE_ACCESS << 1 | 1
+                key = access_key(base + i)
                 if self.units[unit].level == 0:
                     self.link[self.units[unit].link].batch += 1
                     self._push(unit, &rec, key, 0, NO_AUX)
@@ -1295,28 +1411,31 @@ cdef class Sequencer:
                 self.counts.router += 1
             else:
                 self._finish(a.t_ns)
-                self.key = access_key(i)
+                self.key = access_key(base + i)
                 self.value[i] = a.value
                 self.status[i] = <uint8_t>self._split_links(a, a.t_ns, self.key, &self.value[i])
                 self.counts.sync += 1
                 self._finish(a.t_ns)
+            if not i & 0xFFFF and i:
+                with gil:
+                    self._check()
         place = 0
         while j < self.n_inp:
             self._batched_input(j, place)
             place += 1
             j += 1
-        self._finish(self.now)
+        self._finish(self.now, True)
+        self._ended()
         return 0
 
     cdef int _batched_input(self, uint64_t j, uint32_t place) except -1 nogil:
         cdef const seq_input *inp = &self.inp[j]
         cdef engine_rec rec
         cdef uint32_t unit
-        cdef uint64_t key = inp.index << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1
+        cdef uint64_t key = (self.base + inp.index) << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1
         cdef held_item *h
         if inp.kind == SEQ_RAM:
-            if self.window_used:
-                self._finish(self.now)
+            self._finish(self.now, True)
             return self._ram_write(inp)
         if inp.t_ns > self.now:
             self.now = inp.t_ns
@@ -1350,22 +1469,21 @@ cdef class Sequencer:
         cdef uint32_t unit, status = 0, k
         cdef uint64_t value = 0
         if inp.kind == SEQ_RAM:
-            for k in range(self.n_links):
-                self._wait_link(k)
+            self._finish(self.now, True)
             return self._ram_write(inp)
         if inp.t_ns > self.now:
             self.now = inp.t_ns
         self._input_record(inp, &rec)
         unit = self.unit_of[inp.target >> 8]
         self._bring_up(unit, self.now)
-        self._sync(unit, &rec, inp.index << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1, 0, &value, &status)
+        self._sync(unit, &rec, (self.base + inp.index) << KEY_INDEX_SHIFT | <uint64_t>place << 1 | 1, 0, &value, &status)
         if self.answers != NULL:
             self.answers[j] = <int64_t>value
         self.counts.inputs += 1
         return 0
 
     cdef int _run_waiting(self, bint buffered) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, v, ticks
+        cdef uint64_t i, j = 0, addr = 0, v, ticks, base = self.base
         cdef uint32_t place = 0, op = 0, found, unit, st
         cdef const engine_acc *a
         cdef const dispatch_entry *e = NULL
@@ -1395,7 +1513,7 @@ cdef class Sequencer:
                 if self.n_vcpus > 1:
                     rec.region = self._bank(e.region, a.vcpu)
                     unit = self.region_unit[rec.region]
-                self.key = access_key(i)
+                self.key = access_key(base + i)
                 self._bring_up(unit, a.t_ns)
                 if buffered and a.dir and e.flags & DISPATCH_POSTED and not self.units[unit].is_sync:
                     self.counts.posted_eligible += 1
@@ -1418,11 +1536,7 @@ cdef class Sequencer:
                 if st & ~<uint32_t>IO_CONTENT and not a.dir:
                     v = self._nobody(a.space, a.size)
                 if e.flags & DISPATCH_BARRIER and a.dir:
-                    if self.reset_pending:
-                        self._finish(a.t_ns)
-                    elif self.n_maps:
-                        with gil:
-                            self._apply_maps()
+                    self._behind_barrier(a.t_ns)
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:
@@ -1431,7 +1545,7 @@ cdef class Sequencer:
                     v = latch_read(self.latch, a.size)
                 self.counts.router += 1
             elif found == FIND_SPLIT:
-                self.key = access_key(i)
+                self.key = access_key(base + i)
                 st = self._split_links(a, a.t_ns, self.key, &v)
                 self.counts.sync += 1
             else:
@@ -1449,8 +1563,12 @@ cdef class Sequencer:
             self._waiting_input(j, place)
             place += 1
             j += 1
-        if self.n_acc > 1 or self.n_inp:
-            self._finish(self.now)
+        if self.n_acc == 1 and self.n_inp == 0 and self.base < PAST:
+            self.past[self.base] = self.now        # single accesses need no cut each: what is on the way keeps its number
+            self.base += 1
+            return 0
+        self._finish(self.now, True)
+        self._ended()
         return 0
 
     # ------------------------------------------------------------------ what Python sees
@@ -1475,6 +1593,10 @@ cdef class Sequencer:
         cdef int64_t[::1] w = answers
         if (self.local is None) != (kind != SEQ_LOCAL):
             raise EngineError(f"path {path} does not fit a machine {'without' if self.local is not None else 'with'} workers")
+        if self.failed is not None:
+            raise EngineError(self.failed)
+        if m:
+            self._check_inputs(inputs, n, 0 if ram_bytes is None else len(ram_bytes))
         self.acc = <const engine_acc *>&a[0] if n else NULL
         self.n_acc = n
         self.value = &v[0] if n else NULL
@@ -1498,6 +1620,9 @@ cdef class Sequencer:
                     self._run_batched()
                 else:
                     self._run_waiting(kind == SEQ_BUFFERED)
+        except BaseException as e:
+            self._broke(e)
+            raise
         finally:
             self.acc = NULL
             self.inp = NULL
@@ -1507,6 +1632,44 @@ cdef class Sequencer:
             self.answers = NULL
         return value, status, answers
 
+    def _broke(self, e):
+        """A run ended in the middle: what is on the way to workers can no longer be told from what comes next."""
+        if self.local is None:
+            self.failed = f"the machine stopped in the middle of a batch ({type(e).__name__}: {e}); stop it and start it again"
+
+    def _check_inputs(self, inputs, n, ram_bytes):
+        """Raises UsageError for inputs that name what is not there."""
+        if inputs.dtype != INPUT:
+            raise UsageError(f"inputs need records of engine.sequencer.INPUT, not {inputs.dtype}")
+        index, kind, target = inputs["index"], inputs["kind"], inputs["target"]
+        m = len(index)
+        if (index[1:] < index[:m - 1]).any() or int(index.max()) > n:
+            raise UsageError(f"inputs are not sorted by index, or one comes before access {int(index.max())} of {n}")
+        if m >= PLACE_ACCESS and (index[PLACE_ACCESS - 1:] == index[:m - PLACE_ACCESS + 1]).any():
+            raise UsageError(f"{PLACE_ACCESS} inputs or more before one access; hand them over in several runs")
+        odd = (kind != SEQ_RAM) & ((kind > INPUT_AUX) | (kind == INPUT_PACKET) | (target >> 8 >= self.n_devices))
+        pins = np.array([len(d.cls.IN) for d in self.plan.devices], np.uint32)
+        odd |= (kind == INPUT_LINE) & ((target & 0xff) >= pins[np.minimum(target >> 8, self.n_devices - 1)])
+        odd |= (kind == SEQ_RAM) & ((inputs["value"] >> np.uint64(32)) + (inputs["value"] & np.uint64(0xffffffff)) > ram_bytes)
+        if odd.any():
+            i = int(np.argmax(odd))
+            raise UsageError(f"input {i} is impossible: kind {int(kind[i])} for device {int(target[i]) >> 8}, pin {int(target[i]) & 0xff}, value "
+                             f"{int(inputs['value'][i]):#x} (RAM bytes given: {ram_bytes})")
+
+    cdef int _cut(self) except -1:
+        """Outside of a run: whatever earlier ones left to do is done."""
+        if self.local is None:
+            if self.failed is not None:
+                raise EngineError(self.failed)
+            try:
+                with nogil:
+                    self._finish(self.now, True)
+            except BaseException as e:
+                self._broke(e)
+                raise
+            self._ended()
+        return 0
+
     def settle(self, uint64_t t_ns):
         """Move the clock to t_ns (never back); everything due happens."""
         if t_ns > self.now:
@@ -1515,37 +1678,78 @@ cdef class Sequencer:
             self.key = access_key(0)           # as _timer_key has it between runs
             self._advance(self.now)
         else:
-            self._finish(self.now)
+            self._cut()
+
+    def reset(self, bint cold=False):
+        """The board's reset line, now; cold: as after switching on (guest RAM keeps its contents)."""
+        cdef engine_rec rec
+        cdef uint64_t value = 0
+        self.settle(self.now)
+        self.resets += 1
+        if cold:
+            self.latch = 0
+        self.key = access_key(0) & ~<uint64_t>1
+        if self.local is not None:
+            memset(&rec, 0, sizeof(rec))
+            rec.op = ENGINE_REC_RESET
+            rec.t_ns = self.now
+            rec.value = RESET_POWER_ON if cold else RESET_BUS
+            self.local.execute(&rec, &value)
+            self.next_deadline = 0
+            self._effects()
+        else:
+            try:
+                with nogil:
+                    self._reset_links(self.now, RESET_POWER_ON if cold else RESET_BUS)
+            except BaseException as e:
+                self._broke(e)
+                raise
+
+    def state(self):
+        """What the router itself knows, with nothing on the way: {"now", "latch", "mapped"}.  mapped: (rank, region number, base),
+        what was mapped later (and so is seen where two overlap) behind what was there before."""
+        self._cut()
+        bases = {region: key for key, region in self.region_ids.items()}
+        return {"now": self.now, "latch": self.latch, "mapped": [bases[region] for region in sorted(self.mapped.values())]}
+
+    def set_state(self, state, levels):
+        """Put back what state() gave, after the devices were restored.  levels: output levels of each device, by rank."""
+        cdef uint32_t u, n, region, last = 0
+        cdef Dispatcher m = self.map
+        self._cut()
+        self.now = state["now"]
+        self.latch = state["latch"]
+        for n in range(self.n_nets):
+            self.nets[n].high = sum(levels[rank] >> pin & 1 for rank, pin in self.plan.nets[n].sources)
+        for region in self.mapped.values():
+            m.unmap(region)
+        self.mapped = {}
+        for rank, index, base in state["mapped"]:
+            region = self.region_ids.get((rank, index, base), self.n_regions)
+            if region < last:                          # the order in which ranges came decides overlaps: a new name
+                region = self.n_regions
+            if region == self.n_regions:
+                self._new_region(region, rank, index, base)
+            self._map(region, rank, index, base)
+            last = region
+        m.publish()
+        self.table = m.table
+        if self.local is not None:
+            self.local.refresh()
+            self.next_deadline = 0
+        else:
+            for u in range(self.n_units):
+                self.units[u].deadline = link_read_deadline(self.link[self.units[u].link].v, u)
 
     def next_event(self):
         """When a device wants the clock next, in ns, or None: where a step to the next event ends.  What is due by now happens first."""
-        cdef uint64_t best = NEVER, value = 0, deadline
-        cdef uint32_t u, status = 0
-        cdef engine_rec rec
+        cdef uint64_t best = NEVER
+        cdef uint32_t u
         self.settle(self.now)
-        memset(&rec, 0, sizeof(rec))
-        rec.op = ENGINE_REC_SETTLE
-        rec.t_ns = self.now
         for u in range(self.n_units):
-            if self.local is not None:
-                deadline = self.local.units[u].next
-            else:
-                deadline = link_read_deadline(self.link[self.units[u].link].v, u)
-                if deadline <= self.now:              # a unit that nobody hears is settled only when somebody asks
-                    rec.region = self.units[u].lead
-                    self._sync(u, &rec, 0, 63, &value, &status)
-                    deadline = link_read_deadline(self.link[self.units[u].link].v, u)
-            best = min(best, deadline)
+            best = min(best, self.local.units[u].next if self.local is not None
+                       else link_read_deadline(self.link[self.units[u].link].v, u))
         return None if best == NEVER else best
-
-    def reset(self):
-        """The board's reset line, from outside: every device is reset now.  RAM, CONFIG_ADDRESS and the clock stay."""
-        self.settle(self.now)
-        self.reset_pending = 1
-        if self.local is not None:
-            self._after()
-        else:
-            self._finish(self.now)
 
     @property
     def n_pending_lines(self):
@@ -1554,7 +1758,11 @@ cdef class Sequencer:
 
     def take_lines(self):
         """The observed line changes since the last call, in order: LINE_CHANGE records.  `line` is the number in the
-        board's `observe` list, `index` the access during which (phase 1) or before which (phase 0) it changed."""
+        board's `observe` list, `index` the access (counted since the last call) during which (phase 1) or before which (phase 0)
+        it changed."""
+        if self.failed is None:
+            self._cut()
+        self.line_base = 0
         out = np.zeros(self.n_lines, LINE_CHANGE)
         keys = np.zeros(self.n_lines, np.uint64)
         cdef uint64_t i

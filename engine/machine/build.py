@@ -28,6 +28,7 @@ class PlannedDevice:
     cls: type[Device]
     regions: tuple[Region, ...]
     unit: int = 0
+    levels: int = 0  # of its output pins at power-on, bit n = pin n
 
     @property
     def id(self) -> str:
@@ -144,7 +145,7 @@ def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
             raise MachineError(f"{d.source}: device {d.id!r}: {e}") from None
         dev = make_device(cls, rank, d)
         made[d.id] = dev
-        devices.append(PlannedDevice(rank, d, cls, tuple(dev.regions())))
+        devices.append(PlannedDevice(rank, d, cls, tuple(dev.regions()), levels=int(dev.save()["levels"])))
     rank_of = {p.id: p.rank for p in devices}
 
     groups: dict[str, list[int]] = {}

@@ -1,0 +1,52 @@
+"""The one order (docs/ordering.md): what devices see does not depend on the path, the placement, the cutting into runs, the size of rings."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .boards import Bench, Model, boards, placements, same, streams
+
+RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+LINKS = ("sync", "buffered", "batched")
+
+
+@settings(max_examples=150, **RELAXED)
+@given(st.data())
+def test_local_is_the_order_of_the_page(data):
+    spec = data.draw(boards(functions=False))
+    stream = data.draw(streams(spec, simple=True))
+    with Bench(spec) as bench:
+        got = bench.run(stream)
+    want = Model(spec).run(stream)
+    got.states = want.states = {}
+    same(got, want)
+
+
+@settings(max_examples=100, **RELAXED)
+@given(st.data())
+def test_any_path_and_placement_is_local(data):
+    spec = data.draw(boards())
+    stream = data.draw(streams(spec))
+    with Bench(spec) as bench:
+        want = bench.run(stream)
+    for path in LINKS:
+        with Bench(spec, data.draw(placements(spec)), requests=data.draw(st.sampled_from([2, 16, 4096])),
+                   effects=data.draw(st.sampled_from([4, 64]))) as bench:
+            same(bench.run(stream, path=path), want)
+
+
+@settings(max_examples=100, **RELAXED)
+@given(st.data())
+def test_runs_in_a_row_are_one_run(data):
+    spec = data.draw(boards())
+    stream = data.draw(streams(spec))
+    with Bench(spec) as bench:
+        want = bench.run(stream)
+    sizes = st.sampled_from([1, 1, 1, 2, 5, 0])
+    pieces = data.draw(st.lists(st.tuples(sizes, st.sampled_from(["local", "step"])), max_size=30))
+    with Bench(spec) as bench:
+        same(bench.run(stream, pieces), want)
+    pieces = data.draw(st.lists(st.tuples(sizes, st.sampled_from([*LINKS, "step"])), max_size=30))
+    with Bench(spec, data.draw(placements(spec))) as bench:
+        same(bench.run(stream, pieces, data.draw(st.sampled_from(LINKS))), want)
