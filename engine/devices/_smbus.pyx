@@ -7,12 +7,27 @@ Functions over smbus_state, called by the worker that owns the struct only.
 """
 from libc.string cimport memcpy, memset
 
+from engine.errors import MachineError
+
 SMBUS_STATE = (
     *((name, "u1") for name in ("smb_sts", "smb_cnt", "smb_cmd", "smb_addr", "smb_dat0", "smb_dat1", "smb_blkdat",
                                 "smb_auxctl", "smb_index", "smb_done", "smb_i2c_read", "smb_deferred")),
     ("smb_block", "u1", BLOCK_MAX), ("smb_present", "u1"), ("smb_selected", "u1"), ("smb_general", "u1"),
     ("smb_mode", "u1", N_EEPROMS), ("smb_sent", "u1", N_EEPROMS), ("smb_wire", "u1", N_EEPROMS * WIRE_MAX),
     ("smb_at", "u1", N_EEPROMS), ("smb_eeprom", "u1", N_EEPROMS * EEPROM_SIZE))
+
+
+def spd_contents(id, eeproms, spd):
+    """The bytes of all EEPROMs, zeros behind the hexadecimal text.  Raises MachineError for what does not fit."""
+    if not 0 <= eeproms <= N_EEPROMS:
+        raise MachineError(f"{id}: eeproms = {eeproms}; there is room for {N_EEPROMS}")
+    try:
+        given = bytes.fromhex(spd)
+    except ValueError as e:
+        raise MachineError(f"{id}: spd: {e}") from None
+    if len(given) > eeproms * EEPROM_SIZE:
+        raise MachineError(f"{id}: spd: {len(given)} bytes do not fit {eeproms} EEPROMs of {EEPROM_SIZE}")
+    return given.ljust(N_EEPROMS * EEPROM_SIZE, b"\0")
 
 
 # ---------------------------------------------------------------------- the EEPROMs: SMBus 2.0 chapter 5, byte by byte

@@ -10,27 +10,19 @@ Regions: 8 PM events (4 bytes), 9 PM control (2), 10 PM timer (4): at PMBA + 0, 
 11 general purpose events (4), 12 APM ports (2), 14 PCI hot-plug (24), 15 CPU hot-plug (32): fixed by the board;
 13 SMBus (64): at SMBBA while SMBHSTCFG.SMB_HST_EN is set, MAP effects; mapped after power-on.
 """
-from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON, io_status, reset_kind
-from engine.devices._smbus cimport (EEPROM_SIZE, N_EEPROMS, SMB_SIZE, eeproms_reset, smbus_init, smbus_read, smbus_write)
+from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, RESET_POWER_ON, io_status, reset_kind
+from engine.devices._acpi_pm cimport (CPU_LEGACY_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE, PCI_SELECT, PCI_UP,
+                                      PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, cpuhp_read, cpuhp_write,
+                                      hotplug_init, pcihp_read, pcihp_write, pm_acpi_mode, pm_control_write, pm_event_write,
+                                      pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
+from engine.devices._smbus cimport SMB_SIZE, eeproms_reset, smbus_init, smbus_read, smbus_write
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
-from engine.devices._smbus import SMBUS_STATE
-from engine.errors import MachineError
+from engine.devices._acpi_pm import ACPI_HOTPLUG_STATE, ACPI_PM_STATE, check_cpus
+from engine.devices._smbus import SMBUS_STATE, spd_contents
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, WO, Region, Register, Space
-
-cdef extern from *:
-    """
-    static inline uint64_t engine_muldiv(uint64_t a, uint32_t b, uint32_t c)
-    {
-        return (uint64_t)((unsigned __int128)a * b / c);
-    }
-    """
-    uint64_t muldiv "engine_muldiv"(uint64_t a, uint32_t b, uint32_t c) noexcept nogil
-
-cdef enum:
-    NS_PER_S = 1000000000
 
 _S = "290562-001 7."
 
@@ -65,12 +57,12 @@ REGISTERS = (
     _config("PMREGMISC", PMREGMISC, 8, 0x00, "PMIOSE maps PMBA"),
     _config("SMBBA", SMBBA, 32, None, "base of the SMBus registers"),
     _config("SMBHSTCFG", SMBHSTCFG, 8, 0x09, "SMB_HST_EN maps SMBBA"),
-    Register("PMSTS", PMSTS, 16, RW1C, None, 0, "clears SCI sources", _S + "2 PMSTS", EVT_REGION, w1c=0xFFFF),
-    Register("PMEN", PMEN, 16, RW, 0, 0xFFFF, "enables SCI sources", _S + "2 PMEN", EVT_REGION),
-    Register("PMCNTRL", 0, 16, RW, 0, 0xFFFF & ~SUS_EN, "SUS_EN suspends", _S + "2 PMCNTRL", CNT_REGION),
+    Register("PMSTS", PM1_STS, 16, RW1C, None, 0, "clears SCI sources", _S + "2 PMSTS", EVT_REGION, w1c=0xFFFF),
+    Register("PMEN", PM1_EN, 16, RW, 0, 0xFFFF, "enables SCI sources", _S + "2 PMEN", EVT_REGION),
+    Register("PMCNTRL", 0, 16, RW, 0, 0xFFFF & ~SLP_EN, "SUS_EN suspends", _S + "2 PMCNTRL", CNT_REGION),
     Register("PMTMR", 0, 32, RO, None, 0, section=_S + "2 PMTMR", region=TMR_REGION),
-    Register("GPE0_STS", GPE_STS, 16, RW1C, 0, 0, "clears SCI sources", "ACPI 2.0c 4.7.4.1.1", GPE_REGION, w1c=0xFFFF),
-    Register("GPE0_EN", GPE_EN, 16, RW, 0, 0xFFFF, "enables SCI sources", "ACPI 2.0c 4.7.4.1.2", GPE_REGION),
+    Register("GPE0_STS", 0, 16, RW1C, 0, 0, "clears SCI sources", "ACPI 2.0c 4.7.4.1.1", GPE_REGION, w1c=0xFFFF),
+    Register("GPE0_EN", GPE_HALF, 16, RW, 0, 0xFFFF, "enables SCI sources", "ACPI 2.0c 4.7.4.1.2", GPE_REGION),
     Register("APMC", APMC, 8, RW, 0, 0xFF, "SMI; F1h and F0h set and clear SCI_EN", "290562-001 4.2 APMC", APM_REGION),
     Register("APMS", APMS, 8, RW, 0, 0xFF, "none", "290562-001 4.2 APMS", APM_REGION),
     Register("SMBHSTSTS", 0x00, 8, RW1C, 0, 0, "ends transactions", "290562-001 7.3", SMB_REGION, w1c=0xFE),
@@ -108,25 +100,14 @@ cdef class Piix4Pm(PciFunction):
     CONFIG = {**PCI_CONFIG, "smm": True, "smb_io_base": 0xB100, "parallel": False, "serial1": True, "serial2": False,
               "eeproms": 8, "spd": "", "cpus": 1, "max_cpus": 1, "fixed_slots": 0x00000007}
     STATE = PCI_STATE + (
-        ("overflow", "u8"), ("pm_base", "u8"), ("smb_base", "u8"), ("pci_select", "u4"), ("cpu_select", "u4"),
-        ("pmsts", "u2"), ("pmen", "u2"), ("pmcntrl", "u2"), ("gpe", "u1", 4), ("apmc", "u1"), ("apms", "u1"),
-        ("cpu_modern", "u1"), ("cpu_command", "u1"), ("cpu_fw_remove", "u1", MAX_CPUS)) + SMBUS_STATE
+        ("pm_base", "u8"), ("smb_base", "u8"), *ACPI_PM_STATE, *ACPI_HOTPLUG_STATE, ("apmc", "u1"), ("apms", "u1"), *SMBUS_STATE)
 
     def __init__(self, str id="piix4-pm", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         c = self.config
-        self.cpus, self.max_cpus, self.fixed_slots = c["cpus"], c["max_cpus"], c["fixed_slots"]
-        if not 1 <= self.cpus <= self.max_cpus <= MAX_CPUS:
-            raise MachineError(f"{id}: {self.cpus} of {self.max_cpus} CPUs cannot be; there are 1 to {MAX_CPUS}")
-        if not 0 <= c["eeproms"] <= N_EEPROMS:
-            raise MachineError(f"{id}: eeproms = {c['eeproms']}; there is room for {N_EEPROMS}")
-        try:
-            spd = bytes.fromhex(c["spd"])
-        except ValueError as e:
-            raise MachineError(f"{id}: spd: {e}") from None
-        if len(spd) > c["eeproms"] * EEPROM_SIZE:
-            raise MachineError(f"{id}: spd: {len(spd)} bytes do not fit {c['eeproms']} EEPROMs of {EEPROM_SIZE}")
-        self.spd = spd.ljust(N_EEPROMS * EEPROM_SIZE, b"\0")
+        check_cpus(id, c["cpus"], c["max_cpus"])
+        self.facts.cpus, self.facts.max_cpus, self.facts.fixed_slots = c["cpus"], c["max_cpus"], c["fixed_slots"]
+        self.spd = spd_contents(id, c["eeproms"], c["spd"])
         self.eeproms = c["eeproms"]
         self.spd_bytes = self.spd
         self.s = <piix4_pm_state *>self.pci_alloc(sizeof(piix4_pm_state))
@@ -153,7 +134,7 @@ cdef class Piix4Pm(PciFunction):
                 Region("gpe0", Space.PIO, 4, (1, 2, 4), (1, 1)),
                 Region("apm", Space.PIO, 2, (1, 2, 4), (1, 1)),
                 Region("smbus", Space.PIO, SMB_SIZE, (1, 2, 4), (1, 1)),
-                Region("pci-hotplug", Space.PIO, 0x18, (4,), (4, 4)),
+                Region("pci-hotplug", Space.PIO, PCI_HOTPLUG_SIZE),
                 Region("cpu-hotplug", Space.PIO, CPU_LEGACY_SIZE, (1, 2, 4), (1, 4)))
 
     def mappings(self):
@@ -167,39 +148,32 @@ cdef class Piix4Pm(PciFunction):
     # ------------------------------------------------------------------ accesses
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        cdef uint32_t i
         if region == TMR_REGION:
-            value[0] = self.ticks() & PM_TIMER_MASK
+            value[0] = pm_ticks(self.core.now) & PM_TIMER_MASK
         elif region == EVT_REGION:
-            value[0] = self.get_pmsts() if offset == PMSTS else self.s.pmen if offset == PMEN else 0
+            value[0] = pm_status(&self.s.pm, self.core.now) if offset == PM1_STS else self.s.pm.pmen if offset == PM1_EN else 0
         elif region == CNT_REGION:
-            value[0] = self.s.pmcntrl
+            value[0] = self.s.pm.pmcntrl
         elif region == GPE_REGION:
             if offset >= 4:
                 return IO_NO_REGISTER
-            value[0] = self.s.gpe[offset]
+            value[0] = self.s.pm.gpe[offset]
         elif region == APM_REGION:
             value[0] = self.s.apms if offset & 1 else self.s.apmc
         elif region == SMB_REGION:
             value[0] = smbus_read(&self.s.smb, offset)
         elif region == PCIHP_REGION:
-            value[0] = self.pcihp_read(offset)
+            value[0] = pcihp_read(&self.s.hotplug, &self.facts, offset, size)
         elif region == CPUHP_REGION:
-            if self.s.cpu_modern:
-                if offset >= CPU_MODERN_SIZE:
-                    return IO_NO_REGISTER
-                value[0] = self.cpuhp_read(offset)
-            else:
-                value[0] = 0
-                for i in range(size):
-                    value[0] |= <uint64_t>self.cpu_bitmap(offset + i) << (8 * i)
+            return IO_NO_REGISTER if cpuhp_read(&self.s.hotplug, &self.facts, offset, size, value) else IO_OK
         else:
             return IO_NO_REGISTER
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         if region == EVT_REGION:
-            self.evt_write(offset, <uint16_t>value)
+            pm_event_write(&self.s.pm, self.core.now, offset, <uint16_t>value)
+            self.update_sci()
         elif region == CNT_REGION:
             self.pmcntrl_write(<uint16_t>value)
         elif region == TMR_REGION:
@@ -207,7 +181,8 @@ cdef class Piix4Pm(PciFunction):
         elif region == GPE_REGION:
             if offset >= 4:
                 return IO_NO_REGISTER
-            self.gpe_write(offset, <uint8_t>value)
+            pm_gpe_write(&self.s.pm, GPE_HALF, offset, <uint8_t>value)
+            self.update_sci()
         elif region == APM_REGION:
             if offset & 1:
                 self.s.apms = <uint8_t>value
@@ -216,15 +191,9 @@ cdef class Piix4Pm(PciFunction):
         elif region == SMB_REGION:
             smbus_write(&self.s.smb, offset, <uint8_t>value)
         elif region == PCIHP_REGION:
-            if offset == PCI_SELECT:
-                self.s.pci_select = <uint32_t>value
+            pcihp_write(&self.s.hotplug, offset, size, <uint32_t>value)
         elif region == CPUHP_REGION:
-            if self.s.cpu_modern:
-                if offset >= CPU_MODERN_SIZE:
-                    return IO_NO_REGISTER
-                self.cpuhp_write(offset, <uint32_t>value)
-            elif offset == 0 and not value & 0xff:
-                self.s.cpu_modern = 1       # a zero where CPU 0 must show: software knows the selector interface
+            return IO_NO_REGISTER if cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value) else IO_OK
         else:
             return IO_NO_REGISTER
         return IO_OK
@@ -250,60 +219,26 @@ cdef class Piix4Pm(PciFunction):
 
     # ------------------------------------------------------------------ ACPI fixed registers: 7.2
 
-    cdef uint64_t ticks(self) noexcept nogil:
-        """Ticks of the timer since time 0, rounded down."""
-        return muldiv(self.core.now, PM_TIMER_HZ, NS_PER_S)
-
-    cdef uint16_t get_pmsts(self) noexcept nogil:
-        """PMSTS.  TMROF rises in the nanosecond that on_time is asked for, though the tick may complete in the next."""
-        if self.core.now >= muldiv(self.s.overflow, NS_PER_S, PM_TIMER_HZ):
-            self.s.pmsts |= TMROF
-        return self.s.pmsts
-
-    cdef void evt_write(self, uint32_t offset, uint16_t value) noexcept nogil:
-        """PMSTS, PMEN.  Clearing TMROF begins the wait for the next toggle of bit 23."""
-        if offset == PMSTS:
-            if self.get_pmsts() & value & TMROF:
-                self.s.overflow = (self.ticks() + PM_TIMER_HALF) & ~<uint64_t>(PM_TIMER_HALF - 1)
-            self.s.pmsts &= ~value
-        elif offset == PMEN:
-            self.s.pmen = value
-        self.update_sci()
-
     cdef void pmcntrl_write(self, uint16_t value) noexcept nogil:
         """PMCNTRL.  SUS_EN reads as zero."""
-        cdef uint32_t kind = value >> SUS_TYP_SHIFT & SUS_TYP_MASK
-        self.s.pmcntrl = value & ~<uint16_t>SUS_EN
-        if value & SUS_EN:
-            if kind == SUS_SOFT_OFF or kind == SUS_STD:
-                self.set_line(POWER_OFF, 1)
-            elif kind == SUS_STR:
-                self.set_line(SUSPEND, 1)
-
-    cdef void gpe_write(self, uint32_t offset, uint8_t value) noexcept nogil:
-        """ACPI 2.0c 4.7.4.1."""
-        if offset < GPE_EN:
-            self.s.gpe[offset] &= ~value
-        else:
-            self.s.gpe[offset] = value
-        self.update_sci()
+        cdef uint32_t asked = pm_control_write(&self.s.pm, value)
+        if asked == SLEEP_OFF:
+            self.set_line(POWER_OFF, 1)
+        elif asked == SLEEP_SUSPEND:
+            self.set_line(SUSPEND, 1)
 
     cdef void update_sci(self) noexcept nogil:
-        """The SCI, and when the timer may next change it.  Events of the first GPE byte only: the others have no source."""
-        cdef uint16_t pmsts = self.get_pmsts()
-        self.set_line(SCI, pmsts & self.s.pmen & SCI_SOURCES or self.s.gpe[GPE_STS] & self.s.gpe[GPE_EN])
-        if self.s.pmen & TMROF and not pmsts & TMROF:
-            self.set_deadline(muldiv(self.s.overflow, NS_PER_S, PM_TIMER_HZ))
-        else:
-            self.core.deadline = NEVER
+        cdef uint64_t deadline
+        self.set_line(SCI, pm_sci(&self.s.pm, GPE_HALF, self.core.now, &deadline))
+        self.set_deadline(deadline)
 
     cdef void on_time(self) noexcept nogil:
         self.update_sci()
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
         """The power button, pressed: PMSTS.PWRBTN_STS."""
-        if kind == INPUT_LINE and value and self.s.pmen & PWRBTN:
-            self.s.pmsts |= PWRBTN
+        if kind == INPUT_LINE and value and self.s.pm.pmen & PWRBTN_STS:
+            self.s.pm.pmsts |= PWRBTN_STS
             self.update_sci()
         return 0
 
@@ -312,61 +247,11 @@ cdef class Piix4Pm(PciFunction):
     cdef void apmc_write(self, uint8_t value) noexcept nogil:
         """A request to the firmware.  The two values by which an OS turns ACPI mode on and off are answered here."""
         self.s.apmc = value
-        if value == ACPI_ENABLE:
-            self.s.pmcntrl |= SCI_EN
-        elif value == ACPI_DISABLE:
-            self.s.pmcntrl &= ~<uint16_t>SCI_EN
+        if value == ACPI_ENABLE or value == ACPI_DISABLE:
+            pm_acpi_mode(&self.s.pm, value == ACPI_ENABLE)
         elif self.p.config[DEVACTB + 3] & DEVACTB_APMC_EN:
             self.set_line(SMI, 1)
             self.set_line(SMI, 0)
-
-    # ------------------------------------------------------------------ hot-plug
-
-    cdef uint32_t pcihp_read(self, uint32_t offset) noexcept nogil:
-        """Nothing is inserted or wants to go.  Only bus 0 has slots that are taken."""
-        if self.s.pci_select >= PCI_BUSES:
-            return 0
-        if offset == PCI_REMOVABLE:
-            return ~self.fixed_slots if self.s.pci_select == 0 else 0xffffffffu
-        if offset == PCI_SELECT:
-            return self.s.pci_select
-        return 0
-
-    cdef uint8_t cpu_bitmap(self, uint32_t byte) noexcept nogil:
-        """One byte of the bitmap of CPUs that are there."""
-        cdef uint32_t first = byte * 8
-        if first >= self.cpus:
-            return 0
-        return 0xff if self.cpus - first >= 8 else <uint8_t>((1 << (self.cpus - first)) - 1)
-
-    cdef uint32_t cpuhp_read(self, uint32_t offset) noexcept nogil:
-        if self.s.cpu_select >= self.max_cpus:
-            return 0
-        if offset == CPU_FLAGS:
-            return ((CPU_PRESENT if self.s.cpu_select < self.cpus else 0)
-                    | (CPU_FW_REMOVE if self.s.cpu_fw_remove[self.s.cpu_select] else 0))
-        if offset == CPU_DATA and (self.s.cpu_command == CMD_NEXT_EVENT or self.s.cpu_command == CMD_CPU_ID):
-            return self.s.cpu_select            # CPU n has local APIC n
-        return 0
-
-    cdef void cpuhp_write(self, uint32_t offset, uint32_t value) noexcept nogil:
-        cdef uint32_t i, n
-        if offset == CPU_SELECT:
-            self.s.cpu_select = value
-            return
-        if self.s.cpu_select >= self.max_cpus:
-            return
-        if offset == CPU_FLAGS:                 # 02h, 04h acknowledge events that never come, 08h ejects: CPUs stay
-            if not value & 0x0E and value & CPU_FW_REMOVE and 0 < self.s.cpu_select < self.cpus:
-                self.s.cpu_fw_remove[self.s.cpu_select] = 1
-        elif offset == CPU_COMMAND and value <= CMD_CPU_ID:
-            self.s.cpu_command = <uint8_t>value
-            if value == CMD_NEXT_EVENT:
-                for i in range(self.max_cpus):
-                    n = (self.s.cpu_select + i) % self.max_cpus
-                    if self.s.cpu_fw_remove[n]:
-                        self.s.cpu_select = n
-                        break
 
     # ------------------------------------------------------------------ reset
 
@@ -374,9 +259,7 @@ cdef class Piix4Pm(PciFunction):
         """The fixed registers go back; of configuration space PMBA's low byte, DEVACTB and PMREGMISC do; the hot-plug
         selectors and the SMBus controller keep their state."""
         PciFunction.on_reset(self, kind)
-        self.s.pmsts = self.s.pmen = self.s.pmcntrl = 0
-        self.s.overflow = 0
-        self.s.gpe[0] = self.s.gpe[1] = self.s.gpe[2] = self.s.gpe[3] = 0
+        pm_reset(&self.s.pm)
         self.set_line(POWER_OFF, 0)
         self.set_line(SUSPEND, 0)
         self.set_line(SMI, 0)
@@ -388,10 +271,6 @@ cdef class Piix4Pm(PciFunction):
         self.update_ranges()
 
     cdef void clear_extras(self) noexcept nogil:
-        cdef int i
         self.s.apmc = self.s.apms = 0
-        self.s.pci_select = self.s.cpu_select = 0
-        self.s.cpu_modern = self.s.cpu_command = 0
-        for i in range(MAX_CPUS):
-            self.s.cpu_fw_remove[i] = 0
+        hotplug_init(&self.s.hotplug)
         smbus_init(&self.s.smb, <uint8_t>((1 << self.eeproms) - 1), <const uint8_t *>self.spd_bytes)

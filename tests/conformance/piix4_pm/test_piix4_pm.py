@@ -235,7 +235,7 @@ def test_pci_hotplug_removable_slots_of_each_bus(bus):
     assert bus.read(PCIHP, 0x10, 4) == 255 and bus.read(PCIHP, 0x0C, 4) == 0xFFFFFFFF
     bus.write(PCIHP, 0x10, 256, 4)
     assert [bus.read(PCIHP, n, 4) for n in range(0, 24, 4)] == [0] * 6
-    assert bus.read(PCIHP, 0x10, 2) == 0xFFFF and bus.status != 0
+    assert bus.read(PCIHP, 0x10, 2) == 0  # narrow accesses meet nothing
 
 
 def test_cpu_hotplug_begins_as_a_bitmap():
