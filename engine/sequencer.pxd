@@ -158,6 +158,7 @@ cdef class Sequencer:
     cdef public double patience        # seconds that a worker may keep the router waiting without any progress
     cdef uint64_t stuck_at             # that worker's progress when the router last looked, and since when it stands
     cdef uint64_t stuck_since
+    cdef uint64_t asked                # synchronous accesses so far
     cdef uint64_t flood                # effects since the last cut
     cdef str failed                    # why nothing more can be run; None while all is well
     cdef uint64_t base                 # single accesses before this run whose effects may still be on the way: the run's

@@ -1021,7 +1021,7 @@ cdef class Sequencer:
     cdef int _stand(self, uint32_t k) except -1:
         """Waiting for worker k has lasted a slice: signals, the workers' lives, and whether this one gets on at all."""
         cdef link_view *v = self.link[k].v
-        cdef uint64_t progress = v.executed + v.effects.mine + (v.posted << 20) + (<uint64_t>k << 56), now = monotonic_ns()
+        cdef uint64_t progress = v.executed + v.effects.mine + (self.asked << 20) + (<uint64_t>k << 56), now = monotonic_ns()
         self._check()
         if progress != self.stuck_at:
             self.stuck_at = progress
@@ -1239,6 +1239,7 @@ cdef class Sequencer:
         cdef int got
         if l.open:
             self._commit(k)
+        self.asked += 1
         l.slot_key = key
         l.slot_delta = delta
         if rec.vcpu < l.v.n_vcpus:
