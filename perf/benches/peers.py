@@ -154,8 +154,8 @@ class Qtest:
     """A QEMU machine that executes nothing and obeys its qtest socket (here: standard input and output)."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(["qemu-system-x86_64", "-M", "pc", "-accel", "qtest", "-display", "none", "-nodefaults", "-serial", "null",
-                                         "-qtest", "stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(["qemu-system-x86_64", "-M", "pc,accel=qtest", "-display", "none", "-nodefaults", "-serial", "null",
+                                         "-qtest", "stdio", "-qtest-log", "none"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def __enter__(self) -> Qtest:
         return self

@@ -1,0 +1,127 @@
+"""engine bench: the arithmetic of rows and intervals, the raw loops against the engine, names and exit status."""
+
+import json
+
+import numpy as np
+import pytest
+
+from engine.cli import bench, main
+from engine.errors import EngineError, UsageError
+from engine.machine import Machine
+from engine.machine.spec import load
+from engine.testing._walk import Walk
+from perf import compare
+from perf.benches import _common
+
+
+def test_a_row_is_medians_and_the_median_of_ratios():
+    got = _common.row("x", "ns", [10.0, 20.0, 60.0], "c", [10.0, 10.0, 20.0], 2.5)
+    assert (got["value"], got["limit"], got["ratio"], got["n"]) == (20.0, 10.0, 2.0, 3)
+    assert got["spread"] == pytest.approx((2.5 - 1.5) / 2.0)
+    assert got["ok"] and not _common.row("x", "ns", [10.0], "c", [3.0], 3.0)["ok"]
+
+
+@pytest.mark.parametrize(("value", "way", "ok"), [(0.9, ">=", True), (0.7, ">=", False), (0.7, "<=", True), (0.9, "<=", False)])
+def test_a_goal_bounds_from_its_side(value, way, ok):
+    assert _common.row("x", "M/s", [value], "c", 1.0, 0.8, way)["ok"] is ok
+
+
+def test_bench_and_limit_take_turns_after_one_call_of_each():
+    calls = []
+    a, b = _common.turns(lambda: calls.append("a") or len(calls), lambda: calls.append("b") or len(calls), 4)
+    assert "".join(calls) == "ab" + "ab" + "ba" + "ab" + "ba"
+    assert (len(a), len(b)) == (4, 4)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.99])
+def test_quantiles_lie_in_their_bucket(q):
+    edges = [float(x) for x in _common.Sequencer.bucket_ticks()]
+    histogram = np.zeros(len(edges), np.uint64)
+    histogram[100] = 1000
+    ns = _common.quantile(histogram, q) * _common._limits.tsc_hz() / 1e9
+    assert edges[100] <= ns <= edges[101]
+    assert (ns - edges[100]) / (edges[101] - edges[100]) == pytest.approx(q, abs=1e-6)
+
+
+def test_the_raw_loops_make_the_same_accesses_as_the_engine():
+    """A recording's content (files, sectors) comes out of the raw loops as out of the engine: same look-ups, same devices."""
+    r = _common.recording("boot-pc")
+    walk = r.walk()
+    with Machine(r.job.spec, path="local", contents=r.job.contents) as m:
+        value, status, _ = m.run(r.acc, *r.inputs(m))
+    _, raw = walk.local(r.acc)
+    read = r.acc["dir"] == 0
+    assert np.mean(raw[read] == value[read]) > 0.98
+    content = (status & 0x80) != 0
+    assert content.sum() > 1000 and np.array_equal(raw[content], value[content])
+
+
+def test_raw_rings_answer_as_the_raw_loop():
+    try:
+        on = _common.cpus()
+    except _common.Skipped as e:
+        pytest.skip(str(e))
+    r = _common.recording("boot-pc")
+    walk = r.walk()
+    walk.local(r.acc)
+    acc = r.acc[r.acc["addr"] == 0x402][:2_000]
+    seconds, got = walk.pair(acc, on)
+    assert seconds > 0 and np.array_equal(got[acc["dir"] == 1], acc["value"][acc["dir"] == 1])
+    for batch in (1, 64):
+        assert walk.oneway(acc, on, batch)[0] > 0
+    with pytest.raises(EngineError, match="nothing to walk"):
+        walk.pair(acc[:0], on)
+
+
+def test_a_walk_needs_the_devices_in_its_process():
+    with Machine(load("i440fx"), workers=1) as m, pytest.raises(EngineError, match="without workers"):
+        Walk(m)
+
+
+def test_intervals_tell_a_difference_from_noise():
+    rng = np.random.default_rng(2)
+    a = list(1 + 0.02 * rng.standard_normal(30))
+    low, _, high = compare.interval(a, [1.1 * x for x in a], rng)
+    assert low > 1 and compare.verdict(low, high, more_is_better=False) == "slower" and compare.verdict(low, high, True) == "faster"
+    low, _, high = compare.interval(a, list(1 + 0.02 * rng.standard_normal(30)), rng)
+    assert compare.verdict(low, high, True) == "no difference shown"
+
+
+def test_a_wrong_name_lists_the_right_ones(capsys):
+    assert main(["bench", "loacl"]) == 2
+    said = capsys.readouterr().err
+    assert "no bench 'loacl'" in said and "local_trace" in said and said.count("\n") == 1
+
+
+def test_without_the_source_there_is_one_clear_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    with pytest.raises(UsageError, match="they come with the source"):
+        bench.names()
+
+
+def test_json_and_exit_status(monkeypatch, tmp_path, capsys):
+    class Fake:
+        def __init__(self, ok):
+            self.ok = ok
+
+        def run(self, quick):
+            assert quick
+            return [_common.row("fake.x", "ns", [3.0], "c", 2.0, 1.6 if self.ok else 1.4)]
+
+    for ok, status in ((True, 0), (False, 1)):
+        monkeypatch.setattr(bench, "bench", lambda name, ok=ok: Fake(ok))
+        assert main(["bench", "--quick", "sync", "--json", str(tmp_path / "b.json")]) == status
+        got = json.loads((tmp_path / "b.json").read_text())
+        assert set(got["results"][0]) >= {"name", "value", "unit", "limit_name", "limit", "ratio", "goal", "ok", "n", "spread"}
+        assert got["ok"] is ok and got["peers"] == [] and got["host"]["cpus"]
+        assert ("every goal met" if ok else "missed fake.x") in capsys.readouterr().out
+
+
+def test_a_bench_the_host_cannot_run_is_named(monkeypatch):
+    class Fake:
+        def run(self, quick):
+            raise _common.Skipped("needs two CPUs")
+
+    monkeypatch.setattr(bench, "bench", lambda name: Fake())
+    got = bench.measure(["sync"], True)
+    assert got["skipped"] == [{"name": "sync", "why": "needs two CPUs"}] and got["results"] == []
