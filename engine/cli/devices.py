@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Everything about a device type, as plain data.  Raises MachineError if there is no such type, or it cannot be loaded."""
+    """A device type as plain data.  Raises MachineError if there is none of that name, or it cannot be loaded."""
     try:
         cls = device_class(name)
     except (ImportError, AttributeError) as e:
@@ -105,10 +105,21 @@ def _regions(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 def print_list(facts: list[dict[str, Any]], out: Output) -> None:
     """Every type, a line each."""
-    out.table("", ("type", "title", "regions", "out", "in", ">registers"), [
-        (f["type"], f["title"], " ".join(r["name"] for r in _regions(f)[:4]) + (" ..." if len(_regions(f)) > 4 else ""),
-         _pins(f["outputs"]), _pins(f["inputs"]), str(len(f["registers"]))) for f in facts
-    ])  # fmt: skip
+    out.table(
+        "",
+        ("type", "title", "regions", "out", "in", ">registers"),
+        [
+            (
+                f["type"],
+                f["title"],
+                " ".join(r["name"] for r in _regions(f)[:4]) + (" ..." if len(_regions(f)) > 4 else ""),
+                _pins(f["outputs"]),
+                _pins(f["inputs"]),
+                str(len(f["registers"])),
+            )
+            for f in facts
+        ],
+    )
 
 
 def _pins(names: list[str]) -> str:
@@ -121,23 +132,51 @@ def print_one(f: dict[str, Any], out: Output) -> None:
     out.line(f"  {f['part']}")
     out.line(f"  {f['class']}" + (", written in Python" if f["python"] else ""))
     out.line()
-    out.table("regions", ("name", "space", ">bytes", "accepts", "executes", "policy"), [
-        (r["name"], r["space"], f"{r['size']:#x}", "/".join(map(str, r["accepts"])), "-".join(map(str, sorted(set(r["implements"])))),
-         " ".join(k for k in ("posted", "barrier") if r[k]) or "-") for r in _regions(f)
-    ])  # fmt: skip
+    out.table(
+        "regions",
+        ("name", "space", ">bytes", "accepts", "executes", "policy"),
+        [
+            (
+                r["name"],
+                r["space"],
+                f"{r['size']:#x}",
+                "/".join(map(str, r["accepts"])),
+                "-".join(map(str, sorted(set(r["implements"])))),
+                " ".join(k for k in ("posted", "barrier") if r[k]) or "-",
+            )
+            for r in _regions(f)
+        ],
+    )
     out.line()
     out.line("pins", "bold")
     out.line(f"  out: {' '.join(f['outputs']) or 'none'}")
-    out.line(f"  in:  {' '.join(f['inputs']) or 'none'}" + ("; message-signalled interrupts" if f["takes_messages"] else ""))
+    out.line(f"  in:  {' '.join(f['inputs']) or 'none'}")
+    if f["takes_messages"]:
+        out.line("  takes message-signalled interrupts")
     if f["settings"]:
         out.line()
         rows = [(s["name"], s["type"], str(s["default"])) for s in f["settings"]]
         out.table("settings", ("name", "type", "default"), rows)
     out.line()
-    out.table(f"registers ({len(f['registers'])})", ("region", "at", "name", ">bits", "access", "reset", "writable", "section", "side effects"), [
-        (r["region"], _at(r), r["name"], str(r["width"]), r["access"], hexes(r["reset"], r["width"]), _writable(r), r["section"], r["side_effects"])
-        for r in f["registers"]
-    ])  # fmt: skip
+    columns = ("region", "at", "name", ">bits", "access", "reset", "writable", "section", "side effects")
+    out.table(
+        f"registers ({len(f['registers'])})",
+        columns,
+        [
+            (
+                r["region"],
+                _at(r),
+                r["name"],
+                str(r["width"]),
+                r["access"],
+                hexes(r["reset"], r["width"]),
+                _writable(r),
+                r["section"],
+                r["side_effects"],
+            )
+            for r in f["registers"]
+        ],
+    )
 
 
 def _at(r: dict[str, Any]) -> str:

@@ -3,3 +3,5 @@
 from typing import Any
 
 SMBUS_STATE: tuple[tuple[Any, ...], ...]
+
+def spd_contents(id: str, eeproms: int, spd: str) -> bytes: ...

@@ -13,8 +13,8 @@ pytest.importorskip("mypy")
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(p.relative_to(ROOT) for p in (ROOT / "engine").rglob("*.pyx"))
 
-# What the built modules have beyond their stubs, on purpose: names that Cython makes; names they import; constants of a part's
-# register map; constructors that are __cinit__; the buffer protocol, which Python can name since 3.12 only.
+# What the built modules have beyond their stubs, on purpose: names that Cython makes; names they import; constants of a
+# part's register map; constructors that are __cinit__; the buffer protocol, which Python can name since 3.12 only.
 ALLOWED = r"""
 .*\.__test__
 .*\.__(reduce|setstate)_cython__

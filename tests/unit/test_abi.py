@@ -1,7 +1,7 @@
-"""engine/_abi.h against the NumPy dtypes: every member of every exported structure, at the C compiler's offset and size.
+"""engine/_abi.h against the NumPy dtypes: every member of every exported structure, at the compiler's offset and size.
 
-The header's own assertions pin the offsets in C; here a C program that includes the header prints what the compiler makes
-of each member, and the dtypes must say the same.
+The header's own assertions pin the offsets in C; here a C program that includes the header prints what the compiler
+makes of each member, and the dtypes must say the same.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def test_acc_is_the_record_of_trace_files() -> None:
 
 def test_magic_and_version() -> None:
     assert _abi.MAGIC.to_bytes(4, "little") == b"ireq"
-    assert _abi.VERSION == int(re.search(r"ENGINE_ABI_VERSION (\d+)u", HEADER.read_text())[1])  # type: ignore[index]
+    assert int(re.search(r"ENGINE_ABI_VERSION (\d+)u", HEADER.read_text())[1]) == _abi.VERSION  # type: ignore[index]
 
 
 def test_first_bad_finds_the_first_impossible_record() -> None:

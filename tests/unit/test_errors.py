@@ -34,20 +34,23 @@ def test_users_find_them_at_the_top() -> None:
         assert cls.__name__ in engine.__all__
 
 
-@pytest.mark.parametrize("argv", [
-    ["machine", "check", "/nothing/there.toml"],
-    ["machine", "show", "i440fx", "--workers", "0"],
-    ["machine", "show", "i440fx", "--workers", "1025"],
-    ["machine", "show", "i440fx", "--placement", "random:x", "--workers", "2"],
-    ["machine", "show", "i440fx", "--placement", "random:1"],
-    ["machine", "show", "i440fx", "--placement", "/nothing/there.toml"],
-    ["machine", "import"],
-    ["machine", "import", "--from", "/nothing/there.json"],
-    ["machine", "import", "--", "-M", "microvm"],
-    ["machine", "import", "--", "-drive", "file=/nothing/there.img"],
-    ["machine", "list", "--json", "/nothing/there/boards.json"],
-    ["devices", "show", "ne2000"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["machine", "check", "/nothing/there.toml"],
+        ["machine", "show", "i440fx", "--workers", "0"],
+        ["machine", "show", "i440fx", "--workers", "1025"],
+        ["machine", "show", "i440fx", "--placement", "random:x", "--workers", "2"],
+        ["machine", "show", "i440fx", "--placement", "random:1"],
+        ["machine", "show", "i440fx", "--placement", "/nothing/there.toml"],
+        ["machine", "import"],
+        ["machine", "import", "--from", "/nothing/there.json"],
+        ["machine", "import", "--", "-M", "microvm"],
+        ["machine", "import", "--", "-drive", "file=/nothing/there.img"],
+        ["machine", "list", "--json", "/nothing/there/boards.json"],
+        ["devices", "show", "ne2000"],
+    ],
+)
 def test_a_users_mistake_is_one_line_and_exit_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     said = capsys.readouterr()

@@ -203,8 +203,9 @@ FORGED = [
 ]
 
 
-TREE = """__init__.py errors.py types.py _abi.pxd _ring.h _ring.pyx _dispatch.pyx _device.pyx sequencer.pyx pci/_config.pyx
-    devices/uart.pyx devices/python/__init__.py machine/__init__.py machine/spec.py machine/build.py workers/_wait.pyx
+TREE = """__init__.py errors.py types.py _abi.pxd _ring.h _ring.pyx _dispatch.pyx _device.pyx sequencer.pyx
+    pci/_config.pyx devices/uart.pyx devices/python/__init__.py machine/__init__.py machine/spec.py
+    machine/build.py workers/_wait.pyx
     frontends/__init__.py"""
 
 

@@ -269,37 +269,64 @@ at = { pit = 0x40 }
 inputs = { irq_disable = "off" }
 lines = { out0 = "pit" }
 """
+UNITED = LOOP.replace('"hpet"\nat', '"hpet"\nunit = "t"\nat').replace('"i8254"\n', '"i8254"\nunit = "t"\n')
 WIRING = {
-    "unknown device": (SERIAL + '[[device]]\nid = "nic"\ntype = "ne2000"\n', ["pc.toml:6", "device 'nic'", "unknown device type 'ne2000'", "engine devices list"]),
-    "unknown setting": (SERIAL + "config = { baud = 9600 }\n", ["pc.toml:1", "device 'com1'", "unknown setting 'baud'", "backend, keep"]),
-    "setting of a wrong kind": (SERIAL + 'config = { keep = "all" }\n', ["pc.toml:1", "device 'com1'", "keep = 'all' is no int"]),
+    "unknown device": (
+        SERIAL + '[[device]]\nid = "nic"\ntype = "ne2000"\n',
+        ["pc.toml:6", "device 'nic'", "unknown device type 'ne2000'", "engine devices list"],
+    ),
+    "unknown setting": (
+        SERIAL + "config = { baud = 9600 }\n",
+        ["pc.toml:1", "device 'com1'", "unknown setting 'baud'", "backend, keep"],
+    ),
+    "setting of a wrong kind": (
+        SERIAL + 'config = { keep = "all" }\n',
+        ["pc.toml:1", "device 'com1'", "keep = 'all' is no int"],
+    ),
     "overlap": (
         SERIAL + '[[device]]\nid = "com2"\ntype = "uart16550"\nat = { serial = 0x3fc }\n',
         ["pc.toml:6", "'com2'", "0x3fc-0x403", "overlaps", "'com1'", "0x3f8-0x3ff", "(pc.toml:1)"],
     ),
-    "outside the space": ('[[device]]\nid = "com1"\ntype = "uart16550"\nat = { serial = 0xfffc }\n', ["pc.toml:1", "'com1'", "'serial'", "0xfffc", "PIO", "0x10000"]),
-    "before the space": ('[[device]]\nid = "com1"\ntype = "uart16550"\nat = { serial = -8 }\n', ["pc.toml:1", "'com1'", "leaves the PIO space"]),
-    "no such region": ('[[device]]\nid = "com1"\ntype = "uart16550"\nat = { uart = 0x3f8 }\n', ["pc.toml:1", "no region 'uart'", "it has serial"]),
+    "outside the space": (
+        '[[device]]\nid = "com1"\ntype = "uart16550"\nat = { serial = 0xfffc }\n',
+        ["pc.toml:1", "'com1'", "'serial'", "0xfffc", "PIO", "0x10000"],
+    ),
+    "before the space": (
+        '[[device]]\nid = "com1"\ntype = "uart16550"\nat = { serial = -8 }\n',
+        ["pc.toml:1", "'com1'", "leaves the PIO space"],
+    ),
+    "no such region": (
+        '[[device]]\nid = "com1"\ntype = "uart16550"\nat = { uart = 0x3f8 }\n',
+        ["pc.toml:1", "no region 'uart'", "it has serial"],
+    ),
     "no such output": (SERIAL.replace("irq =", "intr ="), ["pc.toml:1", "no output pin 'intr'", "it has irq"]),
     "no such input": (SERIAL + 'inputs = { cts = "x" }\n', ["pc.toml:1", "no input pin 'cts'", "it has none"]),
     "missing wire": (
         '[[device]]\nid = "p"\ntype = "port80"\nat = { port80 = 0x80 }\ninputs = { ferr = "fpu" }\n',
         ["pc.toml:1", "device 'p'", "nothing drives wire 'fpu'", "'ferr'", "[board] external"],
     ),
-    "no such peer": ('[[device]]\nid = "fdc"\ntype = "fdc"\npeers = { dma = "dma9" }\n', ["pc.toml:1", "'fdc'", "peer dma = 'dma9' is no device"]),
+    "no such peer": (
+        '[[device]]\nid = "fdc"\ntype = "fdc"\npeers = { dma = "dma9" }\n',
+        ["pc.toml:1", "'fdc'", "peer dma = 'dma9' is no device"],
+    ),
     "a peer in another unit": (
         '[[device]]\nid = "dma"\ntype = "i8237"\n[[device]]\nid = "fdc"\ntype = "fdc"\npeers = { dma = "dma" }\n',
         ["pc.toml:4", "'fdc'", "pulls from its peer 'dma'", "one `unit`"],
     ),
     "wires in a circle": (LOOP, ["wires run in a circle through hpet, pit", "one `unit`"]),
     "two drivers within a unit": (
-        LOOP.replace('type = "hpet"', 'type = "hpet"\nunit = "t"').replace('type = "i8254"', 'type = "i8254"\nunit = "t"')
-        + SERIAL.replace("isa4", "pit"),
+        UNITED + SERIAL.replace("isa4", "pit"),
         ["pc.toml", "wire 'pit' is driven by pit, com1", "one driver"],
     ),
-    "one slot twice": (FUNCTION + PCI.format("host2", "i440fx", "00.0"), ["pc.toml:5", "'host' and 'host2'", "00:00.0"]),
-    "a bdf for what is no function": (SERIAL + 'bdf = "00:03.0"\n', ["pc.toml:1", "'com1' (uart16550) is no PCI function", "00:03.0"]),
-}  # fmt: skip
+    "one slot twice": (
+        FUNCTION + PCI.format("host2", "i440fx", "00.0"),
+        ["pc.toml:5", "'host' and 'host2'", "00:00.0"],
+    ),
+    "a bdf for what is no function": (
+        SERIAL + 'bdf = "00:03.0"\n',
+        ["pc.toml:1", "'com1' (uart16550) is no PCI function", "00:03.0"],
+    ),
+}
 
 
 @pytest.mark.parametrize("what", WIRING)
@@ -311,10 +338,7 @@ def test_mistakes_of_wiring(what: str) -> None:
 
 
 def test_a_circle_within_one_unit_is_none() -> None:
-    text = LOOP.replace('type = "hpet"', 'type = "hpet"\nunit = "t"').replace(
-        'type = "i8254"', 'type = "i8254"\nunit = "t"'
-    )
-    built = plan(parse(text))
+    built = plan(parse(UNITED))
     assert built.unit_names == ["t"] and {n.name: (n.sinks, len(n.inner)) for n in built.nets} == {
         "off": ([], 1),
         "pit": ([], 1),
@@ -322,7 +346,7 @@ def test_a_circle_within_one_unit_is_none() -> None:
 
 
 def test_an_external_wire_needs_no_driver() -> None:
-    text = '[board]\nexternal = ["fpu"]\n[[device]]\nid = "p"\ntype = "port80"\nat = { port80 = 0x80 }\ninputs = { ferr = "fpu" }\n'
+    text = '[board]\nexternal = ["fpu"]\n[[device]]\nid = "p"\ntype = "port80"\ninputs = { ferr = "fpu" }\n'
     net = plan(parse(text)).nets[0]
     assert (net.name, net.sources, net.sinks) == ("fpu", [], [(0, 0)])
 

@@ -101,17 +101,23 @@ def test_a_number_alone_spreads() -> None:
 
 
 WRONG = {
-    "unknown device": ('[[placement.worker]]\ndevices = ["com9"]\n', ["pc.toml", "[[placement.worker]] 1", "'com9'", "no device of this machine"]),
+    "unknown device": (
+        '[[placement.worker]]\ndevices = ["com9"]\n',
+        ["pc.toml", "[[placement.worker]] 1", "'com9'", "no device of this machine"],
+    ),
     "placed twice": (
         '[[placement.worker]]\ndevices = ["com1"]\n[[placement.worker]]\ndevices = ["com1"]\n',
         ["pc.toml", "device 'com1' is placed twice", "workers 1 and 2"],
     ),
-    "twice on one worker": ('[[placement.worker]]\ndevices = ["com1", "com1"]\n', ["'com1' is placed twice", "workers 1 and 1"]),
+    "twice on one worker": (
+        '[[placement.worker]]\ndevices = ["com1", "com1"]\n',
+        ["'com1' is placed twice", "workers 1 and 1"],
+    ),
     "a split unit": (
-        '[[placement.worker]]\ndevices = ["pit"]\n[[placement.worker]]\ndevices = ["vga"]\n[[placement.worker]]\ndevices = ["rtc"]\n',
+        "".join(f'[[placement.worker]]\ndevices = ["{d}"]\n' for d in ("pit", "vga", "rtc")),
         ["pc.toml", "'pit' and 'rtc' are one same_worker unit (timers)", "workers 1 and 3"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", WRONG)

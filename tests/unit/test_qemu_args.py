@@ -19,33 +19,137 @@ Q35 = "q35" in shipped_boards()
 # The machine_args of five recordings, as their side files have them, with the sizes of the files they name.
 RECORDED = {
     "seabios-pc": (
-        ["-M", "pc", "-rtc", "base=2024-01-01,clock=vm", "-no-user-config", "-nodefaults", "-m", "128", "-vga", "std",
-         "-global", "fw_cfg_io.dma_enabled=off", "-parallel", "null", "-chardev", "null,id=dbg",
-         "-device", "isa-debugcon,iobase=0x402,chardev=dbg",
-         "-drive", "if=ide,index=0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
-         "-drive", "if=ide,index=2,media=cdrom", "-drive", "if=floppy,index=0"], {}),
+        [
+            "-M",
+            "pc",
+            "-rtc",
+            "base=2024-01-01,clock=vm",
+            "-no-user-config",
+            "-nodefaults",
+            "-m",
+            "128",
+            "-vga",
+            "std",
+            "-global",
+            "fw_cfg_io.dma_enabled=off",
+            "-parallel",
+            "null",
+            "-chardev",
+            "null,id=dbg",
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=dbg",
+            "-drive",
+            "if=ide,index=0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
+            "-drive",
+            "if=ide,index=2,media=cdrom",
+            "-drive",
+            "if=floppy,index=0",
+        ],
+        {},
+    ),
     "boot-pc": (
-        ["-M", "pc", "-rtc", "base=2024-01-01,clock=vm", "-no-user-config", "-nodefaults", "-m", "64", "-vga", "std",
-         "-chardev", "null,id=dbg", "-device", "isa-debugcon,iobase=0x402,chardev=dbg",
-         "-drive", "if=ide,index=0,format=raw,snapshot=on,file={disk}"], {"disk": 65536}),
+        [
+            "-M",
+            "pc",
+            "-rtc",
+            "base=2024-01-01,clock=vm",
+            "-no-user-config",
+            "-nodefaults",
+            "-m",
+            "64",
+            "-vga",
+            "std",
+            "-chardev",
+            "null,id=dbg",
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=dbg",
+            "-drive",
+            "if=ide,index=0,format=raw,snapshot=on,file={disk}",
+        ],
+        {"disk": 65536},
+    ),
     "grub-pc": (
-        ["-M", "pc", "-rtc", "base=2024-01-01,clock=vm", "-no-user-config", "-nodefaults", "-m", "256", "-vga", "std",
-         "-chardev", "null,id=dbg", "-device", "isa-debugcon,iobase=0x402,chardev=dbg",
-         "-drive", "if=ide,index=0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
-         "-drive", "if=ide,index=2,media=cdrom,format=raw,readonly=on,file={iso}", "-boot", "d"], {"iso": 5081088}),
+        [
+            "-M",
+            "pc",
+            "-rtc",
+            "base=2024-01-01,clock=vm",
+            "-no-user-config",
+            "-nodefaults",
+            "-m",
+            "256",
+            "-vga",
+            "std",
+            "-chardev",
+            "null,id=dbg",
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=dbg",
+            "-drive",
+            "if=ide,index=0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
+            "-drive",
+            "if=ide,index=2,media=cdrom,format=raw,readonly=on,file={iso}",
+            "-boot",
+            "d",
+        ],
+        {"iso": 5081088},
+    ),
     "linux-amd64-pc": (
-        ["-M", "pc", "-rtc", "base=2024-01-01,clock=vm", "-no-user-config", "-nodefaults", "-m", "640", "-vga", "std",
-         "-chardev", "null,id=dbg", "-device", "isa-debugcon,iobase=0x402,chardev=dbg",
-         "-drive", "if=ide,index=0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
-         "-netdev", "user,id=n0,restrict=on", "-device", "e1000,netdev=n0,romfile=", "-kernel", "{kernel}",
-         "-initrd", "{initrd}", "-append", "console=ttyS0,115200n8 priority=critical vga=normal fb=false"],
-        {"kernel": 8222656, "initrd": 40810276}),
+        [
+            "-M",
+            "pc",
+            "-rtc",
+            "base=2024-01-01,clock=vm",
+            "-no-user-config",
+            "-nodefaults",
+            "-m",
+            "640",
+            "-vga",
+            "std",
+            "-chardev",
+            "null,id=dbg",
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=dbg",
+            "-drive",
+            "if=ide,index=0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
+            "-netdev",
+            "user,id=n0,restrict=on",
+            "-device",
+            "e1000,netdev=n0,romfile=",
+            "-kernel",
+            "{kernel}",
+            "-initrd",
+            "{initrd}",
+            "-append",
+            "console=ttyS0,115200n8 priority=critical vga=normal fb=false",
+        ],
+        {"kernel": 8222656, "initrd": 40810276},
+    ),
     "seabios-q35": (
-        ["-M", "q35", "-rtc", "base=2024-01-01,clock=vm", "-no-user-config", "-nodefaults", "-m", "128", "-vga", "std",
-         "-chardev", "null,id=dbg", "-device", "isa-debugcon,iobase=0x402,chardev=dbg",
-         "-drive", "if=none,id=d0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
-         "-device", "ide-hd,drive=d0,bus=ide.0", "-device", "e1000e,romfile="], {}),
-}  # fmt: skip
+        [
+            "-M",
+            "q35",
+            "-rtc",
+            "base=2024-01-01,clock=vm",
+            "-no-user-config",
+            "-nodefaults",
+            "-m",
+            "128",
+            "-vga",
+            "std",
+            "-chardev",
+            "null,id=dbg",
+            "-device",
+            "isa-debugcon,iobase=0x402,chardev=dbg",
+            "-drive",
+            "if=none,id=d0,format=raw,file.driver=null-co,file.read-zeroes=on,file.size=67108864",
+            "-device",
+            "ide-hd,drive=d0,bus=ide.0",
+            "-device",
+            "e1000e,romfile=",
+        ],
+        {},
+    ),
+}
 PC = [name for name in RECORDED if name.endswith("-pc")]
 
 
@@ -107,7 +211,7 @@ def test_linux_pc(tmp_path: Path) -> None:
 def test_seabios_q35() -> None:
     args, sizes = RECORDED["seabios-q35"]
     if not Q35:
-        with pytest.raises(MachineError, match="QEMU machine 'q35' is not modelled; boards are .*i440fx"):
+        with pytest.raises(MachineError, match=r"QEMU machine 'q35' is not modelled; boards are .*i440fx"):
             from_qemu(args, sizes=sizes)
     else:
         spec = from_qemu(args, sizes=sizes).spec()
@@ -115,7 +219,7 @@ def test_seabios_q35() -> None:
         assert spec.board.chipset == "q35"
 
 
-# ---------------------------------------------------------------------- command lines as the manual and people write them
+# ---------------------------------------------------------------------- lines as the manual and people write them
 
 
 def test_the_default_machine() -> None:
@@ -141,8 +245,19 @@ def test_an_installation(tmp_path: Path) -> None:
     disk.write_bytes(bytes(4096))
     cd.write_bytes(bytes(2048))
     doubled = str(disk).replace(",", ",,")
-    got = imported("-machine", "pc-i440fx-8.2,accel=kvm,hpet=off", "-drive", f"file={doubled},format=raw,media=disk", "-cdrom", str(cd),
-                   "-boot", "order=dc,menu=on,splash-time=500", "-nographic", "-nic", "none")  # fmt: skip
+    got = imported(
+        "-machine",
+        "pc-i440fx-8.2,accel=kvm,hpet=off",
+        "-drive",
+        f"file={doubled},format=raw,media=disk",
+        "-cdrom",
+        str(cd),
+        "-boot",
+        "order=dc,menu=on,splash-time=500",
+        "-nographic",
+        "-nic",
+        "none",
+    )
     assert {k: v["kind"] for k, v in drives(got).items()} == {(0, 0): "disk", (1, 0): "cdrom"}
     assert drives(got)[0, 0]["image"] == str(disk)
     assert not {"hpet", "vga"} & ids(got)
@@ -182,10 +297,29 @@ def test_json_devices_and_double_dashes() -> None:
 
 
 def test_what_is_not_modelled_is_named_with_its_slot() -> None:
-    got = imported("-nodefaults", "-vga", "virtio", "-device", "virtio-net-pci", "-device", "nvme,addr=0x0a.1", "-device", "virtio-rng-pci",
-                   "-device", "isa-applesmc", "-drive", "if=virtio,file=")  # fmt: skip
-    assert got.unmodelled == [("virtio drive", ""), ("virtio VGA", ""), ("virtio-net-pci", "00:02.0"), ("nvme", "00:0a.1"),
-                              ("virtio-rng-pci", "00:03.0"), ("isa-applesmc", "")]  # fmt: skip
+    got = imported(
+        "-nodefaults",
+        "-vga",
+        "virtio",
+        "-device",
+        "virtio-net-pci",
+        "-device",
+        "nvme,addr=0x0a.1",
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "isa-applesmc",
+        "-drive",
+        "if=virtio,file=",
+    )
+    assert got.unmodelled == [
+        ("virtio drive", ""),
+        ("virtio VGA", ""),
+        ("virtio-net-pci", "00:02.0"),
+        ("nvme", "00:0a.1"),
+        ("virtio-rng-pci", "00:03.0"),
+        ("isa-applesmc", ""),
+    ]
 
 
 def test_what_is_not_understood_is_passed_over_with_a_remark() -> None:

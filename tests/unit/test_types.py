@@ -29,7 +29,7 @@ def test_bdf_texts() -> None:
     "text", ["", "1f", "00:1f", "00:20.0", "00:00.8", "100:00.0", "zz:00.0", "00:-1.0", "0:0:0:0.0x", "10000:00:00.0"]
 )
 def test_no_bdfs(text: str) -> None:
-    with pytest.raises(ValueError, match="is no PCI address; write it like 00:1f.3"):
+    with pytest.raises(ValueError, match=r"is no PCI address; write it like 00:1f\.3"):
         Bdf.parse(text)
 
 

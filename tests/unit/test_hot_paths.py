@@ -1,0 +1,228 @@
+"""Hot functions never call into the interpreter: read in the C that Cython makes of them.
+
+A function that cannot fail has no call at all.  One that may fail has calls behind its error label, where the exception
+is annotated, and in the few `with gil` blocks that are counted here: each stands on a path that an ordinary access does
+not take.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from engine._device import PyDevice
+from engine.registry import TYPES, device_class
+
+ROOT = Path(__file__).parents[2]
+
+
+def each(names: str, cls: str = "") -> dict[str, int]:
+    """Functions, or methods of a class, without any `with gil` block."""
+    return {f"{cls}.{n}" if cls else n: 0 for n in names.split()}
+
+
+# Module -> function or Class.method -> `with gil` blocks it may have.
+HOT: dict[str, dict[str, int]] = {
+    "engine._ring": each(
+        """ring_reserve ring_commit ring_peek ring_release ring_copy ring_item
+        link_reserve link_request link_commit link_completed link_completion link_seen link_peek link_take link_answer
+        link_execute link_deadline link_read_deadline slot_post slot_poll slot_take slot_answer"""
+    ),
+    "engine._dispatch": each(
+        "dispatch_find dispatch_fill dispatch_batch dispatch_route dispatch_resolve dispatch_split"
+    ),
+    "engine._executor": each("quick_access")
+    | each("access execute _split _narrow _fire _deliver _refresh", "Executor"),
+    "engine._device": each("emit set_line set_deadline", "Device") | each("read write _find", "Dma"),
+    "engine.workers._wait": each("wait_any wait_index wait_state changed _sleep _wake"),
+    "engine.workers._loop": each("_serve _turn _chunk _slot _flush _idle _deadlines", "WorkerLoop"),
+    "engine.sequencer": each(
+        """_find _nobody _sample _timer_key _due _commit _input_record _advance _local_input _split_local _wait_link
+        _room _push _net _flush_unit _bring_up _batched_input _waiting_input""",
+        "Sequencer",
+    )
+    | {
+        "Sequencer._run_local": 1,  # mappings that have changed; signals, each 65 536 accesses
+        "Sequencer._run_batched": 1,  # mappings that have changed
+        "Sequencer._after": 1,  # a reset of the machine
+    },
+    "engine.pci._config": each("config_read config_write read write", "PciFunction"),
+}
+# What every compiled device has from the contract, as far as its class defines it.
+CONTRACT = (
+    "read",
+    "write",
+    "on_time",
+    "on_input",
+    "on_reset",
+    "learn",
+    "update_irq",
+    "bar_read",
+    "bar_write",
+    "config_written",
+)
+
+CALL = re.compile(r"\b(_?Py[A-Z]\w*|__Pyx_(?!RefNanny)\w+)\s*\(")  # a release build has no RefNanny
+DEFINITION = re.compile(r"^static [^;{]*?\b(__pyx_f_\w+)\([^;{]*\) \{$", re.MULTILINE)
+GIL_BLOCK = "PyGILState_STATE __pyx_gilstate_save = __Pyx_PyGILState_Ensure();"
+
+
+def mangled(module: str, name: str) -> str:
+    """Cython's C name of a cdef function or method."""
+    parts = [f"{len(p)}{p}" for p in module.split(".")]
+    cls, dot, function = name.rpartition(".")
+    return "__pyx_f_" + "_".join(parts) + (f"_{len(cls)}{cls}" if dot else "") + f"_{function}"
+
+
+@cache
+def c_of(module: str) -> str:
+    """The C of a module: of the last release build if that is newer than its sources, else made now."""
+    source = ROOT.joinpath(*module.split(".")).with_suffix(".pyx")
+    built = ROOT.joinpath("build", "cython-release", *module.split(".")).with_suffix(".c")
+    if built.is_file() and all(p.stat().st_mtime <= built.stat().st_mtime for p in depends_on(source)):
+        return built.read_text(errors="replace")
+    return cythonized(source)
+
+
+def depends_on(source: Path) -> set[Path]:
+    """A module's source and every .pxd it cimports, directly or not."""
+    todo, seen = [source, source.with_suffix(".pxd")], {source}
+    while todo:
+        path = todo.pop()
+        if path.is_file():
+            seen.add(path)
+            for name in re.findall(r"^(?:from|cimport) +(engine[.\w]*)", path.read_text(), re.MULTILINE):
+                pxd = ROOT.joinpath(*name.split(".")).with_suffix(".pxd")
+                todo += [pxd] if pxd not in seen else []
+    return seen
+
+
+def cythonized(source: Path, *, cwd: Path = ROOT) -> str:
+    pytest.importorskip("Cython")
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.c"
+        options = [a for k, v in directives().items() for a in ("-X", f"{k}={v}")]
+        command = [sys.executable, "-m", "cython", *options, "-o", str(out), str(source.relative_to(cwd))]
+        got = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+        assert got.returncode == 0, got.stderr[-2000:]
+        return out.read_text(errors="replace")
+
+
+def directives() -> dict[str, object]:
+    """The table of compiler directives in setup.py, as a release build has it."""
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DIRECTIVES":
+            assert isinstance(node.value, ast.Dict)
+            return {
+                ast.literal_eval(k): v.value if isinstance(v, ast.Constant) else False
+                for k, v in zip(node.value.keys, node.value.values, strict=True)
+                if k
+            }
+    raise AssertionError("setup.py has no DIRECTIVES")
+
+
+@cache
+def bodies(text: str) -> dict[str, str]:
+    """C name -> body without comments, of every cdef function defined in a C text."""
+    out = {}
+    for m in DEFINITION.finditer(text):
+        out[m[1]] = re.sub(r"/\*.*?\*/", "", text[m.end() : text.index("\n}\n", m.end())], flags=re.DOTALL)
+    return out
+
+
+def without_gil_blocks(body: str) -> tuple[str, int]:
+    """The body without its `with gil` blocks, and how many they were."""
+    count = 0
+    while (at := body.find(GIL_BLOCK)) >= 0:
+        start, end, depth = body.rindex("{", 0, at), at, 1
+        while depth:
+            depth += {"{": 1, "}": -1}.get(body[end], 0)
+            end += 1
+        body, count = body[:start] + body[end:], count + 1
+    return body, count
+
+
+def calls(body: str) -> tuple[list[str], int]:
+    """Calls into the interpreter on the way to a result, and `with gil` blocks."""
+    bare, blocks = without_gil_blocks(body)
+    return sorted(set(CALL.findall(re.split(r"__pyx_L\d+_error:", bare)[0]))), blocks
+
+
+@pytest.mark.parametrize("module", HOT)
+def test_hot_functions_stay_in_c(module: str) -> None:
+    found = bodies(c_of(module))
+    for name, blocks in HOT[module].items():
+        body = found.get(mangled(module, name))
+        assert body is not None, f"{module}.{name} is not in the C: renamed? then rename it here too"
+        assert calls(body) == ([], blocks), f"{module}.{name}"
+
+
+COMPILED = sorted(t for t in TYPES if not issubclass(device_class(t), PyDevice))
+
+
+@pytest.mark.parametrize("kind", COMPILED)
+def test_devices_stay_in_c(kind: str) -> None:
+    """Every compiled device: accesses, inputs, deadlines and resets."""
+    cls = device_class(kind)
+    found = bodies(c_of(cls.__module__))
+    mine = {m: found[name] for m in CONTRACT if (name := mangled(cls.__module__, f"{cls.__name__}.{m}")) in found}
+    assert mine, f"no method of {cls.__name__} was found in the C"
+    for method, body in mine.items():
+        assert calls(body) == ([], 0), f"{kind}: {cls.__name__}.{method}"
+
+
+def test_every_other_function_of_a_device_that_needs_no_gil_stays_in_c() -> None:
+    """Helpers of devices that are declared `noexcept nogil` have no `with gil` either."""
+    declared = re.compile(r"^    cdef (?:inline )?[\w ]+?\*?\b(\w+)\([^)]*\) noexcept nogil", re.MULTILINE)
+    checked = 0
+    for kind in COMPILED:
+        cls = device_class(kind)
+        text = ROOT.joinpath(*cls.__module__.split(".")).with_suffix(".pxd").read_text()
+        found = bodies(c_of(cls.__module__))
+        for name in set(declared.findall(text)):
+            body = found.get(mangled(cls.__module__, f"{cls.__name__}.{name}"))
+            if body is not None:
+                assert calls(body) == ([], 0), f"{kind}: {cls.__name__}.{name}"
+                checked += 1
+    assert checked > 100
+
+
+FORGED = """
+cdef class Part:
+    cdef object log
+    cdef int level
+    cdef int clean(self, int a) noexcept nogil:
+        return a + self.level
+    cdef int counts(self, int a) noexcept:
+        self.log = a
+        return a
+    cdef int locks(self, int a) noexcept nogil:
+        if a == 7:
+            with gil:
+                self.log = a
+        return a
+    cdef int fails(self, int a) except -1 nogil:
+        if a < 0:
+            with gil:
+                raise ValueError(a)
+        return self.fails(a - 1)
+"""
+
+
+def test_the_reader_sees_calls_into_the_interpreter(tmp_path: Path) -> None:
+    source = tmp_path / "forged.pyx"
+    source.write_text(FORGED)
+    found = bodies(cythonized(source, cwd=tmp_path))
+    got = {name: calls(found[mangled("forged", f"Part.{name}")]) for name in ("clean", "counts", "locks", "fails")}
+    assert got["clean"] == ([], 0)
+    assert got["counts"][0] and got["counts"][1] == 0
+    assert got["locks"] == ([], 1)
+    assert got["fails"] == ([], 1)
