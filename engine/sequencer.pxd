@@ -182,6 +182,7 @@ cdef class Sequencer:
     cdef waiter wait
     cdef uint32_t policy
     cdef uint64_t window_used
+    cdef int _go(self, int kind) except -1
     cdef int _run_local(self) except -1 nogil
     cdef int _run_batched(self) except -1 nogil
     cdef int _run_waiting(self, bint buffered) except -1 nogil

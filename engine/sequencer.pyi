@@ -42,6 +42,9 @@ class Sequencer:
     def clock(self) -> int: ...
     @property
     def counters(self) -> dict[str, Any]: ...
+    def access(
+        self, space: int, addr: int, size: int, write: bool = False, value: int = 0, t_ns: int = 0
+    ) -> int: ...
     def run(
         self,
         acc: NDArray[Any],

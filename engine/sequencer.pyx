@@ -27,8 +27,8 @@ from engine._atomics cimport monotonic_ns, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
-from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill,
-                               dispatch_find)
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED,
+                               Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
                            link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
@@ -381,11 +381,12 @@ cdef class Sequencer:
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         r = self.plan.devices[rank].regions[index]
         flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
-                 | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.name.startswith("ecam") else 0))
-        if flags & DISPATCH_ECAM:
+                 | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
+                 | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0))
+        if r.ecam:
             self.ecam = base
         accepts = sum(r.accepts)
-        self.map.map(int(r.space), base, r.size, region, priority=getattr(r, "priority", 0), flags=flags, owner=self.unit_of[rank],
+        self.map.map(int(r.space), base, r.size, region, priority=r.priority, flags=flags, owner=self.unit_of[rank],
                      accepts=accepts)
         self.mapped[rank, index] = region
 
@@ -782,7 +783,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = inp[j].index if j < m else <uint64_t>-1
                 hot_space = 255
-            if not i & (SAMPLE - 1):
+            if i & (SAMPLE - 1) == SAMPLE - 1:
                 ticks = tsc()
             t = a.t_ns
             at = a.addr
@@ -845,9 +846,9 @@ cdef class Sequencer:
                 routed += 1
             value[i] = a.value if a.dir else v
             status[i] = <uint8_t>st
-            if not i & (SAMPLE - 1):
+            if i & (SAMPLE - 1) == SAMPLE - 1:
                 self._sample(tsc() - ticks)
-                if not i & 0xFFFF:
+                if i & 0xFFFF == 0xFFFF:
                     with gil:
                         self._check()
         self.counts.router += routed
@@ -1613,7 +1614,15 @@ cdef class Sequencer:
         if ram_bytes is not None and len(ram_bytes):
             r = ram_bytes
             self.ram_bytes = &r[0]
+        self._go(kind)
+        return value, status, answers
+
+    cdef int _go(self, int kind) except -1:
+        """Carry out the run in hand, and let go of its arrays."""
         try:
+            if kind == SEQ_LOCAL and self.n_acc == 1:
+                self._run_local()              # not worth giving up the GIL for
+                return 0
             with nogil:
                 if kind == SEQ_LOCAL:
                     self._run_local()
@@ -1631,7 +1640,37 @@ cdef class Sequencer:
             self.value = NULL
             self.status = NULL
             self.answers = NULL
-        return value, status, answers
+        return 0
+
+    def access(self, uint32_t space, uint64_t addr, uint32_t size, bint write=False, uint64_t value=0, uint64_t t_ns=0):
+        """One access by vCPU 0 at t_ns (at the clock, if that is later), local or through its owner's slot: the value read, or
+        written.  Raises UsageError if no guest can make it."""
+        cdef engine_acc one
+        cdef uint64_t out = value
+        cdef uint8_t status = 0
+        if (space > ENGINE_CONFIG or size == 0 or size > 8 or size & (size - 1)
+                or (space == ENGINE_PIO and (addr > 0xffff or size > 4))):
+            raise UsageError(f"access is impossible: space {space}, address {addr:#x}, size {size}; sizes are 1, 2, 4 (and 8 on MMIO), spaces 0 to 2, "
+                             f"ports up to 0xffff")
+        if self.failed is not None:
+            raise EngineError(self.failed)
+        memset(&one, 0, sizeof(one))
+        one.t_ns = t_ns if t_ns > self.now else self.now
+        one.addr = addr
+        one.value = value
+        one.size = <uint8_t>size
+        one.space = <uint8_t>space
+        one.dir = write
+        self.acc = &one
+        self.n_acc = 1
+        self.inp = NULL
+        self.n_inp = 0
+        self.value = &out
+        self.status = &status
+        self.answers = NULL
+        self.ram_bytes = NULL
+        self._go(SEQ_LOCAL if self.local is not None else SEQ_SYNC)
+        return out
 
     def _broke(self, e):
         """A run ended in the middle: what is on the way to workers can no longer be told from what comes next."""

@@ -61,7 +61,8 @@ class Region:
     `implements` is the narrowest and widest access that the device's code sees: the executor splits and widens the
     rest.  `posted`: a write may be buffered (nothing the guest can see next depends on it).  `barrier`: a write may change what later
     accesses reach (mapping, reset), so a batch ends behind it.  `unaligned`: an access that is not aligned within the region reaches it whole; else it
-    comes in aligned parts.
+    comes in aligned parts.  `priority`: among overlapping ranges the highest is seen.  `hidden_in_smm`: accesses made in system management mode
+    pass it by.  `ecam`: the range is a window to configuration space (PCI Express 3.0, 7.2.2), which the router decodes.
     """
 
     name: str
@@ -72,6 +73,9 @@ class Region:
     posted: bool = False
     barrier: bool = False
     unaligned: bool = False
+    priority: int = 0
+    hidden_in_smm: bool = False
+    ecam: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -29,6 +29,7 @@ from engine.types import Space
 from engine.workers import placement
 
 PATHS = ("local", "sync", "buffered", "batched")
+SPACES: dict[int | str, int] = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
 ARENA = 4 << 20
 
 
@@ -133,6 +134,7 @@ class Machine:
         except BaseException:
             self._release()
             raise
+        self._access = self.sequencer.access  # type: ignore[method-assign]
         self._started = True
         return self
 
@@ -140,6 +142,7 @@ class Machine:
         """End the workers and free what was shared.  Safe to call twice."""
         if self._started:
             self._started = False
+            del self._access
             self._release()
 
     def _release(self) -> None:
@@ -186,18 +189,22 @@ class Machine:
         return self.run(batch)[0]  # type: ignore[no-any-return]
 
     def read(self, space: int | str, addr: int, size: int = 1) -> int:
-        """One guest read now.  space: Space, or its name."""
-        return int(self._one(space, addr, size, 0, 0))
+        """One guest read now.  space: Space, or its name.  With workers it goes through the slot of the device's owner."""
+        try:
+            return self._access(SPACES[space], addr, size, False, 0, self._now)
+        except (KeyError, OverflowError):
+            raise UsageError(f"read({space!r}, {addr!r}, {size!r}): spaces are pio, mmio and config; addresses and sizes are not negative") from None
 
     def write(self, space: int | str, addr: int, size: int, value: int) -> None:
-        """One guest write now."""
-        self._one(space, addr, size, 1, value)
+        """One guest write now, as read."""
+        try:
+            self._access(SPACES[space], addr, size, True, value, self._now)
+        except (KeyError, OverflowError):
+            raise UsageError(f"write({space!r}, {addr!r}, {size!r}, {value!r}): spaces are pio, mmio and config; numbers are not negative and fit "
+                             f"64 bits") from None
 
-    def _one(self, space: int | str, addr: int, size: int, write: int, value: int) -> int:
-        number = Space[space.upper()] if isinstance(space, str) else Space(space)
-        acc = np.zeros(1, ACC)
-        acc[0] = (self.clock.now, addr, value, 0, size, number, write, 0, 0)
-        return int(self.run(acc)[0][0])
+    def _access(self, *access: int) -> int:
+        raise EngineError("the machine is not running: use `with machine:` or machine.start()")
 
     def input(self, kind: int, target: str, value: int = 0, pin: str | None = None, addr: int = 0) -> int:
         """Something from outside for one device: a key, a line, a message (see engine._device's kinds).  Its answer."""
