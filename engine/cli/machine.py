@@ -205,6 +205,7 @@ def _range(planned: Plan, q: Placed, vcpu_of: dict[int, int]) -> dict[str, Any]:
         "size": r.size,
         "region": r.name,
         "device": d.id,
+        "priority": r.priority,
         "posted": r.posted,
         "barrier": r.barrier,
         "vcpu": vcpu_of.get(q.region),
@@ -283,23 +284,56 @@ def print_page(facts: dict[str, Any], out: Output) -> None:
         out.line(text)
 
     if facts["guest_maps"]:
-        _table(out, "mapped by the guest", ("device", "region", "space", ">size", "by"), [
-            (m["device"], m["region"], m["space"], f"{m['size']:#x}", _by(m["bar"])) for m in facts["guest_maps"]
-        ])  # fmt: skip
+        _table(
+            out,
+            "mapped by the guest",
+            ("device", "region", "space", ">size", "by"),
+            [(m["device"], m["region"], m["space"], f"{m['size']:#x}", _by(m["bar"])) for m in facts["guest_maps"]],
+        )
     if facts["functions"]:
-        _table(out, "PCI functions", ("address", "device", "type", "ids", "class", "rev", "BARs"), [
-            (f["bdf"], f["device"], f["type"], f"{f['vendor_id']:04x}:{f['device_id']:04x}", f"{f['class']:06x}", f"{f['revision']:02x}",
-             ", ".join(f"{_by(b['bar'])} {b['region']} {b['size']:#x}" for b in f["bars"]) or "-") for f in facts["functions"]
-        ])  # fmt: skip
-    _table(out, WIRES, ("wire", ">level", ">line", "from", "to"), [
-        (n["name"], str(n["level"]), "-" if n["line"] is None else str(n["line"]), " + ".join(n["sources"]) or "(outside)", _ends(n))
-        for n in facts["wires"]
-    ])  # fmt: skip
+        _table(
+            out,
+            "PCI functions",
+            ("address", "device", "type", "ids", "class", "rev", "BARs"),
+            [
+                (
+                    f["bdf"],
+                    f["device"],
+                    f["type"],
+                    f"{f['vendor_id']:04x}:{f['device_id']:04x}",
+                    f"{f['class']:06x}",
+                    f"{f['revision']:02x}",
+                    ", ".join(f"{_by(b['bar'])} {b['region']} {b['size']:#x}" for b in f["bars"]) or "-",
+                )
+                for f in facts["functions"]
+            ],
+        )
+    _table(
+        out,
+        WIRES,
+        ("wire", ">level", ">line", "from", "to"),
+        [
+            (
+                n["name"],
+                str(n["level"]),
+                "-" if n["line"] is None else str(n["line"]),
+                " + ".join(n["sources"]) or "(outside)",
+                _ends(n),
+            )
+            for n in facts["wires"]
+        ],
+    )
     if facts["messages"]["sinks"]:
         out.line(f"  message-signalled interrupts go to {', '.join(facts['messages']['sinks'])}")
-    _table(out, "same_worker units", ("unit", ">level", ">worker", "devices"), [
-        (u["name"], str(u["level"]), "-" if u["worker"] is None else str(u["worker"]), " ".join(u["devices"])) for u in facts["units"]
-    ])  # fmt: skip
+    _table(
+        out,
+        "same_worker units",
+        ("unit", ">level", ">worker", "devices"),
+        [
+            (u["name"], str(u["level"]), "-" if u["worker"] is None else str(u["worker"]), " ".join(u["devices"]))
+            for u in facts["units"]
+        ],
+    )
     _heading(out, "placement")
     if not facts["workers"]:
         out.line("  no workers: every device in the calling process")
@@ -323,7 +357,7 @@ def _span(r: dict[str, Any], digits: int) -> str:
 
 def _what(m: dict[str, Any]) -> str:
     vcpu = f" vCPU {m['vcpu']}" if m["vcpu"] is not None else ""
-    return f"(i/o{', posted' if m['posted'] else ''}): {m['region']} @{m['device']}{vcpu}"
+    return f"(prio {m['priority']}, i/o{', posted' if m['posted'] else ''}): {m['region']} @{m['device']}{vcpu}"
 
 
 def _by(bar: int | None) -> str:
@@ -418,7 +452,18 @@ def _list(args: argparse.Namespace) -> int:
             for name, s in boards
         ]
         write_json(args.json, {"boards": rows})
-    _output(args).table("", ("board", "title", ">devices", ">functions", ">RAM"), [
-        (name, s.board.title, str(len(s.devices)), str(sum(d.bdf is not None for d in s.devices)), f"{s.board.ram >> 20}M") for name, s in boards
-    ])  # fmt: skip
+    _output(args).table(
+        "",
+        ("board", "title", ">devices", ">functions", ">RAM"),
+        [
+            (
+                name,
+                s.board.title,
+                str(len(s.devices)),
+                str(sum(d.bdf is not None for d in s.devices)),
+                f"{s.board.ram >> 20}M",
+            )
+            for name, s in boards
+        ],
+    )
     return 0

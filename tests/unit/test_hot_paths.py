@@ -165,13 +165,12 @@ def test_hot_functions_stay_in_c(module: str) -> None:
         assert calls(body) == ([], blocks), f"{module}.{name}"
 
 
-COMPILED = sorted(t for t in TYPES if not issubclass(device_class(t), PyDevice))
-
-
-@pytest.mark.parametrize("kind", COMPILED)
+@pytest.mark.parametrize("kind", sorted(TYPES))
 def test_devices_stay_in_c(kind: str) -> None:
     """Every compiled device: accesses, inputs, deadlines and resets."""
     cls = device_class(kind)
+    if issubclass(cls, PyDevice):
+        return  # the trampoline takes the interpreter lock, once for each access
     found = bodies(c_of(cls.__module__))
     mine = {m: found[name] for m in CONTRACT if (name := mangled(cls.__module__, f"{cls.__name__}.{m}")) in found}
     assert mine, f"no method of {cls.__name__} was found in the C"
@@ -183,8 +182,10 @@ def test_every_other_function_of_a_device_that_needs_no_gil_stays_in_c() -> None
     """Helpers of devices that are declared `noexcept nogil` have no `with gil` either."""
     declared = re.compile(r"^    cdef (?:inline )?[\w ]+?\*?\b(\w+)\([^)]*\) noexcept nogil", re.MULTILINE)
     checked = 0
-    for kind in COMPILED:
+    for kind in TYPES:
         cls = device_class(kind)
+        if issubclass(cls, PyDevice):
+            continue
         text = ROOT.joinpath(*cls.__module__.split(".")).with_suffix(".pxd").read_text()
         found = bodies(c_of(cls.__module__))
         for name in set(declared.findall(text)):
