@@ -274,7 +274,7 @@ def guess_chs(n_sectors, first_sector):
 
 
 _KEYS = {"channel": int, "unit": int, "kind": str, "size": int, "image": str, "serial": str, "model": str, "firmware": str,
-         "readonly": bool, "write": bool, "chs": list}
+         "readonly": bool, "write": bool, "chs": list, "translation": str}
 
 
 def check_drives(who, drives, channels):

@@ -107,6 +107,7 @@ class Qtest:
         self._inward = False
         self._watch: dict[int, list[int]] = {}
         self._levels: dict[int, int] = {}
+        self._done = 0  # accesses since the line changes were last taken
         self._commands: dict[str, Callable[[list[str]], str]] = {
             "read": self._read, "b64read": self._b64read, "write": self._write, "b64write": self._b64write, "memset": self._memset,
             "clock_step": self._clock_step, "clock_set": self._clock_set, "irq_intercept_in": self._intercept,
@@ -204,7 +205,8 @@ class Qtest:
         m = self.machine
         assert m is not None
         values = m.sequencer.run(acc, None, m.path)[0]
-        before = self._lines() if m.sequencer.n_pending_lines else {}
+        first, self._done = self._done, self._done + len(acc)
+        before = self._lines(first) if self._changed() else {}
         resets = int(m.sequencer.counters["resets"])
         if resets != self._resets:
             self._stale = True
@@ -224,19 +226,25 @@ class Qtest:
                 answer = command(words)
         except (Malformed, MemoryError) as e:
             answer = f"FAIL {words[0]}: {e}"
-        if self.machine is not None and self.machine.sequencer.n_pending_lines:
+        if self._changed():
             self._out += self._lines().values()
         self._out.append(answer.encode("ascii", "backslashreplace") + b"\n")
 
-    def _lines(self) -> dict[int, bytes]:
-        """The watched line changes since the last call, by the access in which they happened."""
+    def _changed(self) -> bool:
+        """Whether to ask for line changes.  Workers hand theirs over only when asked."""
+        m = self.machine
+        return m is not None and bool(m.sequencer.n_pending_lines or (self._watch and m.workers))
+
+    def _lines(self, first: int = 0) -> dict[int, bytes]:
+        """The watched line changes since the last call, by the access in which they happened, counted from `first`."""
         assert self.machine is not None
         out: dict[int, bytes] = {}
         changes = self.machine.lines()
+        self._done = 0
         if not self._watch:
             return out
         for c in changes[np.isin(changes["line"], list(self._watch))]:
-            i = int(c["index"])
+            i = max(0, int(c["index"]) - first)
             for pin in self._watch[int(c["line"])]:
                 out[i] = out.get(i, b"") + self._change(pin, int(c["level"]))
         return out
@@ -370,7 +378,7 @@ class Qtest:
         assert m is not None
         while m.clock.now < target and not self.stopping():
             m.clock.step(min(STEP_NS, target - m.clock.now))
-            if m.sequencer.n_pending_lines:
+            if self._changed():
                 self._out += self._lines().values()
         self._now = m.clock.now
         return f"OK {self._now}"
@@ -401,6 +409,7 @@ class Qtest:
             return "FAIL Unknown device"
         if self._watched:
             return "OK" if self._watched == id else "FAIL IRQ intercept already enabled"
+        self._lines()  # what has changed until now nobody asked for
         plan = self.machine.plan
         device = plan.devices[plan.rank(id)]
         inward = words[0] == "irq_intercept_in"
@@ -408,7 +417,6 @@ class Qtest:
         for n, pin in enumerate(pins):
             if wires.get(pin) in plan.observed:
                 self._watch.setdefault(plan.observed.index(wires[pin]), []).append(n)
-        self.machine.lines()  # what changed before nobody asked for
         self._watched, self._inward = id, inward
         return "OK"
 

@@ -48,6 +48,27 @@ class Disk(NamedTuple):
         """The geometry of a disk of so many 512-byte sectors that says nothing about it (no partition table)."""
         return cls(min(max(sectors // (16 * 63), 2), 16383), 16, 63)
 
+    @classmethod
+    def of_content(cls, sectors: int, first: bytes) -> Disk:
+        """The geometry of a disk whose first sector is given.  A partition that ends on a cylinder tells how the disk was cut: with 16
+        heads or fewer that is the disk's own geometry and needs no translation; with more a BIOS has translated it, by doubling heads
+        ("large") while that suffices, else as LBA."""
+        plain = cls.of_size(sectors)
+        if first[510:512] != b"\x55\xaa":
+            return plain
+        for at in range(446, 510, 16):
+            entry = first[at : at + 16]
+            heads, per_track = entry[5] + 1, entry[6] & 63
+            if heads == 1 or not per_track or entry[12:16] == bytes(4):
+                continue
+            cylinders = sectors // (heads * per_track)
+            if not 1 <= cylinders <= 16383:
+                continue
+            if heads <= 16:
+                return cls(cylinders, heads, per_track, "none")
+            return plain._replace(translation="large" if plain.cylinders * plain.heads <= 131072 else "lba")
+        return plain
+
     @property
     def translation_code(self) -> int:
         if self.translation is not None:

@@ -5,6 +5,7 @@ Settings that the file gives itself are left alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,16 +13,42 @@ from uuid import UUID
 from engine.machine.cmos import Disk, pc_cmos
 from engine.machine.fw_cfg_items import Facts, machine_items, memory
 from engine.machine.spec import DeviceSpec, MachineSpec
+from engine.registry import device_class
 
 CHIPSET = {"i440fx": "pc", "q35": "q35"}
+HOST_BRIDGES = ("i440fx", "q35-mch")
+POWER_MANAGEMENT = ("piix4-pm", "ich9-lpc")
+PORTS = {0x3F8: "serial1", 0x2F8: "serial2", 0x378: "parallel", 0x3F1: "floppy"}  # base address -> what it is called in a power management part
+
+
+def _disk(drive: dict[str, Any]) -> Disk:
+    """The geometry the board finds on a disk: as given, else from its partition table, else from its size."""
+    sectors, translation = drive["size"] // 512, drive.get("translation")
+    if drive.get("chs"):
+        cylinders, heads, per_track = drive["chs"]
+        return Disk(cylinders, heads, per_track, translation)
+    first = b""
+    if drive.get("image"):
+        with Path(drive["image"]).open("rb") as image:
+            first = image.read(512)
+    disk = Disk.of_content(sectors, first)
+    return disk if translation is None else disk._replace(translation=translation)
 
 
 def _ide_disks(d: DeviceSpec) -> list[Disk | None]:
     out: list[Disk | None] = [None] * 4
     for drive in d.config.get("drives", ()):
-        if drive.get("kind") == "disk":
-            out[drive["channel"] * 2 + drive["unit"]] = Disk.of_size(drive["size"] // 512)
+        if drive.get("kind") == "disk" and drive["channel"] < 2:
+            out[drive["channel"] * 2 + drive["unit"]] = _disk(drive)
     return out
+
+
+def _power_management(spec: MachineSpec, d: DeviceSpec) -> dict[str, Any]:
+    """Settings of the power management part that tell what else the machine has."""
+    own = {"cpus": spec.board.cpus, "max_cpus": max(spec.board.cpus, spec.board.facts.get("max_cpus", 0))}
+    present = {PORTS[base] for other in spec.devices for base in other.at.values() if base in PORTS}
+    own |= {name: name in present for name in PORTS.values() if name in device_class(d.type).CONFIG}
+    return {k: v for k, v in own.items() if k not in d.config}
 
 
 def _floppy(d: DeviceSpec, n: int) -> str:
@@ -44,7 +71,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
     floppies: list[str | None] = []
     dma, hpet = True, False
     for d in spec.devices:
-        if d.type == "piix3-ide":
+        if d.type in ("piix3-ide", "ich9-ahci"):
             disks = _ide_disks(d)
         elif d.type == "fdc":
             floppies = [_floppy(d, n) for n in range(d.config.get("drives", 1))]
@@ -66,6 +93,8 @@ def derive(spec: MachineSpec) -> MachineSpec:
             spec = spec.with_config(d.id, cmos={str(k): v for k, v in cmos.items()})
         elif d.type == "fw-cfg" and "items" not in d.config:
             spec = spec.with_config(d.id, items=machine_items(facts))
-        elif d.type == "i440fx" and "ram_mib" not in d.config:
+        elif d.type in HOST_BRIDGES and "ram_mib" not in d.config:
             spec = spec.with_config(d.id, ram_mib=low >> 20)
-    return spec
+        elif d.type in POWER_MANAGEMENT:
+            spec = spec.with_config(d.id, **_power_management(spec, d))
+    return replace(spec, board=replace(board, low_ram=low))

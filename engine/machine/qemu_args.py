@@ -20,12 +20,14 @@ CHIPSETS = {"pc": "i440fx", "q35": "q35", "isapc": ""}
 SILENT_FLAGS = {"-no-user-config", "-enable-kvm", "-S", "-no-reboot", "-no-shutdown", "-daemonize", "-nographic", "-snapshot", "-s", "-usb",
                 "-no-acpi", "-no-fd-bootchk", "-full-screen", "-singlestep", "-preconfig"}
 SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-chardev", "-netdev", "-D", "-d", "-L", "-qmp", "-mon", "-qtest",
-          "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-object", "-audiodev", "-blockdev", "-vnc", "-plugin", "-sandbox", "-action",
+          "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-object", "-audiodev", "-vnc", "-plugin", "-sandbox", "-action",
           "-watchdog-action", "-overcommit", "-incoming", "-tpmdev", "-fw_cfg", "-option-rom", "-numa", "-add-fd", "-set"}
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
 PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000"}
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
+# Properties of ide-hd and ide-cd -> keys of our drive tables; "" is dealt with apart.
+_DRIVE = {"serial": "serial", "ver": "firmware", "model": "model", "unit": "", "cyls": "", "heads": "", "secs": "", "bios-chs-trans": ""}
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
 
@@ -95,6 +97,7 @@ class _Import:
         self.rtc: dict[str, str] = {}
         self.boot: dict[str, str] = {}
         self.drives: list[dict[str, str]] = []
+        self.nodes: dict[str, dict[str, str]] = {}  # -blockdev by node name
         self.devices: list[dict[str, str]] = []
         self.serials: list[str] = []
         self.parallels: list[str] = []
@@ -145,6 +148,9 @@ class _Import:
             self.boot |= {"order" if k == "" else k: v for k, v in o.items()}
         elif name == "-drive":
             self.drives.append(o)
+        elif name == "-blockdev":
+            node = {k: str(v) for k, v in json.loads(value).items()} if value.startswith("{") else o
+            self.nodes[node.get("node-name", "")] = node
         elif name in ("-hda", "-hdb", "-hdc", "-hdd"):
             self.drives.append({"if": "ide", "index": str("abcd".index(name[-1])), "file": value})
         elif name == "-cdrom":
@@ -182,6 +188,14 @@ class _Import:
             return self.files.get(text[1:-1], "")
         return text
 
+    def _node(self, name: str) -> dict[str, str]:
+        """The drive that a block node is: its protocol node's file, through any number of format nodes."""
+        node = self.nodes[name]
+        below = node.get("file", "")
+        if below in self.nodes and below != name:
+            return self._node(below) | {k: v for k, v in node.items() if k == "size"}
+        return {"file": node["filename"]} if "filename" in node else {"file.driver": node.get("driver", ""), "file.size": node.get("size", "1G")}
+
     def _medium(self, d: Mapping[str, str]) -> tuple[int, str]:
         """(bytes, image path) of a drive; (0, "") without a medium."""
         if d.get("file.driver", d.get("driver", "")) in ("null-co", "null-aio") or d.get("file", "").startswith("null-co:"):
@@ -209,8 +223,9 @@ class _Import:
         tables: list[tuple[str, dict[str, Any]]] = []
         have = {d.id: d for d in base.devices}
         ide, floppies = self._drives()
-        if "ide" in have and ide:
-            tables.append(("ide", {"config": {"drives": ide}}))
+        for id in ("ide", "ahci"):
+            if id in have and ide:
+                tables.append((id, {"config": {"drives": ide}}))
         if "fdc" in have:
             config: dict[str, Any] = {"drives": 1 + max(floppies) if floppies else 0}
             for n, image in floppies.items():
@@ -259,14 +274,17 @@ class _Import:
 
     def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
         ide: dict[tuple[int, int], dict[str, Any]] = {}
+        channels, units = (6, 1) if self.machine.startswith("q35") else (2, 2)  # AHCI ports, or channels of two
         floppies: dict[int, str] = {}
-        by_id = {d["id"]: d for d in self.drives if "id" in d}
+        by_id = {name: self._node(name) for name in self.nodes} | {d["id"]: d for d in self.drives if "id" in d}
         todo = [d for d in self.drives if d.get("if", "ide") in ("ide", "floppy", "virtio", "scsi", "pflash", "sd")]
         for dev in self.devices:
-            if dev.get("") in ("ide-hd", "ide-cd", "ide-drive") and self.machine.startswith("pc"):
+            if dev.get("") in ("ide-hd", "ide-cd", "ide-drive"):
                 drive = dict(by_id.get(dev.get("drive", ""), {}))
-                bus = dev.get("bus", "ide.0").rsplit(".", 1)[-1]
-                drive |= {"if": "ide", "bus": bus, "unit": dev.get("unit", "0"), "media": "cdrom" if dev[""] == "ide-cd" else "disk"}
+                free = next((str(n) for n in range(channels) if sum(d.get("bus") == str(n) for d in todo) < units), "0")
+                bus = dev["bus"].rsplit(".", 1)[-1] if "bus" in dev else free
+                drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {k: dev[k] for k in _DRIVE if k in dev}
+                drive.setdefault("unit", "0" if not any(d.get("bus") == bus and d.get("unit") == "0" for d in todo) else "1")
                 todo.append(drive)
         for d in todo:
             where = d.get("if", "ide")
@@ -280,12 +298,12 @@ class _Import:
                 self.unmodelled.append((f"{where} drive", ""))
                 continue
             if "index" in d:
-                channel, unit = divmod(int(d["index"]), 2)
+                channel, unit = divmod(int(d["index"]), units)
             elif "bus" in d or "unit" in d:
                 channel, unit = int(d.get("bus", "0")), int(d.get("unit", "0"))
             else:
-                n = next(n for n in range(64) if divmod(n, 2) not in ide)
-                channel, unit = divmod(n, 2)
+                n = next(n for n in range(64) if divmod(n, units) not in ide)
+                channel, unit = divmod(n, units)
             size, image = self._medium(d)
             kind = "cdrom" if d.get("media") == "cdrom" else "disk"
             row: dict[str, Any] = {"channel": channel, "unit": unit, "kind": kind}
@@ -293,8 +311,14 @@ class _Import:
                 row["size"] = size
             if image:
                 row["image"] = image
-            if "serial" in d:
-                row["serial"] = d["serial"]
+            model = {k: v for name in ("ide-cd" if kind == "cdrom" else "ide-hd",) for k in _DRIVE if (v := self.globals.get(f"{name}.{k}"))}
+            for theirs, ours in _DRIVE.items():
+                if ours and theirs in (both := model | dict(d)):
+                    row[ours] = both[theirs]
+            if {"cyls", "heads", "secs"} <= set(d):
+                row["chs"] = [int(d[k]) for k in ("cyls", "heads", "secs")]
+            if d.get("bios-chs-trans", "auto") != "auto":
+                row["translation"] = d["bios-chs-trans"]
             ide[channel, unit] = row
         named = {d.get("", "") for d in self.devices}
         for n, _ in enumerate(d for d in self.devices if d.get("", "") == "floppy"):
@@ -303,7 +327,7 @@ class _Import:
             floppies.setdefault(0, "")
         if self.defaults and not named & {"ide-cd", "ide-hd", "scsi-cd", "scsi-hd"}:
             ide.setdefault((1, 0), {"channel": 1, "unit": 0, "kind": "cdrom"})
-        return [ide[k] for k in sorted(ide) if k[0] < 2], floppies
+        return [ide[k] for k in sorted(ide) if k[0] < channels and k[1] < units], floppies
 
     def _slots(self, vga: bool) -> None:
         """PCI slots as QEMU gives them: in order of the command line, the lowest free one."""
@@ -331,9 +355,13 @@ class _Import:
             self._pci_device(d, dev, fn)
 
     def _pci_device(self, d: Mapping[str, str], dev: int, fn: int) -> None:
-        """A PCI function: a [[device]] of ours, its INTA# wired as the 82371SB's board swizzles slots, or one that is not modelled."""
+        """A PCI function: a [[device]] of ours, its INTA# wired as the board swizzles slots, or one that is not modelled."""
         bdf, kind = f"00:{dev:02x}.{fn}", PCI_DEVICES.get(d[""])
-        if kind is None or self.machine.startswith("q35"):
+        if not self.machine.startswith("q35"):
+            wire = "pirq" + "abcd"[dev - 1 & 3]
+        else:
+            wire = "pirq" + "efgh"[dev & 3] if dev < 25 else f"d{dev}a"
+        if kind is None:
             self.unmodelled.append((d[""], bdf))
             return
         config: dict[str, Any] = {}
@@ -341,7 +369,7 @@ class _Import:
             config["mac"] = self._mac(d.get("mac", ""))
             if d.get("romfile", "unset"):
                 self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
-        self.added.append((d.get("id", f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, "lines": {"inta": "pirq" + "abcd"[dev - 1 & 3]}, "config": config}))
+        self.added.append((d.get("id", f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, "lines": {"inta": wire}, "config": config}))
 
     def _mac(self, text: str) -> str:
         """A station address: the one given, or the first of QEMU's own that is free."""
