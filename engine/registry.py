@@ -9,9 +9,12 @@ from engine.errors import MachineError
 
 TYPES: dict[str, str] = {
     "i440fx": "engine.pci._host:I440fx",
+    "q35-mch": "engine.pci._q35:Q35Mch",
     "piix3": "engine.devices.piix3:Piix3",
     "piix3-ide": "engine.devices.piix3_ide:Piix3Ide",
     "piix4-pm": "engine.devices.piix4_pm:Piix4Pm",
+    "ich9-lpc": "engine.devices.ich9_lpc:Ich9Lpc",
+    "ich9-smbus": "engine.devices.ich9_smbus:Ich9Smbus",
     "vga": "engine.devices.vga:Vga",
     "i8259": "engine.devices.i8259:I8259",
     "ioapic": "engine.devices.i82093aa:I82093aa",

@@ -67,6 +67,7 @@ cdef struct smbus_state:
     uint8_t index             # place in block[]
     uint8_t done              # no block transfer is under way
     uint8_t i2c_read          # an I2C read is: the bytes come from the slave one by one
+    uint8_t i2c               # I2C_EN (ICH9 20.1 HOSTC): blocks go without command and count
     uint8_t deferred          # a started transaction waits for a read of SMBHSTSTS
     uint8_t block[32]
     uint8_t present           # bit n: there is an EEPROM at 50h + n

@@ -11,7 +11,7 @@ from engine.errors import MachineError
 
 SMBUS_STATE = (
     *((name, "u1") for name in ("smb_sts", "smb_cnt", "smb_cmd", "smb_addr", "smb_dat0", "smb_dat1", "smb_blkdat",
-                                "smb_auxctl", "smb_index", "smb_done", "smb_i2c_read", "smb_deferred")),
+                                "smb_auxctl", "smb_index", "smb_done", "smb_i2c_read", "smb_i2c", "smb_deferred")),
     ("smb_block", "u1", BLOCK_MAX), ("smb_present", "u1"), ("smb_selected", "u1"), ("smb_general", "u1"),
     ("smb_mode", "u1", N_EEPROMS), ("smb_sent", "u1", N_EEPROMS), ("smb_wire", "u1", N_EEPROMS * WIRE_MAX),
     ("smb_at", "u1", N_EEPROMS), ("smb_eeprom", "u1", N_EEPROMS * EEPROM_SIZE))
@@ -136,24 +136,30 @@ cdef int begin_read(smbus_state *s, uint8_t addr, uint8_t command) noexcept nogi
 
 
 cdef int write_block(smbus_state *s, uint8_t addr) noexcept nogil:
-    """Command, count, block: 5.5.7."""
+    """Command, count (unless the bus is I2C), block: 5.5.7."""
     cdef uint8_t bytes[34]
-    cdef int i, n = min(s.dat0, BLOCK_MAX)
+    cdef int i, n = min(s.dat0, BLOCK_MAX), at = 1
     bytes[0] = s.cmd
-    bytes[1] = <uint8_t>n
+    if not s.i2c:
+        bytes[1] = <uint8_t>n
+        at = 2
     for i in range(n):
-        bytes[2 + i] = s.block[i]
-    return write_bytes(s, addr, 2 + n, bytes)
+        bytes[at + i] = s.block[i]
+    return write_bytes(s, addr, at + n, bytes)
 
 
 cdef int read_block(smbus_state *s, uint8_t addr) noexcept nogil:
-    """The number of bytes that came, in block[]; -1 if nobody acknowledged.  A count above 32 is taken for none."""
-    cdef int i, n
-    if begin_read(s, addr, s.cmd):
+    """The number of bytes that came, in block[]; -1 if nobody acknowledged.  A count above 32 is taken for none.  On an I2C
+    bus no command is sent, and 32 bytes are read."""
+    cdef int i, n = BLOCK_MAX
+    if not s.i2c:
+        if begin_read(s, addr, s.cmd):
+            return -1
+        n = bus_recv(s)
+        if n > BLOCK_MAX:
+            n = 0
+    elif not bus_start(s, addr, True):
         return -1
-    n = bus_recv(s)
-    if n > BLOCK_MAX:
-        n = 0
     for i in range(n):
         s.block[i] = bus_recv(s)
     bus_nack(s)

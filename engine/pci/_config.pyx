@@ -107,7 +107,8 @@ cdef class PciFunction(Device):
         if is64:
             self.bars[n + 1].reg = <uint8_t>(reg + 4)
         self.all_regions = None
-        self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted)
+        # ports of a BAR hide fixed ones, memory of a BAR lies behind the chipset's
+        self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted, priority=1 if io else -1)
 
     def add_rom(self, uint64_t size, str name="rom"):
         """Declare the expansion ROM base address register: PCI 6.2.5.2."""
@@ -117,7 +118,7 @@ cdef class PciFunction(Device):
         self.bars[ROM_BAR].reg = EXPANSION_ROM
         put(self.wmask + EXPANSION_ROM, ~(size - 1) | ROM_ENABLE, 4)
         self.all_regions = None
-        self.bar_regions[ROM_BAR] = Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8))
+        self.bar_regions[ROM_BAR] = Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8), priority=-1)
 
     def add_capability(self, uint8_t cap, uint32_t length, where=None):
         """Put a capability in front of the list (PCI 6.7), read-only and zero but for its header; its offset.  `where`: it,

@@ -46,6 +46,11 @@ cdef struct i440fx_state:
     uint8_t smram          # SMRAM, as last published
     uint8_t pad[2]
 
+cdef inline uint8_t pam_attributes(const uint8_t *pam, uint32_t n) noexcept nogil:
+    """Attributes of segment n in the seven PAM registers, which later host bridges have too."""
+    cdef uint8_t value = pam[(n + 1) // 2]
+    return (value if n & 1 else value >> 4) & (PAM_RE | PAM_WE)
+
 cdef class I440fx(PciFunction):
     cdef i440fx_state *s
     cdef void update_attributes(self) noexcept nogil

@@ -79,8 +79,7 @@ cdef class I440fx(PciFunction):
         cdef int n
         cdef uint8_t value
         for n in range(PAM_SEGMENTS):
-            value = self.p.config[PAM0 + (n + 1) // 2]
-            value = (value if n & 1 else value >> 4) & (PAM_RE | PAM_WE)
+            value = pam_attributes(self.p.config + PAM0, n)
             if value != self.s.pam[n]:
                 self.s.pam[n] = value
                 self.emit(ENGINE_EFFECT_MAP, <uint8_t>(PAM_REGION + n), 1, value)
