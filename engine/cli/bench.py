@@ -88,6 +88,12 @@ def figure(x: float) -> str:
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
+def goal(r: dict[str, Any]) -> str:
+    """What is promised, or else aimed at."""
+    bound, word = (r["goal"], "") if r["goal"] is not None else (r.get("aim"), "aim ")
+    return "-" if bound is None else f"{word}{r.get('way', '<=')} {bound:g}"
+
+
 def show(out: dict[str, Any]) -> None:
     """The table for people."""
     o = Output()
@@ -97,7 +103,7 @@ def show(out: dict[str, Any]) -> None:
     if out["results"]:
         o.table("", ("bench", ">value", "unit", ">limit", ">ratio", ">goal", "", ">n", ">spread", "limit is"), [
             (r["name"], figure(r["value"]), r["unit"], figure(r["limit"]), f"{r['ratio']:.2f}",
-             "-" if r["goal"] is None else f"{r.get('way', '<=')} {r['goal']:g}",
+             goal(r),
              ("", NOTE) if r["goal"] is None else ("ok", GOOD) if r["ok"] else ("missed", BAD), str(r["n"]), f"{r['spread']:.0%}", (r["limit_name"], NOTE))
             for r in out["results"]])
     if out["peers"]:

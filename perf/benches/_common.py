@@ -35,14 +35,15 @@ class Skipped(EngineError):
     """A bench that this host cannot run; the message says why."""
 
 
-def row(name: str, unit: str, values: Any, limit_name: str, limits: Any, goal: float | None, way: str = "<=", note: str = "") -> Row:
-    """One result.  limits: one for each value, or one number.  goal: the bound of value / limit; None: for information."""
+def row(name: str, unit: str, values: Any, limit_name: str, limits: Any, goal: float | None = None, way: str = "<=", aim: float | None = None) -> Row:
+    """One result.  limits: one for each value, or one number.  goal: the promised bound of value / limit, None if nothing is promised; aim:
+    where it is to come."""
     v, x = np.asarray(values, float), np.broadcast_to(np.asarray(limits, float), np.shape(values))
     ratios = v / x
     low, ratio, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
     ok = goal is None or (ratio <= goal if way == "<=" else ratio >= goal)
     return {"name": name, "value": round(float(np.median(v)), 3), "unit": unit, "limit_name": limit_name, "limit": round(float(np.median(x)), 3),
-            "ratio": round(ratio, 3), "goal": goal, "way": way, "ok": ok, "n": len(v), "spread": round((high - low) / ratio, 3), "note": note}
+            "ratio": round(ratio, 3), "goal": goal, "way": way, "ok": ok, "n": len(v), "spread": round((high - low) / ratio, 3), "aim": aim}
 
 
 def turns(first: Callable[[], Any], second: Callable[[], Any], n: int) -> tuple[list[Any], list[Any]]:

@@ -11,7 +11,7 @@ import time
 
 from perf.benches._common import Row, accesses, later, machine, pinned, recording, row, turns
 
-RING_GOAL = 0.3
+AIM = 0.8
 RATE_GOAL = 20.0  # M accesses/s on an idle host of the 2-core class (docs/performance.md)
 UART_SCR = 0x3FF
 
@@ -34,7 +34,7 @@ def run(quick: bool = False) -> list[Row]:
             return len(acc) / took / 1e6
 
         ours, raw = turns(recorded, lambda: len(r.acc) / walk.pair(r.acc, on)[0] / 1e6, rounds)
-        rows.append(row("batched.seabios-pc", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, RING_GOAL, ">="))
+        rows.append(row("batched.seabios-pc", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM))
         rows.append(row("batched.seabios-pc.rate", "M/s", ours, "promised on an idle host", RATE_GOAL, 1.0, ">="))
         same = accesses(200_000, 0, UART_SCR)
 
@@ -46,5 +46,5 @@ def run(quick: bool = False) -> list[Row]:
                 return len(acc) / (time.perf_counter() - start) / 1e6
 
         ours, raw = turns(register, lambda: len(same) / walk.pair(same, on)[0] / 1e6, rounds)
-        rows.append(row("batched.register", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, RING_GOAL, ">="))
+        rows.append(row("batched.register", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM))
     return rows

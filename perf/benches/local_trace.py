@@ -36,7 +36,7 @@ def run(quick: bool = False) -> list[Row]:
 
             rounds = max(7, int((4e5 if quick else 2e6) / n))
             ours, raw = turns(engine, lambda r=r, walk=walk, n=n: walk.local(r.acc)[0] * 1e9 / n, rounds)
-        rows.append(row(f"local_trace.{name}", "ns", ours, "raw C-like loop over the same devices", raw, LOOP_GOAL))
+        rows.append(row(f"local_trace.{name}", "ns", ours, "raw loop over the same devices", raw, LOOP_GOAL, aim=1.3))
         rows.append(row(f"local_trace.{name}.rate", "M/s", [1e3 / v for v in ours], "promised on an idle host", RATE_GOAL,
                         1.0 if name == "seabios-pc" else None, ">="))
     return rows

@@ -151,10 +151,10 @@ def unicorn_hook(quick: bool) -> tuple[float, str]:
 
 
 class Qtest:
-    """A QEMU machine that executes nothing and obeys its qtest socket (here: standard input and output)."""
+    """A QEMU machine whose CPU stands still and whose ports obey the qtest protocol on standard input and output."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(["qemu-system-x86_64", "-M", "pc,accel=qtest", "-display", "none", "-nodefaults", "-serial", "null",
+        self.process = subprocess.Popen(["qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-S", "-display", "none", "-nodefaults", "-serial", "null",
                                          "-qtest", "stdio", "-qtest-log", "none"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def __enter__(self) -> Qtest:

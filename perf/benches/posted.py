@@ -11,7 +11,7 @@ import time
 
 from perf.benches._common import Array, Row, accesses, later, machine, pinned, recording, row, turns
 
-GOAL = 0.3
+AIM = 0.8
 LOADS = {"port80": (0, 0x80, 1), "vga": (1, 0xB8000, 4)}
 
 
@@ -35,8 +35,8 @@ def run(quick: bool = False) -> list[Row]:
                     m.run(given)
                     return len(given) / (time.perf_counter() - start) / 1e6
 
-            for batch, goal in ((1, GOAL), (64, None)):
+            for batch in (1, 64):
                 a, b = turns(ours, lambda acc=acc, batch=batch: len(acc) / walk.oneway(acc, on, batch)[0] / 1e6, 11 if quick else 40)
                 rows.append(row(f"posted.{name}" + (".batch64" if batch > 1 else ""), "M/s", a,
-                                f"raw ring, same look-ups and calls, {batch} at a time", b, goal, ">="))
+                                f"raw ring, same look-ups and calls, {batch} at a time", b, None, ">=", AIM if batch == 1 else None))
     return rows
