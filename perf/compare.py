@@ -3,9 +3,9 @@
     python perf/compare.py HEAD~1 HEAD [NAME...] [--rounds N]
 
 For every result the ratio of the second commit's value to the first's, with a bootstrap interval over the rounds; two
-commits differ if the interval leaves 1 out.  Where a result has a limit of the same run, its ratio to the limit is what is
-compared, so that a host that drifts does not count.  Both commits are measured by the benches of the working tree where
-these run on them, so that old commits can be measured too.
+commits differ if the interval leaves 1 out.  Where a result has a limit of the same run, its ratio to the limit is
+what is compared, so that a host that drifts does not count.  Both commits are measured by the benches of the working
+tree where these run on them, so that old commits can be measured too.
 """
 
 from __future__ import annotations
@@ -44,8 +44,12 @@ def built(revision: str, folder: Path) -> Iterator[Path]:
     """A worktree of the commit with its extensions built, removed at the end."""
     git("worktree", "add", "--detach", "--force", str(folder), git("rev-parse", "--verify", f"{revision}^{{commit}}"))
     try:
-        done = subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", str(os.cpu_count() or 1)], cwd=folder,
-                              capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", str(os.cpu_count() or 1)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             sys.exit(f"compare: {revision} does not build: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
         if not (folder / "engine" / "cli" / "bench.py").exists():
@@ -96,7 +100,11 @@ def main() -> int:
     names = args.names or list(BENCHES)
     series: dict[str, tuple[list[float], list[float]]] = {}
     more: dict[str, bool] = {}
-    with tempfile.TemporaryDirectory() as tmp, built(args.first, Path(tmp) / "first") as one, built(args.second, Path(tmp) / "second") as two:
+    with (
+        tempfile.TemporaryDirectory() as tmp,
+        built(args.first, Path(tmp) / "first") as one,
+        built(args.second, Path(tmp) / "second") as two,
+    ):
         for i in range(args.rounds):
             order = [(0, one), (1, two)] if i % 2 == 0 else [(1, two), (0, one)]
             got = {k: once(folder, names) for k, folder in order}

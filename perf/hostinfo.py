@@ -47,14 +47,27 @@ def record() -> dict[str, Any]:
     a, b = _limits.pair()
     dirty = _command("git", "status", "--porcelain", "--untracked-files=no")
     return {
-        "cpu": info.get("model name"), "family_model_stepping": [info.get(k) for k in ("cpu family", "model", "stepping")],
-        "microcode": info.get("microcode"), "hypervisor": "hypervisor" in info.get("flags", "").split(),
-        "cpus": cpus, "siblings": {str(c): sorted(_limits.siblings(c)) for c in cpus[:64]}, "pinned_to": [a, b], "tsc_ghz": round(_limits.tsc_hz() / 1e9, 4),
+        "cpu": info.get("model name"),
+        "family_model_stepping": [info.get(k) for k in ("cpu family", "model", "stepping")],
+        "microcode": info.get("microcode"),
+        "hypervisor": "hypervisor" in info.get("flags", "").split(),
+        "cpus": cpus,
+        "siblings": {str(c): sorted(_limits.siblings(c)) for c in cpus[:64]},
+        "pinned_to": [a, b],
+        "tsc_ghz": round(_limits.tsc_hz() / 1e9, 4),
         "governor": _file(f"/sys/devices/system/cpu/cpu{a}/cpufreq/scaling_governor"),
-        "turbo_off": _file("/sys/devices/system/cpu/intel_pstate/no_turbo"), "thp": _file("/sys/kernel/mm/transparent_hugepage/enabled"),
-        "mitigations": {p.name: _file(str(p)) for p in sorted(Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))},
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "kernel": platform.release(), "libc": " ".join(platform.libc_ver()),
-        "load_average": list(os.getloadavg()), "python": sys.version.split()[0], "compiler": _command(*os.environ.get("CC", "cc").split(), "--version"),
+        "turbo_off": _file("/sys/devices/system/cpu/intel_pstate/no_turbo"),
+        "thp": _file("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "mitigations": {
+            p.name: _file(str(p)) for p in sorted(Path("/sys/devices/system/cpu/vulnerabilities").glob("*"))
+        },
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()),
+        "load_average": list(os.getloadavg()),
+        "python": sys.version.split()[0],
+        "compiler": _command(*os.environ.get("CC", "cc").split(), "--version"),
         "packages": {name: _version(name) for name in ("ioreq-engine", "Cython", "numpy")},
-        "commit": _command("git", "rev-parse", "HEAD"), "changed_since_commit": dirty is not None,
+        "commit": _command("git", "rev-parse", "HEAD"),
+        "changed_since_commit": dirty is not None,
     }

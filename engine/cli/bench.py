@@ -22,9 +22,14 @@ PEERS = "peers"
 
 def add(parsers: Any) -> None:
     """The command's parser."""
-    p = command_parser(parsers, "bench", "Measure every path next to what plain C reaches on the same CPUs in the same seconds: value, limit and ratio are "
-                       "medians of\ninterleaved repetitions.  Exit 1 if a goal is missed.  docs/measuring.md says how to read the numbers.",
-                       "engine bench --quick local_trace sync --json bench.json")
+    p = command_parser(
+        parsers,
+        "bench",
+        "Measure every path next to what plain C reaches on the same CPUs in the same seconds: value, limit and\n"
+        "ratio are medians of interleaved repetitions.  Exit 1 if a goal is missed.  docs/measuring.md says how to\n"
+        "read the numbers.",
+        "engine bench --quick local_trace sync --json bench.json",
+    )
     p.add_argument("names", nargs="*", metavar="NAME", help="benches to run (default: all; a wrong name lists them)")
     p.add_argument("--quick", action="store_true", help="fewer repetitions: about a minute")
     p.add_argument("--json", metavar="FILE", help="write the results as JSON too ('-': instead, to standard output)")
@@ -35,8 +40,11 @@ def names() -> list[str]:
     folder = ROOT / "perf" / "benches"
     found = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith(("_", "test_")))
     if not found:
-        raise UsageError(f"no benches in {folder}: they come with the source, not with the package; run from a clone after `make build`")
-    return sorted(set(found) - {PEERS}) + [PEERS]
+        raise UsageError(
+            f"no benches in {folder}: they come with the source, not with the package; "
+            "run from a clone after `make build`"
+        )
+    return [*sorted(set(found) - {PEERS}), PEERS]
 
 
 def bench(name: str) -> ModuleType:
@@ -48,7 +56,13 @@ def bench(name: str) -> ModuleType:
 
 def measure(wanted: list[str], quick: bool, advance: Any = None) -> dict[str, Any]:
     """Everything the JSON output holds.  A bench that cannot run on this host is in `skipped`, with the reason."""
-    out: dict[str, Any] = {"results": [], "peers": [], "skipped": [], "quick": quick, "host": importlib.import_module("perf.hostinfo").record()}
+    out: dict[str, Any] = {
+        "results": [],
+        "peers": [],
+        "skipped": [],
+        "quick": quick,
+        "host": importlib.import_module("perf.hostinfo").record(),
+    }
     start = time.perf_counter()
     for name in wanted:
         try:
@@ -98,20 +112,46 @@ def show(out: dict[str, Any]) -> None:
     """The table for people."""
     o = Output()
     h = out["host"]
-    o.line(f"{h['cpu']}{', virtual' if h['hypervisor'] else ''}; CPUs {h['pinned_to'][0]} and {h['pinned_to'][1]} of {len(h['cpus'])}; load "
-           f"{h['load_average'][0]:.1f}; Linux {h['kernel']}; Python {h['python']}", NOTE)
+    o.line(
+        f"{h['cpu']}{', virtual' if h['hypervisor'] else ''}; CPUs {h['pinned_to'][0]} and {h['pinned_to'][1]} of "
+        f"{len(h['cpus'])}; load {h['load_average'][0]:.1f}; Linux {h['kernel']}; Python {h['python']}",
+        NOTE,
+    )
     if out["results"]:
-        o.table("", ("bench", ">value", "unit", ">limit", ">ratio", ">goal", "", ">n", ">spread", "limit is"), [
-            (r["name"], figure(r["value"]), r["unit"], figure(r["limit"]), f"{r['ratio']:.2f}",
-             goal(r),
-             ("", NOTE) if r["goal"] is None else ("ok", GOOD) if r["ok"] else ("missed", BAD), str(r["n"]), f"{r['spread']:.0%}", (r["limit_name"], NOTE))
-            for r in out["results"]])
+        o.table(
+            "",
+            ("bench", ">value", "unit", ">limit", ">ratio", ">goal", "", ">n", ">spread", "limit is"),
+            [
+                (
+                    r["name"],
+                    figure(r["value"]),
+                    r["unit"],
+                    figure(r["limit"]),
+                    f"{r['ratio']:.2f}",
+                    goal(r),
+                    ("", NOTE) if r["goal"] is None else ("ok", GOOD) if r["ok"] else ("missed", BAD),
+                    str(r["n"]),
+                    f"{r['spread']:.0%}",
+                    (r["limit_name"], NOTE),
+                )
+                for r in out["results"]
+            ],
+        )
     if out["peers"]:
         o.line()
-        o.table("peers", ("peer", ">value", "unit", "note"), [(p["name"], "-" if p["value"] is None else figure(p["value"]), p["unit"], (p["note"], NOTE))
-                                                              for p in out["peers"]])
+        o.table(
+            "peers",
+            ("peer", ">value", "unit", "note"),
+            [
+                (p["name"], "-" if p["value"] is None else figure(p["value"]), p["unit"], (p["note"], NOTE))
+                for p in out["peers"]
+            ],
+        )
     for s in out["skipped"]:
         o.line(f"skipped {s['name']}: {s['why']}", NOTE)
     missed = [r["name"] for r in out["results"] if not r["ok"]]
-    o.line(f"{len(out['results'])} results in {out['seconds']:.0f} s: " + (f"missed {', '.join(missed)}" if missed else "every goal met"),
-           BAD if missed else GOOD)
+    o.line(
+        f"{len(out['results'])} results in {out['seconds']:.0f} s: "
+        + (f"missed {', '.join(missed)}" if missed else "every goal met"),
+        BAD if missed else GOOD,
+    )

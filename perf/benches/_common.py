@@ -1,8 +1,8 @@
 """What the benches share: interleaved repetitions, rows of results, machines on two CPUs.
 
-A bench and its limit take turns in one run, since what a host can do drifts within minutes.  A row's value and limit are
-the medians of their repetitions; its ratio is the median of the repetitions' ratios, its spread the distance of their
-quartiles over that median.
+A bench and its limit take turns in one run, since what a host can do drifts within minutes.  A row's value and limit
+are the medians of their repetitions; its ratio is the median of the repetitions' ratios, its spread the distance of
+their quartiles over that median.
 """
 
 from __future__ import annotations
@@ -35,19 +35,41 @@ class Skipped(EngineError):
     """A bench that this host cannot run; the message says why."""
 
 
-def row(name: str, unit: str, values: Any, limit_name: str, limits: Any, goal: float | None = None, way: str = "<=", aim: float | None = None) -> Row:
-    """One result.  limits: one for each value, or one number.  goal: the promised bound of value / limit, None if nothing is promised; aim:
-    where it is to come."""
+def row(
+    name: str,
+    unit: str,
+    values: Any,
+    limit_name: str,
+    limits: Any,
+    goal: float | None = None,
+    way: str = "<=",
+    aim: float | None = None,
+) -> Row:
+    """One result.  limits: one for each value, or one number.  goal: the promised bound of value / limit, None if
+    nothing is promised; aim: where it is to come."""
     v, x = np.asarray(values, float), np.broadcast_to(np.asarray(limits, float), np.shape(values))
     ratios = v / x
     low, ratio, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
     ok = goal is None or (ratio <= goal if way == "<=" else ratio >= goal)
-    return {"name": name, "value": round(float(np.median(v)), 3), "unit": unit, "limit_name": limit_name, "limit": round(float(np.median(x)), 3),
-            "ratio": round(ratio, 3), "goal": goal, "way": way, "ok": ok, "n": len(v), "spread": round((high - low) / ratio, 3), "aim": aim}
+    return {
+        "name": name,
+        "value": round(float(np.median(v)), 3),
+        "unit": unit,
+        "limit_name": limit_name,
+        "limit": round(float(np.median(x)), 3),
+        "ratio": round(ratio, 3),
+        "goal": goal,
+        "way": way,
+        "ok": ok,
+        "n": len(v),
+        "spread": round((high - low) / ratio, 3),
+        "aim": aim,
+    }
 
 
 def turns(first: Callable[[], Any], second: Callable[[], Any], n: int) -> tuple[list[Any], list[Any]]:
-    """n results of each, called in turn, every other time in the other order; one call of each before the first is not counted."""
+    """n results of each, called in turn, every other time in the other order; one call of each before the first is
+    not counted."""
     first(), second()
     a: list[Any] = []
     b: list[Any] = []
@@ -81,8 +103,10 @@ def pinned(cpu: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def machine(spec: MachineSpec, path: str, wait: str = "adaptive", contents: Any = None) -> Iterator[tuple[Machine, tuple[int, int]]]:
-    """A started machine with one worker, which is on the second of two CPUs; the caller runs it `pinned` to the first."""
+def machine(
+    spec: MachineSpec, path: str, wait: str = "adaptive", contents: Any = None
+) -> Iterator[tuple[Machine, tuple[int, int]]]:
+    """A started machine whose one worker is on the second of two CPUs; the caller runs it `pinned` to the first."""
     a, b = cpus()
     spec = replace(spec, placement=PlacementSpec(workers=1, wait=wait))
     with Machine(spec, workers=1, path=path, contents=contents) as m:

@@ -34,7 +34,9 @@ def run(quick: bool = False) -> list[Row]:
             return len(acc) / took / 1e6
 
         ours, raw = turns(recorded, lambda: len(r.acc) / walk.pair(r.acc, on)[0] / 1e6, rounds)
-        rows.append(row("batched.seabios-pc", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM))
+        rows.append(
+            row("batched.seabios-pc", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM)
+        )
         rows.append(row("batched.seabios-pc.rate", "M/s", ours, "promised on an idle host", RATE_GOAL, 1.0, ">="))
         same = accesses(200_000, 0, UART_SCR)
 
@@ -46,5 +48,7 @@ def run(quick: bool = False) -> list[Row]:
                 return len(acc) / (time.perf_counter() - start) / 1e6
 
         ours, raw = turns(register, lambda: len(same) / walk.pair(same, on)[0] / 1e6, rounds)
-        rows.append(row("batched.register", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM))
+        rows.append(
+            row("batched.register", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM)
+        )
     return rows

@@ -1,7 +1,7 @@
 """What does the engine add to an access in one process?
 
-Each shipped recording in one batch: time order, deadlines, interrupts, effects and every device, against the raw loop of
-engine.testing._walk over an equal machine, which finds the region in flat tables and calls the same device code.
+Each shipped recording in one batch: time order, deadlines, interrupts, effects and every device, against the raw loop
+of engine.testing._walk over an equal machine, which finds the region in flat tables and calls the same device code.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ def run(quick: bool = False) -> list[Row]:
             rounds = max(7, int((4e5 if quick else 2e6) / n))
             ours, raw = turns(engine, lambda r=r, walk=walk, n=n: walk.local(r.acc)[0] * 1e9 / n, rounds)
         rows.append(row(f"local_trace.{name}", "ns", ours, "raw loop over the same devices", raw, LOOP_GOAL, aim=1.3))
-        rows.append(row(f"local_trace.{name}.rate", "M/s", [1e3 / v for v in ours], "promised on an idle host", RATE_GOAL,
-                        1.0 if name == "seabios-pc" else None, ">="))
+        rows.append(
+            row(
+                f"local_trace.{name}.rate",
+                "M/s",
+                [1e3 / v for v in ours],
+                "promised on an idle host",
+                RATE_GOAL,
+                1.0 if name == "seabios-pc" else None,
+                ">=",
+            )
+        )
     return rows

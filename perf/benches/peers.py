@@ -87,7 +87,9 @@ def _drained(queue: Any, n: int) -> float:
 
 def queue(quick: bool) -> tuple[float, str]:
     """Tuples through a multiprocessing queue."""
-    return _drained(multiprocessing.get_context("spawn").Queue(), 20_000 if quick else 100_000) / 1e6, "tuples of four integers, one at a time"
+    return _drained(
+        multiprocessing.get_context("spawn").Queue(), 20_000 if quick else 100_000
+    ) / 1e6, "tuples of four integers, one at a time"
 
 
 def faster_fifo(quick: bool) -> tuple[float, str]:
@@ -142,7 +144,9 @@ def unicorn_hook(quick: bool) -> tuple[float, str]:
     n = 20_000 if quick else 200_000
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
     uc.mem_map(0x1000, 0x1000)
-    code = b"\xb9" + n.to_bytes(4, "little") + b"\x66\xba\xfd\x03" + b"\xec\x49\x75\xfc"  # mov ecx, n; mov dx, 3fdh; in al, dx; dec ecx; jnz
+    code = (
+        b"\xb9" + n.to_bytes(4, "little") + b"\x66\xba\xfd\x03" + b"\xec\x49\x75\xfc"
+    )  # mov ecx, n; mov dx, 3fdh; in al, dx; dec ecx; jnz
     uc.mem_write(0x1000, code)
     uc.hook_add(unicorn.UC_HOOK_INSN, lambda uc, port, size, data: 0x60, None, 1, 0, x86.UC_X86_INS_IN)
     start = time.perf_counter()
@@ -154,8 +158,28 @@ class Qtest:
     """A QEMU machine whose CPU stands still and whose ports obey the qtest protocol on standard input and output."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(["qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-S", "-display", "none", "-nodefaults", "-serial", "null",
-                                         "-qtest", "stdio", "-qtest-log", "none"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [
+                "qemu-system-x86_64",
+                "-M",
+                "pc",
+                "-accel",
+                "tcg",
+                "-S",
+                "-display",
+                "none",
+                "-nodefaults",
+                "-serial",
+                "null",
+                "-qtest",
+                "stdio",
+                "-qtest-log",
+                "none",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
     def __enter__(self) -> Qtest:
         return self
@@ -196,7 +220,8 @@ def qtest_pipelined(quick: bool) -> tuple[float, str]:
         return n // 256 * 256 / (time.perf_counter() - start) / 1e3, "port reads of COM1, 256 sent at once"
 
 
-# A boot sector: cli; mov ecx, n; mov dx, 3fdh; loop: in al, dx; dec ecx; jnz loop; mov dx, 501h; mov al, 0; out dx, al; hlt
+# A boot sector: cli; mov ecx, n; mov dx, 3fdh; loop: in al, dx; dec ecx; jnz loop;
+# mov dx, 501h; mov al, 0; out dx, al; hlt
 BOOT = bytes.fromhex("fa66b9") + b"%b" + bytes.fromhex("bafd03ec664975fbba0105b000eef4ebfd")
 
 
@@ -207,16 +232,39 @@ def _tcg(n: int) -> float:
         f.write((BOOT % n.to_bytes(4, "little")).ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 16))
         f.flush()
         start = time.perf_counter()
-        subprocess.run(["qemu-system-x86_64", "-M", "pc", "-accel", "tcg", "-display", "none", "-nodefaults", "-serial", "null", "-boot", "a",
-                        "-drive", f"if=floppy,format=raw,file={f.name}", "-device", "isa-debug-exit"], timeout=NEVER, check=False,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [
+                "qemu-system-x86_64",
+                "-M",
+                "pc",
+                "-accel",
+                "tcg",
+                "-display",
+                "none",
+                "-nodefaults",
+                "-serial",
+                "null",
+                "-boot",
+                "a",
+                "-drive",
+                f"if=floppy,format=raw,file={f.name}",
+                "-device",
+                "isa-debug-exit",
+            ],
+            timeout=NEVER,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         return time.perf_counter() - start
 
 
 def tcg_loop(quick: bool) -> tuple[float, str]:
     """A guest's loop of port reads under QEMU's translator: a long loop's time less a short one's."""
     few, many = 100_000, 10_000_000 if quick else 40_000_000
-    return (min(_tcg(many) for _ in range(2)) - min(_tcg(few) for _ in range(2))) * 1e9 / (many - few), "per IN of COM1's line status in a boot sector, loop included"
+    return (min(_tcg(many) for _ in range(2)) - min(_tcg(few) for _ in range(2))) * 1e9 / (
+        many - few
+    ), "per IN of COM1's line status in a boot sector, loop included"
 
 
 # ---------------------------------------------------------------------- rings in C++ and C
@@ -232,11 +280,22 @@ static boost::lockfree::spsc_queue<rec, boost::lockfree::capacity<4096>> q;
 int main() {
     const uint64_t n = 8000000; uint64_t sum = 0;
     auto t = std::chrono::steady_clock::now();
-    std::thread c([&] { rec r[64]; for (uint64_t i = 0; i < n;) { size_t k = q.pop(r, 64); for (size_t j = 0; j < k; j++) sum += r[j].w[0]; i += k; } });
+    std::thread c([&] {
+        rec r[64];
+        for (uint64_t i = 0; i < n;) {
+            size_t k = q.pop(r, 64);
+            for (size_t j = 0; j < k; j++) sum += r[j].w[0];
+            i += k;
+        }
+    });
     rec r[64] = {};
-    for (uint64_t i = 0; i < n; i += 64) { for (int j = 0; j < 64; j++) r[j].w[0] = i + j; for (size_t d = 0; d < 64;) d += q.push(r + d, 64 - d); }
+    for (uint64_t i = 0; i < n; i += 64) {
+        for (int j = 0; j < 64; j++) r[j].w[0] = i + j;
+        for (size_t d = 0; d < 64;) d += q.push(r + d, 64 - d);
+    }
     c.join();
-    std::printf("%f %lu\n", n / std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count(), (unsigned long)sum);
+    std::chrono::duration<double> took = std::chrono::steady_clock::now() - t;
+    std::printf("%f %lu\n", n / took.count(), (unsigned long)sum);
 }
 """
 
@@ -249,8 +308,14 @@ def boost_spsc(quick: bool) -> tuple[float, str]:
         source = Path(folder) / "spsc.cc"
         source.write_text(SPSC)
         subprocess.run(["c++", "-O2", "-pthread", str(source), "-o", f"{folder}/spsc"], check=True, capture_output=True)
-        rates = [float(subprocess.run([f"{folder}/spsc"], check=True, capture_output=True, text=True, timeout=NEVER).stdout.split()[0])
-                 for _ in range(3 if quick else 9)]
+        rates = [
+            float(
+                subprocess.run(
+                    [f"{folder}/spsc"], check=True, capture_output=True, text=True, timeout=NEVER
+                ).stdout.split()[0]
+            )
+            for _ in range(3 if quick else 9)
+        ]
     return median(rates) / 1e6, "32-byte records between two threads, 64 at a time"
 
 
@@ -259,8 +324,13 @@ PEERS: list[tuple[str, str, Callable[[bool], tuple[float, str]], Callable[[], bo
     ("multiprocessing.Queue", "M/s", queue, lambda: True, ""),
     ("faster-fifo", "M/s", faster_fifo, _module("faster_fifo"), "pip install faster-fifo"),
     ("ZeroMQ round trip", "us", zmq_round_trip, _module("zmq"), "pip install pyzmq"),
-    ("Boost spsc_queue", "M/s", boost_spsc, lambda: Path("/usr/include/boost/lockfree/spsc_queue.hpp").exists() and shutil.which("c++") is not None,
-     "apt install libboost-dev g++"),
+    (
+        "Boost spsc_queue",
+        "M/s",
+        boost_spsc,
+        lambda: Path("/usr/include/boost/lockfree/spsc_queue.hpp").exists() and shutil.which("c++") is not None,
+        "apt install libboost-dev g++",
+    ),
     ("Unicorn, Python hook", "ns", unicorn_hook, _module("unicorn"), "pip install unicorn"),
     ("QEMU qtest, one by one", "k/s", qtest_single, _program("qemu-system-x86_64"), "apt install qemu-system-x86"),
     ("QEMU qtest, pipelined", "k/s", qtest_pipelined, _program("qemu-system-x86_64"), "apt install qemu-system-x86"),

@@ -1,8 +1,8 @@
 """What does a posted write cost, from Python through the ring to the device in a worker?
 
-Writes to two posted regions, a cheap port (80h) and the VGA window, path `buffered`: each is published when it is made,
-as a guest's would be.  Against a raw ring of 32-byte records whose consumer makes the same look-ups and calls, published
-one by one too (and, for information, 64 at a time).
+Writes to two posted regions, a cheap port (80h) and the VGA window, path `buffered`: each is published when it is
+made, as a guest's would be.  Against a raw ring of 32-byte records whose consumer makes the same look-ups and calls,
+published one by one too (and, for information, 64 at a time).
 """
 
 from __future__ import annotations
@@ -36,7 +36,21 @@ def run(quick: bool = False) -> list[Row]:
                     return len(given) / (time.perf_counter() - start) / 1e6
 
             for batch in (1, 64):
-                a, b = turns(ours, lambda acc=acc, batch=batch: len(acc) / walk.oneway(acc, on, batch)[0] / 1e6, 11 if quick else 40)
-                rows.append(row(f"posted.{name}" + (".batch64" if batch > 1 else ""), "M/s", a,
-                                f"raw ring, same look-ups and calls, {batch} at a time", b, None, ">=", AIM if batch == 1 else None))
+                a, b = turns(
+                    ours,
+                    lambda acc=acc, batch=batch: len(acc) / walk.oneway(acc, on, batch)[0] / 1e6,
+                    11 if quick else 40,
+                )
+                rows.append(
+                    row(
+                        f"posted.{name}" + (".batch64" if batch > 1 else ""),
+                        "M/s",
+                        a,
+                        f"raw ring, same look-ups and calls, {batch} at a time",
+                        b,
+                        None,
+                        ">=",
+                        AIM if batch == 1 else None,
+                    )
+                )
     return rows

@@ -1,7 +1,8 @@
 """What does one access cost from Python, one call at a time; and one to a device that is written in Python, in a batch?
 
-`Machine.read` of a compiled local device, against a compiled method with the same arguments that does nothing.  Reads of a
-Python device (the POST card) in a batch, in this process and in a worker, against calling its method from a loop.
+`Machine.read` of a compiled local device, against a compiled method with the same arguments that does nothing.  Reads
+of a Python device (the POST card) in a batch, in this process and in a worker, against calling its method from a
+loop.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def run(quick: bool = False) -> list[Row]:
             return (time.perf_counter_ns() - start) / n
 
         a, b = turns(lambda: each(m.read), lambda: each(floor.read), rounds)
-        rows = [row("scalar.read", "ns", a, "empty compiled method", b), row("scalar.read.absolute", "ns", a, "wanted", 60.0, aim=1.0)]
+        rows = [
+            row("scalar.read", "ns", a, "empty compiled method", b),
+            row("scalar.read.absolute", "ns", a, "wanted", 60.0, aim=1.0),
+        ]
         acc = accesses(20_000, 0, POST)
         post = m.devices["post-card"]
 

@@ -1,8 +1,9 @@
 """What does one access cost that waits for a device in another process?
 
-Reads of one register (the scratch register of COM1) through one worker, each waiting for the one before; the latencies are
-measured in C, inside the sequencer, over several starts (where the lines lie in memory matters).  Spinning: against a raw cache line bounced between two processes.  Blocking: against
-two processes that wake each other by a futex.
+Reads of one register (the scratch register of COM1) through one worker, each waiting for the one before; the
+latencies are measured in C, inside the sequencer, over several starts (where the lines lie in memory matters).
+Spinning: against a raw cache line bounced between two processes.  Blocking: against two processes that wake each
+other by a futex.
 """
 
 from __future__ import annotations
@@ -44,8 +45,14 @@ def run(quick: bool = False) -> list[Row]:
         more = _series("spin", _limits.pingpong, 4_000, 15 if quick else 30)
         a += more[0]
         b += more[1]
-    rows = [row("sync_spin.p50", "ns", [x[0] for x in a], "cache-line ping-pong p50", [x[0] for x in b], SPIN_P50, aim=1.25),
-            row("sync_spin.p99", "ns", [x[1] for x in a], "cache-line ping-pong p99", [x[1] for x in b], SPIN_P99, aim=1.5)]
+    rows = [
+        row(
+            "sync_spin.p50", "ns", [x[0] for x in a], "cache-line ping-pong p50", [x[0] for x in b], SPIN_P50, aim=1.25
+        ),
+        row("sync_spin.p99", "ns", [x[1] for x in a], "cache-line ping-pong p99", [x[1] for x in b], SPIN_P99, aim=1.5),
+    ]
     a, b = _series("block", _limits.futex, 400, 15 if quick else 80)
-    rows.append(row("sync_block.p50", "us", [x[0] / 1e3 for x in a], "futex ping-pong p50", [x[0] / 1e3 for x in b], BLOCK_P50))
+    rows.append(
+        row("sync_block.p50", "us", [x[0] / 1e3 for x in a], "futex ping-pong p50", [x[0] / 1e3 for x in b], BLOCK_P50)
+    )
     return rows

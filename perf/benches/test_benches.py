@@ -1,4 +1,5 @@
-"""pytest-benchmark's view of the benches: `make bench`.  Its timings are those of whole quick runs; the results are in extra_info."""
+"""pytest-benchmark's view of the benches: `make bench`.  Its timings are those of whole quick runs; the results are
+in extra_info."""
 
 import pytest
 
@@ -13,5 +14,7 @@ def test_bench(benchmark, name):
         rows = benchmark.pedantic(module.run, args=(True,), rounds=1, iterations=1)
     except Skipped as e:
         pytest.skip(str(e))
-    benchmark.extra_info.update({r["name"]: {k: r[k] for k in ("value", "unit", "ratio", "goal", "ok", "spread")} for r in rows})
+    benchmark.extra_info.update(
+        {r["name"]: {k: r[k] for k in ("value", "unit", "ratio", "goal", "ok", "spread")} for r in rows}
+    )
     assert rows

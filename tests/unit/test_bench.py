@@ -21,7 +21,9 @@ def test_a_row_is_medians_and_the_median_of_ratios():
     assert got["ok"] and not _common.row("x", "ns", [10.0], "c", [3.0], 3.0)["ok"]
 
 
-@pytest.mark.parametrize(("value", "way", "ok"), [(0.9, ">=", True), (0.7, ">=", False), (0.7, "<=", True), (0.9, "<=", False)])
+@pytest.mark.parametrize(
+    ("value", "way", "ok"), [(0.9, ">=", True), (0.7, ">=", False), (0.7, "<=", True), (0.9, "<=", False)]
+)
 def test_a_goal_bounds_from_its_side(value, way, ok):
     assert _common.row("x", "M/s", [value], "c", 1.0, 0.8, way)["ok"] is ok
 
@@ -44,7 +46,8 @@ def test_quantiles_lie_in_their_bucket(q):
 
 
 def test_the_raw_loops_make_the_same_accesses_as_the_engine():
-    """A recording's content (files, sectors) comes out of the raw loops as out of the engine: same look-ups, same devices."""
+    """A recording's content (files, sectors) comes out of the raw loops as out of the engine: same look-ups, same
+    devices."""
     r = _common.recording("boot-pc")
     walk = r.walk()
     with Machine(r.job.spec, path="local", contents=r.job.contents) as m:
@@ -82,7 +85,11 @@ def test_intervals_tell_a_difference_from_noise():
     rng = np.random.default_rng(2)
     a = list(1 + 0.02 * rng.standard_normal(30))
     low, _, high = compare.interval(a, [1.1 * x for x in a], rng)
-    assert low > 1 and compare.verdict(low, high, more_is_better=False) == "slower" and compare.verdict(low, high, True) == "faster"
+    assert (
+        low > 1
+        and compare.verdict(low, high, more_is_better=False) == "slower"
+        and compare.verdict(low, high, True) == "faster"
+    )
     low, _, high = compare.interval(a, list(1 + 0.02 * rng.standard_normal(30)), rng)
     assert compare.verdict(low, high, True) == "no difference shown"
 
@@ -112,7 +119,18 @@ def test_json_and_exit_status(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(bench, "bench", lambda name, ok=ok: Fake(ok))
         assert main(["bench", "--quick", "sync", "--json", str(tmp_path / "b.json")]) == status
         got = json.loads((tmp_path / "b.json").read_text())
-        assert set(got["results"][0]) >= {"name", "value", "unit", "limit_name", "limit", "ratio", "goal", "ok", "n", "spread"}
+        assert set(got["results"][0]) >= {
+            "name",
+            "value",
+            "unit",
+            "limit_name",
+            "limit",
+            "ratio",
+            "goal",
+            "ok",
+            "n",
+            "spread",
+        }
         assert got["ok"] is ok and got["peers"] == [] and got["host"]["cpus"]
         assert ("every goal met" if ok else "missed fake.x") in capsys.readouterr().out
 
