@@ -881,7 +881,7 @@ cdef class Sequencer:
         while True:
             n = ring_peek(&l.v.effects, 256)
             if n == 0:
-                if self.flood - before >= 256 and self.policy != WAIT_SPIN:
+                if self.policy != WAIT_SPIN and self.flood - before >= min(<uint64_t>256, l.v.effects.capacity >> 1):
                     wake(&self.wait, &l.v.hdr.worker_asleep)       # it may have been waiting for room
                 return 0
             if n < 0:
