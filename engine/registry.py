@@ -14,6 +14,7 @@ TYPES: dict[str, str] = {
     "piix3-ide": "engine.devices.piix3_ide:Piix3Ide",
     "piix4-pm": "engine.devices.piix4_pm:Piix4Pm",
     "ich9-lpc": "engine.devices.ich9_lpc:Ich9Lpc",
+    "ich9-ahci": "engine.devices.ich9_ahci:Ich9Ahci",
     "ich9-smbus": "engine.devices.ich9_smbus:Ich9Smbus",
     "vga": "engine.devices.vga:Vga",
     "i8259": "engine.devices.i8259:I8259",

@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 
 from engine.devices._medium cimport Medium
 
-from engine.errors import MachineError
+from engine.errors import MachineError, StateError
 
 # The fields of ata_channel, flat, with `prefix` in front: for the owner's STATE.
 _DRIVE = (("count", "u4"), *((name, "u1") for name in (
@@ -297,6 +297,27 @@ def check_drives(who, drives, channels):
             raise MachineError(f"{who}: a drive's kind is disk or cdrom, not {table['kind']!r}")
         places[place] = table
     return [places[place] for place in sorted(places)]
+
+
+def drive_contents(channels, method):
+    """What a method of the drives' media gives, by place: {"channel:unit first-sector": bytes}, 512-byte sectors."""
+    return {f"{n}:{u} {first}": run for n, c in enumerate(channels) for u, medium in enumerate(c.keep) if medium is not None
+            for first, run in getattr(medium, method)().items()}
+
+
+def put_drive_contents(id, channels, contents, method):
+    """Hand contents in that form to a method of each medium.  Raises StateError for what does not fit."""
+    runs = {(n, u): {} for n, c in enumerate(channels) for u, medium in enumerate(c.keep) if medium is not None}
+    for key, run in contents.items():
+        try:
+            place, first = key.split()
+            n, u = (int(x) for x in place.split(":"))
+            runs[n, u][int(first)] = run
+        except (ValueError, KeyError, AttributeError):
+            raise StateError(f"{id}: no drive takes contents {key!r}") from None
+    for (n, u), part in runs.items():
+        if part or method == "set_written_sectors":
+            getattr(channels[n].keep[u], method)(part)
 
 
 @cython.final

@@ -16,7 +16,7 @@ from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DM
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
 from engine.pci._config cimport CONFIG_REGION, FIRST_FIXED
 
-from engine.devices.ata import ata_state, check_drives
+from engine.devices.ata import ata_state, check_drives, drive_contents, put_drive_contents
 from engine.errors import StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, WO, Region, Register, Space
@@ -342,37 +342,16 @@ cdef class Piix3Ide(PciFunction):
 
     def contents(self):
         """What the drives without image hold, as learnt or given: {"channel:unit first-sector": bytes}, 512-byte sectors."""
-        return {f"{n}:{u} {first}": run for n in range(2) for u in range(2) if self.medium(n, u) is not None
-                for first, run in self.medium(n, u).contents().items()}
+        return drive_contents(self.channels, "contents")
 
     def set_contents(self, dict contents not None):
         """Give the drives without image contents, as contents() made them.  Raises StateError for what does not fit."""
-        self._each(contents, "set_contents")
+        put_drive_contents(self.id, self.channels, contents, "set_contents")
 
     def written_sectors(self):
         """What the guest has written and no image file holds, in the form of contents()."""
-        return {f"{n}:{u} {first}": run for n in range(2) for u in range(2) if self.medium(n, u) is not None
-                for first, run in self.medium(n, u).written_sectors().items()}
+        return drive_contents(self.channels, "written_sectors")
 
     def set_written_sectors(self, dict contents not None):
         """Replace what the guest has written.  Raises StateError for what does not fit."""
-        for n in range(2):
-            for u in range(2):
-                if self.medium(n, u) is not None:
-                    self.medium(n, u).set_written_sectors({})
-        self._each(contents, "set_written_sectors")
-
-    def _each(self, contents, method):
-        runs = {}
-        for key, run in contents.items():
-            try:
-                place, first = key.split()
-                n, u = (int(x) for x in place.split(":"))
-                medium = self.medium(n, u)
-                runs.setdefault((n, u), {})[int(first)] = run
-            except (ValueError, IndexError, AttributeError):
-                medium = None
-            if medium is None:
-                raise StateError(f"{self.id}: no drive takes contents {key!r}")
-        for (n, u), part in runs.items():
-            getattr(self.medium(n, u), method)(part)
+        put_drive_contents(self.id, self.channels, contents, "set_written_sectors")
