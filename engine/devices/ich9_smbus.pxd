@@ -18,7 +18,7 @@ cdef enum:                    # region number
 cdef struct ich9_smbus_state:
     pci_state pci
     uint8_t decodes           # the host registers answer at SMB_BASE, as HOSTC was last written
-    uint8_t irq               # the interrupt request, as the last write of a host register left it
+    uint8_t irq               # the interrupt request, as the last access to a host register left it
     smbus_state smb
 
 cdef class Ich9Smbus(PciFunction):
@@ -26,3 +26,4 @@ cdef class Ich9Smbus(PciFunction):
     cdef uint8_t eeproms
     cdef bytes spd                     # what spd_bytes points into
     cdef const char *spd_bytes
+    cdef void update_irq(self) noexcept nogil

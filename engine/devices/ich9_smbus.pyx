@@ -67,19 +67,22 @@ cdef class Ich9Smbus(PciFunction):
         if region != SMB_BAR:
             return IO_NO_REGISTER
         value[0] = smbus_read(&self.s.smb, offset)
+        self.update_irq()
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        """The interrupt follows writes only: a transaction that a read of HST_STS ends has interrupts off."""
-        cdef bint irq
         if region != SMB_BAR:
             return IO_NO_REGISTER
         smbus_write(&self.s.smb, offset, <uint8_t>value)
-        irq = smbus_irq(&self.s.smb)
+        self.update_irq()
+        return IO_OK
+
+    cdef void update_irq(self) noexcept nogil:
+        """The interrupt request, as each access to the host registers leaves it: SSRESET alone does not move it."""
+        cdef bint irq = smbus_irq(&self.s.smb)
         if irq != self.s.irq:
             self.s.irq = irq
             self.set_intx(irq)
-        return IO_OK
 
     cdef uint64_t bar_address(self, uint32_t n) noexcept nogil:
         """Nowhere while HOSTC.HST_EN is clear."""
