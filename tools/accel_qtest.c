@@ -5,7 +5,8 @@
  * looks for it in accel-qtest-x86_64.so; this file makes that module: two types, everything else is exported by QEMU.
  * qemu_qtest.py beside this file compiles it.
  *
- * Beyond QEMU's own module it adds a control port, through which a test sees the local APICs and takes interrupts:
+ * With QTEST_CONTROL_PORT in the environment it adds what QEMU's own module has not: a control port, through which
+ * `engine diff` sees the local APICs and takes interrupts:
  *   outl 0xfe00, N   accesses now come from vCPU N (its local APIC answers); until then from none, as in QEMU's module
  *   inl  0xfe04      that vCPU takes an interrupt: the vector, or ~0 if there is none
  *   outl 0xfe04, B   the user's keyboard sends byte B
@@ -84,7 +85,7 @@ static const MemoryRegionOps control_ops = {
 static void create_vcpu_thread(void *cpu)
 {
     static void *control;
-    if (!control) {
+    if (!control && getenv("QTEST_CONTROL_PORT")) {
         control = calloc(1, REGION_BYTES);
         memory_region_init_io(control, NULL, &control_ops, NULL, "qtest-control", CONTROL_SIZE);
         memory_region_add_subregion_overlap(get_system_io(), CONTROL_PORT, control, PRIORITY);

@@ -1,69 +1,95 @@
 #!/usr/bin/env python3
-"""Give an installed QEMU the qtest accelerator that its package lacks: compile accel_qtest.c for it.
+"""A QEMU whose "-accel qtest" works, as the reference of `engine diff` and of tests.
 
-    tools/qemu_qtest.py [--qemu PROGRAM] FOLDER      prints what to put into the environment, or that nothing is missing
+    tools/qemu_qtest.py                              say whether there is one, and where its module comes from
+    tools/qemu_qtest.py -machine pc -qtest stdio     run it (-accel qtest is added)
 
-Only for QEMU 7.2 (Debian 12), whose structures accel_qtest.c knows; a QEMU that lists qtest under `-accel help` needs nothing.
+Most builds have the accelerator.  Debian 12's package of QEMU 7.2 has removed its module; there accel_qtest.c, beside this file, is
+compiled (with $CC, or cc) and put into a folder under $XDG_CACHE_HOME, which QEMU finds by QEMU_MODULE_DIR.
 """
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("accel_qtest.c")
-VERSION = "7.2."
+MODULE = "accel-qtest-x86_64.so"
 
 
-class QtestError(Exception):
-    """Why there is no qtest accelerator, in one line."""
+class NoReference(Exception):
+    """There is no QEMU that could serve; the text says what is missing."""
 
 
-def provide(qemu: str, folder: Path) -> bool:
-    """Make sure that `qemu` has the accelerator: False if it has it, True if it finds it with QEMU_MODULE_DIR=folder.  Raises QtestError."""
-    program = shutil.which(qemu)
-    if not program:
-        raise QtestError(f"{qemu}: no such program (Debian: apt install qemu-system-x86)")
-    if "qtest" in subprocess.run([program, "-accel", "help"], capture_output=True, text=True, check=False).stdout.split():
-        return False
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.partition("version ")[2].split(" ")[0]
-    stamp = re.search(rb"qemu_stamp_[0-9a-f]{40}", Path(program).read_bytes())
-    if not stamp or not version.startswith(VERSION):
-        raise QtestError(f"{qemu} {version.strip()}: no qtest accelerator, and only for {VERSION}x with modules can it be supplied; install a QEMU that "
-                         "lists qtest under -accel help")
-    module = folder / "accel-qtest-x86_64.so"
-    part = folder / f"{module.name}.{os.getpid()}"
-    compiler = os.environ.get("CC", "cc")
-    command = [compiler, "-O2", "-Wall", "-shared", "-fPIC", f"-DSTAMP={stamp[0].decode()}", "-o", str(part), str(SOURCE)]
-    try:
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ioreq-engine"
+
+
+def _try(qemu: str, env: dict[str, str]) -> str:
+    """What a QEMU says to -accel qtest; "" if it takes it."""
+    quit = '{"execute": "qmp_capabilities"} {"execute": "quit"}\n'
+    command = [qemu, "-accel", "qtest", "-machine", "none", "-display", "none", "-nodefaults", "-qmp", "stdio"]
+    done = subprocess.run(command, input=quit, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+
+
+def _module(qemu: str) -> Path:
+    """The folder with a module for this very binary, compiled if need be."""
+    stamp = re.search(rb"qemu_stamp_[0-9a-f]{40}", Path(qemu).read_bytes())
+    if stamp is None:
+        raise NoReference(f"{qemu} takes no modules")
+    folder = _cache() / f"{stamp[0].decode()}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]}"
+    if not (folder / MODULE).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise QtestError(f"{SOURCE.name} was not compiled: {(done.stderr.splitlines() or ['no message'])[0]}")
-        part.rename(module)
-    except OSError as e:
-        raise QtestError(f"{compiler}: {e.strerror} (a C compiler makes QEMU's missing module; set CC)") from None
-    return True
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / MODULE
+            cc = os.environ.get("CC", "cc").split()
+            command = [*cc, "-O2", "-Wall", "-shared", "-fPIC", f"-DSTAMP={stamp[0].decode()}", "-o", str(made), str(SOURCE)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            except OSError as e:
+                raise NoReference(f"C compiler {cc[0]}: {e.strerror}") from None
+            if done.returncode:
+                raise NoReference(f"{SOURCE.name} was not compiled: {next((ln for ln in done.stderr.splitlines() if 'error' in ln), 'no message')}")
+            made.rename(folder / MODULE)
+    return folder
+
+
+def reference(qemu: str = "qemu-system-x86_64") -> tuple[str, dict[str, str]]:
+    """(program, environment) of a QEMU that runs with -accel qtest.  Raises NoReference."""
+    path = shutil.which(qemu)
+    if path is None:
+        raise NoReference(f"{qemu} is not installed (Debian: qemu-system-x86)")
+    env = dict(os.environ)
+    why = _try(path, env)
+    if why:
+        version = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+        if " 7.2." not in version:
+            raise NoReference(f"{version} does not take -accel qtest: {why}")
+        env["QEMU_MODULE_DIR"] = str(_module(path))
+        why = _try(path, env)
+        if why:
+            raise NoReference(f"{version} does not take -accel qtest with a module of ours either: {why}")
+    return path, env
 
 
 def main() -> int:
-    """The exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--qemu", default="qemu-system-x86_64", metavar="PROGRAM")
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    args = parser.parse_args()
+    """The command line."""
     try:
-        needed = provide(args.qemu, args.folder)
-    except QtestError as e:
-        print(f"qemu_qtest.py: {e}", file=sys.stderr)
+        path, env = reference()
+    except NoReference as e:
+        print(f"qemu_qtest: {e}", file=sys.stderr)
         return 1
-    print(f"QEMU_MODULE_DIR={args.folder.absolute()}" if needed else f"{args.qemu} has the qtest accelerator already")
-    return 0
+    if len(sys.argv) == 1:
+        print(path, "with its own qtest accelerator" if "QEMU_MODULE_DIR" not in env else f"with the module in {env['QEMU_MODULE_DIR']}")
+        return 0
+    os.execve(path, [path, "-accel", "qtest", *sys.argv[1:]], env)
 
 
 if __name__ == "__main__":
