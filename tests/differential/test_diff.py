@@ -1,0 +1,198 @@
+"""engine diff: its programs, its comparison, its list of differences; engine against engine always, against QEMU where one can serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.cli import main
+from engine.errors import UsageError
+from engine.measure import diff
+from engine.measure.diff import ACK, Board, Difference, EngineSide, Filter, Generator, QemuSide, Result, compare, minimise
+from engine.types import Space
+
+
+@pytest.fixture(scope="module")
+def board() -> Board:
+    return Board("i440fx")
+
+
+@pytest.fixture(scope="module")
+def qemu(board: Board) -> QemuSide:
+    try:
+        return QemuSide(board)
+    except UsageError as e:
+        pytest.skip(str(e))
+
+
+class Wrong(EngineSide):
+    """The engine with one bit of one port's reads turned over once a value has been written there."""
+
+    def run(self, program: Any) -> Result:
+        got = super().run(program)
+        written = np.cumsum((program["addr"] == 0x3FF) & (program["dir"] == 1) & (program["value"] == 0x5A)) > 0
+        got.value[written & (program["addr"] == 0x3FF) & (program["dir"] == 0)] ^= np.uint64(1)
+        return got
+
+
+def test_a_seed_is_a_program(board: Board) -> None:
+    first, again, other = (Generator(board, board.parts["rtc"], seed).program(500) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[:500], other[:500])
+    assert (np.diff(first["t_ns"].astype(np.int64)) > 0).all()
+
+
+def test_every_register_is_reached(board: Board) -> None:
+    """In the registers' own windows; configuration registers through CF8h."""
+    for part in board.parts.values():
+        f = Filter(board)
+        met = set()
+        for row in Generator(board, part, 0).program(2000)[["space", "addr", "size", "dir", "value"]].tolist():
+            if row[0] <= Space.MMIO:
+                met |= set(f._bytes(*row[:3]))
+            f.allow(*row)
+        for w in part.windows:
+            for r in w.direct:
+                assert (w.space, w.base + r.offset) in met, (part.id, r.name)
+
+
+def test_what_ends_the_machine_is_never_written(board: Board) -> None:
+    program = Generator(board, board.parts["piix3"], 3).program(20_000)
+    assert not ((program["space"] == 0) & (program["addr"] == 0xCF9) & (program["dir"] == 1) & (program["value"] & 4 != 0)).any()
+    assert next(e for e in board.excluded if e.register == "RC").count
+    kbc = Generator(board, board.parts["kbc"], 0).program(20_000)
+    command = kbc[(kbc["space"] == 0) & (kbc["addr"] == 0x64) & (kbc["dir"] == 1)]["value"]
+    assert len(command) > 100 and not ((command & 0xF1) == 0xF0).any()
+
+
+def test_an_exclusion_follows_the_register_it_depends_on(board: Board) -> None:
+    f = Filter(board)
+    assert f.allow(0, 0x60, 1, 1, 0x00)
+    assert f.allow(0, 0x64, 1, 1, 0xD1)
+    assert not f.allow(0, 0x60, 1, 1, 0x00)
+    assert f.allow(0, 0x60, 1, 1, 0x01)
+    assert f.allow(0, 0x64, 1, 1, 0x20)
+    assert f.allow(0, 0x60, 1, 1, 0x00)
+
+
+def test_base_addresses_stay_the_parts_own(board: Board) -> None:
+    f = Filter(board)
+    assert f.allow(0, 0xCF8, 4, 1, 0x8000_1010)
+    base, _ = board.parts["vga"].bases[0x10]
+    assert f.allow(0, 0xCFC, 4, 1, base)
+    assert f.allow(0, 0xCFC, 4, 1, 0xFFFFFFFF)
+    assert not f.allow(0, 0xCFC, 4, 1, 0x1000)
+    assert not f.allow(0, 0xCFD, 1, 1, 0)
+
+
+def test_a_difference_is_found_and_made_short(board: Board) -> None:
+    ours, wrong = EngineSide(board), Wrong(board)
+    part = board.parts["com1"]
+    program = Generator(board, part, 0).program(4000)
+    extra = np.zeros(2, diff.ACC)
+    extra["t_ns"], extra["addr"], extra["size"], extra["dir"], extra["value"] = program["t_ns"][2000], 0x3FF, 1, (1, 0), (0x5A, 0)
+    program = np.concatenate([program[:2000], extra, program[2000:]])
+    found = compare(board, program, ours.run(program), wrong.run(program))
+    assert found is not None and found.what == "read" and "SCR" in found.where
+    short, again = minimise(board, program, found, ours, wrong)
+    assert (short["addr"].tolist(), short["dir"].tolist(), short["value"][0]) == ([0x3FF, 0x3FF], [1, 0], 0x5A)
+    assert again.where == found.where
+
+
+def test_a_line_that_changes_elsewhere_is_a_difference(board: Board) -> None:
+    program = Generator(board, board.parts["pit"], 0).program(300)
+    a = EngineSide(board).run(program)
+    at = sorted(a.lines)[1]
+    b = Result(a.value, {k: v for k, v in a.lines.items() if k != at})
+    found = compare(board, program, a, b)
+    assert found is not None and (found.what, found.index) == ("lines", at)
+
+
+def test_an_explained_read_is_counted_and_no_difference(board: Board) -> None:
+    row = {"part": "uart16550", "register": "SCR", "condition": "read", "bits": 0x0F, "section": "1", "reason": "for this test"}
+    mine = Board("i440fx", {**board.raw, "difference": [row]})
+    program = np.zeros(2, diff.ACC)
+    program["t_ns"], program["addr"], program["size"], program["dir"], program["value"] = (1, 2), 0x3FF, 1, (1, 0), (0x55, 0)
+    ours = EngineSide(mine).run(program)
+    assert ours.value[1] == 0x55
+    assert compare(mine, program, ours, Result(np.array([0x55, 0x5A], np.uint64), ours.lines)) is None
+    assert mine.differences[0].count == 1
+    found = compare(mine, program, ours, Result(np.array([0x55, 0xA5], np.uint64), ours.lines))  # other bits
+    assert isinstance(found, Difference) and (found.ours, found.theirs) == ("0x55", "0xa5")
+    program["addr"] = 0x3FC  # another register
+    assert compare(mine, program, ours, Result(np.array([0x55, 0x5A], np.uint64), ours.lines)) is not None
+
+
+@pytest.mark.parametrize("row", [{"part": "vga", "register": "*"}, {"part": "vga"}, {"part": "vga", "register": "X", "condition": " ", "section": "1", "reason": "r"}])
+def test_an_entry_names_one_register_and_condition(row: Mapping[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "differences.toml"
+    file.write_text("[[difference]]\n" + "".join(f'{k} = "{v}"\n' for k, v in row.items()))
+    with pytest.raises(UsageError, match="an entry names one part, one register and one condition"):
+        diff.load_entries(file)
+
+
+def test_every_entry_names_a_register_of_its_part(board: Board) -> None:
+    met = {id(rule[1]) for rules in board.rules.values() for rule in rules}
+    assert [e.register for e in [*board.differences, *board.excluded] if id(e) not in met] == []
+
+
+@pytest.mark.parametrize("against", ["local", "batched"])
+def test_the_engine_agrees_with_itself(against: str, board: Board, tmp_path: Path) -> None:
+    """Every part: one access at a time, and in batches over two workers."""
+    result = tmp_path / "result.json"
+    assert main(["diff", "--quick", "--accesses", "600", "--against", against, "--out", str(tmp_path / "cases"), "--json", str(result)]) == 0
+    facts = json.loads(result.read_text())
+    assert [p["part"] for p in facts["parts"]] == list(board.parts)
+    assert all(p["accesses"] >= 600 and p["unexplained"] == 0 for p in facts["parts"])
+    assert not (tmp_path / "cases").exists()
+
+
+def test_a_case_is_written_and_read_back(board: Board, tmp_path: Path) -> None:
+    part = board.parts["pic"]
+    program = Generator(board, part, 0).program(300)
+    log, case = diff.write_case(board, part, 7, program, Difference(3, "read", "pic", "0x1", "0x2"), tmp_path)
+    name, id, again = diff.load_case(case)
+    assert (name, id) == ("i440fx", "pic")
+    for field in ("t_ns", "space", "addr", "size", "dir", "value"):
+        assert np.array_equal(again[field], program[field])
+    lines = log.read_text().splitlines()
+    assert lines[0] == "irq_intercept_in ioapic"
+    assert len([ln for ln in lines if not ln.startswith(("clock", "irq"))]) == len(program)
+    assert main(["diff", "--case", str(case), "--against", "local"]) == 0
+
+
+@pytest.mark.parametrize(("argv", "says"), [
+    (["nothing"], "'nothing' is no part of the i440fx board"),
+    (["rtc", "--all"], "--all and rtc"),
+    (["rtc", "--qemu", "/no/such/qemu"], "install QEMU"),
+    (["--case", "/no/such/case"], "no case of engine diff"),
+])  # fmt: skip
+def test_mistakes_are_one_line(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", *argv]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", ["host", "pm", "rtc", "pit", "com1", "port80", "vga"])
+def test_part_against_qemu(part: str, board: Board, qemu: QemuSide) -> None:
+    program = Generator(board, board.parts[part], 0).program(3000)
+    assert compare(board, program, EngineSide(board).run(program), qemu.run(program)) is None
+
+
+def test_interrupts_are_taken_on_both_sides(board: Board, qemu: QemuSide) -> None:
+    if not qemu.control:
+        pytest.skip("this QEMU has no control port")
+    rows = [(0, 0x20, 0x11), (0, 0x21, 0x30), (0, 0x21, 4), (0, 0x21, 1), (0, 0x21, 0xFE), (0, 0x43, 0x30), (0, 0x40, 0x10), (0, 0x40, 0)]
+    program = np.zeros(len(rows) + 2, diff.ACC)
+    for n, (space, addr, value) in enumerate(rows):
+        program[n] = (n + 1, addr, value, 0, 1, space, 1, 0, 0)
+    program[-2] = (1_000_000, 0, 0, 0, 4, ACK, 0, 0, 0)
+    program[-1] = (1_000_001, 0x21, 0, 0, 1, 0, 0, 0, 0)
+    ours, theirs = EngineSide(board).run(program), qemu.run(program)
+    assert int(ours.value[-2]) == int(theirs.value[-2])
+    assert compare(board, program, ours, theirs) is None
