@@ -25,6 +25,7 @@ from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
 from engine.devices._acpi_pm import ACPI_HOTPLUG_STATE, ACPI_PM_STATE, check_cpus
+from engine.errors import StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, WO, Region, Register, Space
 
@@ -550,6 +551,15 @@ cdef class Ich9Lpc(PciFunction):
         hotplug_init(&self.s.hotplug)
         memset(self.s.highs, 0, sizeof(self.s.highs))
         memset(self.s.pirq_of, 0, sizeof(self.s.pirq_of))
+
+    def restore(self, dict state not None):
+        """As Device.restore; an interrupt line or a PIRQ that does not exist is refused too, as both are indices."""
+        gsi, pirqs = state.get("sci_gsi"), state.get("pirq_of")
+        if isinstance(gsi, int) and gsi >= N_GSI:
+            raise StateError(f"{self.id}: field sci_gsi: there is no line {gsi}")
+        if isinstance(pirqs, list) and any(isinstance(p, int) and p > N_PIRQ for p in pirqs):
+            raise StateError(f"{self.id}: field pirq_of: {max(pirqs)} is no PIRQ")
+        PciFunction.restore(self, state)
 
     def on_restore(self):
         PciFunction.on_restore(self)

@@ -134,7 +134,7 @@ class Machine:
         except BaseException:
             self._release()
             raise
-        self._access = self.sequencer.access  # type: ignore[method-assign]
+        self._access = self.sequencer.access  # type: ignore[method-assign, assignment]
         self._started = True
         return self
 

@@ -144,7 +144,7 @@ class PyProbe(PyDevice):
         """Nor do they send messages."""
 
     def fetch(self, gpa: int, n: int) -> bytes:
-        return self.dma.read_bytes(gpa, n)  # type: ignore[no-any-return]
+        return self.dma.read_bytes(gpa, n)
 
     def read(self, region: int, offset: int, size: int) -> int | None:
         return self.logic.read(region, offset, size)

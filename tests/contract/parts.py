@@ -29,7 +29,7 @@ class Part:
 
     indexes: Mapping[tuple[int, int], Index] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)  # settings under which every register is there
-    skip: Mapping[str, str] = field(default_factory=dict)  # RW registers that do not simply hold their value -> why
+    skip: Mapping[str, str] = field(default_factory=dict)  # RW and RW1C registers that do not simply hold their value
     w1c: Mapping[str, tuple[str, int]] = field(
         default_factory=dict
     )  # -> (state field, first element) that holds the bits
@@ -42,6 +42,25 @@ TIME = "holds a date, which runs and is kept valid; tests/conformance/mc146818 h
 DRIVES = [{"channel": n, "unit": u, "kind": "disk", "size": 1 << 20} for n in (0, 1) for u in (0, 1)]
 
 PARTS: dict[str, Part] = {
+    "q35-mch": Part(
+        skip={
+            "EXT_TSEG_MBYTES": "a question, answered with the size",
+            "SMRAM": "D_LCK locks it, and is in the patterns",
+        },
+    ),
+    "ich9-lpc": Part(
+        w1c={"PM1_STS": ("pmsts", 0), "GPE0_STS": ("gpe", 0)},
+        skip={
+            "GEN_PMCON_1": "SMI_LOCK locks itself",
+            "TCO1_CNT": "TCO_LOCK locks itself",
+            "RST_CNT": "bit 2 resets the machine",
+        },
+    ),
+    "ich9-smbus": Part(w1c={"HST_STS": ("smb_sts", 0)}),
+    "ich9-ahci": Part(
+        w1c={f"P{n}{r}": (f"port{n}_{f}", 0) for n in range(6) for r, f in (("IS", "pxis"), ("SERR", "serr"))},
+        skip={"GHC": "HR resets the adapter", "IS": "follows the ports, as in the reference"},
+    ),
     "piix3": Part(skip={"RC": "bit 2 resets the machine; tests/conformance/piix3 has bit 1"}),
     "piix3-ide": Part(w1c={"BMIS0": ("bm0_status", 0), "BMIS1": ("bm1_status", 0)}, config={"drives": DRIVES}),
     "piix4-pm": Part(w1c={"PMSTS": ("pmsts", 0), "GPE0_STS": ("gpe", 0), "SMBHSTSTS": ("smb_sts", 0)}),

@@ -179,7 +179,7 @@ def test_write_one_to_clear_bits(kind: str) -> None:
     """A written one clears its bit and no other; a written zero clears nothing."""
     cls, part = device_class(kind), part_of(kind)
     for r in cls.REGISTERS:
-        if not r.w1c:
+        if not r.w1c or r.name in part.skip:
             continue
         where = {"PCISTS": ("config", 6), **part.w1c}  # every PCI function keeps its configuration space in one field
         assert r.name in where, f"{r.name}: parts.py does not say which state field has its bits"

@@ -38,7 +38,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "machine.cmos": ("errors",),
     "machine.fw_cfg_items": ("errors", "machine.smbios"),
     "machine.smbios": ("errors",),
-    "machine.derive": ("errors", "machine.spec", "machine.cmos", "machine.fw_cfg_items", "machine.smbios"),
+    "machine.derive": ("registry", "errors", "machine.spec", "machine.cmos", "machine.fw_cfg_items", "machine.smbios"),
     "machine.qemu_args": ("errors", "machine.spec"),
     "machine.build": ("errors", "types", "_device", "registry", "machine.spec"),
     "workers._wait": (*BASE, "_shm", "_ring", "workers._wait"),

@@ -1,0 +1,26 @@
+"""Types of ich9_ahci.pyx, which says what they do."""
+
+from typing import Any, ClassVar, final
+
+from engine._device import Arena, Dma
+from engine.devices._medium import Medium
+from engine.devices.ata import AtaChannel
+from engine.pci._config import PciFunction
+from engine.types import Register
+
+REGISTERS: tuple[Register, ...]
+
+@final
+class Ich9Ahci(PciFunction):
+    def __init__(
+        self, id: str = "ich9-ahci", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    MESSAGE_SOURCE: ClassVar[bool]
+    @property
+    def channels(self) -> tuple[AtaChannel, ...]: ...
+    def restore(self, state: dict[str, Any]) -> None: ...
+    def medium(self, port: int, unit: int = 0) -> Medium | None: ...
+    def contents(self) -> dict[str, bytes]: ...
+    def set_contents(self, contents: dict[str, bytes]) -> None: ...
+    def written_sectors(self) -> dict[str, bytes]: ...
+    def set_written_sectors(self, contents: dict[str, bytes]) -> None: ...
