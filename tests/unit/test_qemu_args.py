@@ -377,7 +377,7 @@ def test_engine_machine_import_from_a_command_line(tmp_path: Path, capsys: pytes
     )
     assert main(["machine", "import", "--from", str(line)]) == 0
     first = capsys.readouterr()
-    words = "-nodefaults -vga std -m 64 -device virtio-rng-pci -turbo".split()
+    words = ["-nodefaults", "-vga", "std", "-m", "64", "-device", "virtio-rng-pci", "-turbo"]
     assert main(["machine", "import", "--", *words, "very much"]) == 0
     assert capsys.readouterr() == first
     assert 'ram = "64M"' in first.out
