@@ -472,7 +472,7 @@ cdef class Sequencer:
                     return FIND_ROUTER
         e = dispatch_find(self.table, space | DISPATCH_SMM if a.flags & ENGINE_FLAG_SMM else space, at)
         if e == NULL:
-            return FIND_NOBODY
+            return FIND_SPLIT if at & (a.size - 1) else FIND_NOBODY   # aligned parts: a later one may meet somebody
         if (at - e.base) & (a.size - 1) and not e.flags & DISPATCH_UNALIGNED and space != ENGINE_CONFIG:
             return FIND_SPLIT
         if e.flags & DISPATCH_ECAM:
@@ -806,7 +806,7 @@ cdef class Sequencer:
             else:
                 e = dispatch_find(self.table, a.space, at)
                 if e == NULL:
-                    found = FIND_NOBODY
+                    found = self._find(a, &addr, &op, &e)
                 elif e.flags & DISPATCH_ECAM:
                     found = self._find(a, &addr, &op, &e)
                     if found == FIND_OK:

@@ -167,7 +167,7 @@ class Qtest:
                 return False
             if write and 0xCF8 <= addr < 0xD00:
                 self._stale = True
-        elif not self.memory.low <= addr <= self._bus_end - size:
+        elif not self.memory.low <= addr <= self._bus_end - size or addr & (size - 1):
             if addr + size > VIDEO and not LOW_END <= addr <= self.memory.low - size:
                 return False
             if self._rows:
@@ -347,10 +347,9 @@ class Qtest:
             return "ERR invalid argument size"
         digits = text[2 : 2 + 2 * _length(n)]
         digits = digits[: len(digits) & ~1]
-        try:
-            data = bytes.fromhex(digits) if " " not in digits else b""
-        except ValueError:  # QEMU takes other characters for zeros
-            data = bytes.fromhex(re.sub("[^0-9a-fA-F]", "0", digits))
+        if not re.fullmatch("[0-9a-fA-F]*", digits):
+            raise Malformed("the data is not hexadecimal")
+        data = bytes.fromhex(digits)
         self._store(addr, data.ljust(n, b"\0"))
         return "OK"
 

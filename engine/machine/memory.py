@@ -2,8 +2,9 @@
 
 From the bottom: RAM; the video window A0000h-BFFFFh, RAM while SMRAM is open (D_OPEN); thirteen segments C0000h-FFFFFh, each steered
 by its PAM attribute (bit 0 RE, bit 1 WE); RAM; the bus; the firmware ROM, which ends at 4 GiB and whose last 128 KiB stand below
-1 MiB too; the rest of RAM above 4 GiB.  As on the reference machine, WE without RE reads RAM as well (82441FX, 290549-001, section
-3.2.18 would read the bus), and D_OPEN opens SMRAM with and without G_SMRAME.
+1 MiB too; the rest of RAM above 4 GiB.  C0000h-DFFFFh of the bus is an empty ROM.  As on the reference machine, RAM shines through
+where nobody answers on the bus below 1 MiB, WE without RE reads RAM as well (82441FX, 290549-001, section 3.2.18 would read the bus),
+and D_OPEN opens SMRAM with and without G_SMRAME.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from engine.types import Space
+
 if TYPE_CHECKING:
     from engine.machine import Machine
 
 RAM, RAM_READ_ONLY, ROM, BUS, NOTHING = range(5)
 GIB4 = 1 << 32
 BUS_END = 1 << 52
-VIDEO, SEGMENTS, LOW_END = 0xA0000, 0xC0000, 0x100000
+VIDEO, SEGMENTS, BIOS, LOW_END = 0xA0000, 0xC0000, 0xE0000, 0x100000
 ISA_ROM_MAX = 128 << 10
 SMRAM_D_OPEN = 0x40
 PAM_RE, PAM_WE = 1, 2
@@ -34,6 +37,7 @@ class Memory:
         self.ram = memoryview(machine.ram)  # type: ignore[arg-type]
         self.rom = rom
         self.low = min(machine.spec.board.low_ram, len(self.ram))
+        self._video = any(q.space == Space.MMIO and q.base <= VIDEO < q.base + q.size for q in machine.plan.placed)
         self._names: dict[int, str] = {}
         self._host = ""
         for p in machine.plan.devices:
@@ -48,19 +52,21 @@ class Memory:
         if self._host:
             switches = {self._names[i]: value for i, _, value in self.machine.call(self._host, "mappings") if i in self._names}
         rom, low = self.rom, self.low
-        ranges: list[tuple[int, int, int, int]] = [(0, min(low, VIDEO), RAM, 0)]
         if low < LOW_END:
             switches = {}  # nothing to switch to
-        if switches.get("smram", 0) & SMRAM_D_OPEN:
-            ranges.append((VIDEO, SEGMENTS, RAM, VIDEO))
-        isa = rom[-ISA_ROM_MAX:]
+        ranges: list[tuple[int, int, int, int]] = [(0, min(low, VIDEO), RAM, 0)]
+        if not self._video or switches.get("smram", 0) & SMRAM_D_OPEN:
+            ranges.append((VIDEO, min(low, SEGMENTS), RAM, VIDEO))
+        isa = max(BIOS, LOW_END - len(rom))  # where the ROM's end begins
         for n, (start, size) in enumerate(PAM):
             attribute = switches.get(f"pam{n}", 0)
             if attribute:
                 ranges.append((start, start + size, RAM if attribute & PAM_WE else RAM_READ_ONLY, start))
-            elif start + size > LOW_END - len(isa):
-                first = max(start, LOW_END - len(isa))
-                ranges.append((first, start + size, ROM, len(rom) - (LOW_END - first)))
+            elif start < BIOS:
+                ranges.append((start, start + size, NOTHING, 0))
+            else:
+                split = min(max(isa, start), start + size)
+                ranges += [(start, min(low, split), RAM, start), (split, start + size, ROM, len(rom) - LOW_END + split)]
         ranges += [(LOW_END, low, RAM, LOW_END), (GIB4 - len(rom), GIB4, ROM, 0), (GIB4, GIB4 + len(self.ram) - low, RAM, low),
                    (BUS_END, 1 << 64, NOTHING, 0)]
         at = 0

@@ -93,7 +93,7 @@ class _Import:
         self.ram = 128 << 20
         self.cpus = 1
         self.defaults = True
-        self.vga = "std"
+        self.vga = ""
         self.rtc: dict[str, str] = {}
         self.boot: dict[str, str] = {}
         self.drives: list[dict[str, str]] = []
@@ -116,7 +116,6 @@ class _Import:
             if name in SILENT or name in SILENT_FLAGS:
                 if name == "-nographic":
                     self.facts["nographic"] = True
-                    self.vga = "none"
                 elif name == "-no-fd-bootchk":
                     self.facts["check_floppy_signature"] = False
                 elif name == "-netdev":
@@ -232,7 +231,9 @@ class _Import:
                 if image:
                     config[f"image_{'ab'[n]}"] = image
             tables.append(("fdc", {"config": config}))
-        if self.vga not in ("std", ""):
+        if not self.vga:
+            self.vga = "std" if self.defaults else "none"
+        if self.vga != "std":
             if self.vga != "none":
                 self.unmodelled.append((f"{self.vga} VGA", ""))
             remove.append("vga")
