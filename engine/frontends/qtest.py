@@ -219,7 +219,7 @@ class Qtest:
         command = self._commands.get(words[0])
         try:
             if command is None:
-                answer = f"FAIL Unknown command '{words[0][:80]}'"
+                answer = f"FAIL Unknown command '{words[0][:80].encode('unicode_escape').decode()}'"
             elif self.machine is None and words[0] not in ("endianness", "module_load"):
                 answer = f"FAIL {words[0]}: the machine has no devices"
             else:
@@ -431,7 +431,7 @@ class Qtest:
         elif name == "unnamed-gpio-in" and 0 <= n < len(pins):
             pin = pins[n]
         else:
-            raise Malformed(f"device {id} has no input {name[:40]!a} {n}; it has {len(pins)}: {', '.join(pins) or 'none'}")
+            raise Malformed(f"device {id} has no input {name[:40]!a} {n}; it has {len(pins)}")
         self.machine.input(LINE, id, int(level != 0), pin)
         if self._inward and id == self._watched:
             self._out.append(self._change(pins.index(pin), int(level != 0)))
@@ -482,21 +482,24 @@ class _Peer:
 
     def __init__(self, server: Server, source: int, sink: int, protocol: str, owner: socket.socket | None = None) -> None:
         self.source, self.sink, self.owner = source, sink, owner
-        server.peers.append(self)
         self.out = bytearray()
         self.server = server
         self.open = True
+        self.monitor: Monitor | None = None
         if owner is not None:
             os.set_blocking(source, False)
+        server.peers.append(self)
+        server.selector.register(source, selectors.EVENT_READ, self.ready)
         if protocol == "qmp":
-            self.monitor: Monitor | None = Monitor(server.guest, self.send)
-            self.feed: Callable[[bytes], object] = self.monitor.feed
+            monitor = Monitor(server.guest, self.send)
+            self.feed: Callable[[bytes], object] = monitor.feed
+            if self.open:
+                self.monitor = monitor
+            else:
+                monitor.close()  # the client had gone before its greeting
         else:
-            self.monitor = None
             qtest = server.qtest()
             self.feed = lambda data: self.send(qtest.feed(data))
-        server.selector.register(source, selectors.EVENT_READ, self.ready)
-        self.flush()
 
     def send(self, data: bytes) -> None:
         """Queue bytes, and write what goes at once."""
