@@ -10,6 +10,17 @@ BUILT  := build/.built-release
 NPROC  := $(shell nproc 2>/dev/null || echo 1)
 ARGS   ?=
 
+# What the build, the reports, the tests and the checks need, as pyproject.toml has it.
+define REQUIREMENTS
+import tomllib
+with open("pyproject.toml", "rb") as f:
+    t = tomllib.load(f)
+p = t["project"]
+extras = [d for name in ("report", "test", "dev") for d in p["optional-dependencies"][name]]
+print(*(d for d in t["build-system"]["requires"] + p["dependencies"] + extras if not d.startswith(p["name"])), sep="\n")
+endef
+export REQUIREMENTS
+
 .PHONY: run test bench build check format annotate checked asan ubsan stress clean dist help
 
 help:
@@ -46,7 +57,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || { echo "make: Python.h is missing (Debian: apt install python3-dev)"; exit 1; }
 	@command -v $${CC:-cc} >/dev/null || command -v gcc >/dev/null || { echo "make: no C compiler (Debian: apt install gcc)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check "setuptools>=77" "Cython>=3.1" $$($(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(' '.join(repr(d) for d in p['dependencies'] + p['optional-dependencies']['report'] + p['optional-dependencies']['test'] + p['optional-dependencies']['dev'] if not d.startswith('ioreq-engine')))")
+	@$(BIN)/python -c "$$REQUIREMENTS" > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r $(VENV)/requirements.txt
 	@touch $@
 
 $(BUILT): $(STAMP) setup.py $(SOURCES)
