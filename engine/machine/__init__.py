@@ -9,9 +9,10 @@ Importing starts nothing; start() or the `with` block does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +21,26 @@ from engine._abi import ACC, first_bad, first_earlier
 from engine._device import Arena, Device, Dma
 from engine._executor import Executor
 from engine._shm import Segment
-from engine.errors import EngineError, UsageError
+from engine.errors import EngineError, StateError, UsageError
 from engine.machine.build import Plan, connect, make_device, plan
 from engine.machine.derive import derive
 from engine.machine.spec import MachineSpec, check_workers, load
-from engine.sequencer import INPUT, Sequencer
+from engine.machine.state import FORMAT, restore_device, restore_ram, save_device, save_ram
+from engine.sequencer import INPUT, RAM, Sequencer
 from engine.types import Space
 from engine.workers import placement
+
+if TYPE_CHECKING:
+    from engine.workers.pool import Pool
 
 PATHS = ("local", "sync", "buffered", "batched")
 SPACES: dict[int | str, int] = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
 ARENA = 4 << 20
 
 
-def build_devices(planned: Plan, ranks: list[int], ram: Any = None, contents: Mapping[str, Any] | None = None) -> tuple[dict[str, Device], Arena]:
+def build_devices(
+    planned: Plan, ranks: list[int], ram: Any = None, contents: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Device], Arena]:
     """The devices of some ranks, wired to their peers, in one arena, over guest RAM."""
     arena = Arena(ARENA)
     made: dict[str, Device] = {}
@@ -57,6 +64,7 @@ class Clock:
     @property
     def now(self) -> int:
         """Virtual time in ns."""
+        self._machine._running()
         return max(self._machine._now, self._machine.sequencer.clock)
 
     def step(self, ns: int) -> None:
@@ -68,8 +76,21 @@ class Clock:
 
     def next(self) -> int | None:
         """When a device wants the clock next, in ns of virtual time; None if none does."""
+        self._machine._running()
         when: int | None = self._machine.sequencer.next_event()
         return when
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What Machine.snapshot gave: for this process and build only.  With workers it is what save() gives."""
+
+    router: dict[str, Any]
+    ram: dict[int, bytes]
+    arena: bytes
+    devices: dict[str, Any]  # of those that keep anything outside the arena
+    levels: list[int]
+    saved: dict[str, Any] | None = None
 
 
 class Machine:
@@ -79,8 +100,15 @@ class Machine:
     contents: device id -> what set_contents of that device takes.
     """
 
-    def __init__(self, spec: MachineSpec, *, workers: int | None = None, owners: list[int] | None = None, path: str | None = None,
-                 contents: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        spec: MachineSpec,
+        *,
+        workers: int | None = None,
+        owners: list[int] | None = None,
+        path: str | None = None,
+        contents: Mapping[str, Any] | None = None,
+    ) -> None:
         self.spec = derive(spec)
         self.plan = plan(self.spec)
         n = spec.placement.workers if workers is None else workers
@@ -98,7 +126,7 @@ class Machine:
             else:
                 self.owners = placement.spread(self.plan, self.workers)
         self._now = 0
-        self._started = False
+        self._started = self._starting = False
         self.clock = Clock(self)
 
     @classmethod
@@ -114,69 +142,226 @@ class Machine:
     # ------------------------------------------------------------------ life
 
     def start(self) -> Machine:
-        """Make RAM, devices and workers.  On failure nothing is left running."""
-        if self._started:
+        """Make RAM, devices and workers.  On failure, or when stop() comes in between, nothing is left running."""
+        if self._started or self._starting:
             raise EngineError("the machine is running already")
-        self.ram = Segment.create("guest-ram", self.spec.board.ram)
-        self.pool = None
+        self._starting = True
+        self._now = 0
+        self.pool: Pool | None = None
         self.devices: dict[str, Device] = {}
         try:
+            self.ram = Segment.create("guest-ram", self.spec.board.ram)
             if self.workers:
                 from engine.workers.pool import Pool
 
-                self.pool = Pool(self.plan, self.owners, self.ram, self.contents, wait=self.spec.placement.wait, pin=self.spec.placement.pin)
-                self.sequencer = Sequencer(self.plan, memoryview(self.ram), None, self.pool.links, self.owners, self.spec.placement.wait,
-                                           self.pool.crowded, self.pool.check)
+                place = self.spec.placement
+                self.pool = Pool(self.plan, self.owners, self.ram, self.contents, wait=place.wait, pin=place.pin)
+                self.pool.start()
+                self.sequencer = Sequencer(
+                    self.plan,
+                    memoryview(self.ram),
+                    None,
+                    self.pool.links,
+                    self.owners,
+                    place.wait,
+                    self.pool.crowded,
+                    self.pool.check,
+                )
             else:
-                self.devices, self.arena = build_devices(self.plan, list(range(len(self.plan.devices))), self.ram, self.contents)
+                self.devices, self.arena = build_devices(
+                    self.plan, list(range(len(self.plan.devices))), self.ram, self.contents
+                )
                 self.executor = Executor(self.devices.values(), self.plan.units, self.plan.inner_wires())
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), self.executor)
+            self._access = self.sequencer.access  # type: ignore[method-assign,assignment]
+            self._started = True
         except BaseException:
             self._release()
             raise
-        self._access = self.sequencer.access  # type: ignore[method-assign, assignment]
-        self._started = True
+        finally:
+            self._starting = False
         return self
 
     def stop(self) -> None:
-        """End the workers and free what was shared.  Safe to call twice."""
-        if self._started:
-            self._started = False
-            del self._access
-            self._release()
+        """End the workers and free what was shared.  At any moment, and twice."""
+        self._release()
 
     def _release(self) -> None:
-        pool = getattr(self, "pool", None)
+        self._started = False
+        self.__dict__.pop("_access", None)
+        pool, self.pool = getattr(self, "pool", None), None
         if pool is not None:
             pool.stop()
+        for name in ("sequencer", "executor", "ram"):  # they hold descriptors and memory
+            self.__dict__.pop(name, None)
+
+    def _running(self) -> None:
+        if not self._started:
+            raise EngineError("the machine is not running: use `with machine:` or machine.start()")
 
     def __enter__(self) -> Machine:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
-    def reset(self) -> None:
-        """Pull the board's reset line: every device as after a bus reset.  RAM and the clock stay as they are."""
-        self.sequencer.reset()
+    def reset(self, cold: bool = False) -> None:
+        """Pull the board's reset line: every device as after a bus reset.  cold: as after switching on.
+
+        RAM and the clock stay as they are.
+        """
+        self._running()
+        self.sequencer.reset(cold)
 
     def call(self, device: str, method: str, *args: Any) -> Any:
         """A method of a device between two accesses, wherever the device is (to swap a disk, to see its output)."""
+        self._settle()
         if self.pool is not None:
             return self.pool.call(device, method, *args)
-        return getattr(self.devices[device], method)(*args)
+        got = getattr(self.devices[device], method)(*args)
+        self.executor.refresh()
+        return got
+
+    def inspect(self) -> dict[str, dict[str, Any]]:
+        """Device id -> its fields and the levels of its output pins, for people and logs."""
+        return {d.id: self.call(d.id, "inspect") for d in self.plan.devices}
+
+    # ------------------------------------------------------------------ state
+
+    def _settle(self) -> None:
+        """Nothing is on the way, and everything due has happened."""
+        self._running()
+        self.sequencer.settle(self.clock.now)
+
+    def save(self) -> dict[str, Any]:
+        """The whole machine as plain values: every device with its memory and media, guest RAM, clock, mappings.
+
+        It does not depend on the placement: load() takes it on any other, and in another build that has the same parts.
+        """
+        self._settle()
+        router = self.sequencer.state()
+        devices = self.plan.devices
+        router["mapped"] = [(devices[rank].id, index, base) for rank, index, base in router["mapped"]]
+        out: dict[str, Any] = {}
+        if self.pool is not None:
+            for w in self.pool.workers:
+                out |= self.pool.command(w.number, "save", w.devices)
+        else:
+            out = {id: save_device(d) for id, d in self.devices.items()}
+        return {
+            "format": FORMAT,
+            "board": self.spec.board.name,
+            "router": router,
+            "ram": save_ram(self.ram),
+            "devices": {d.id: {"type": d.spec.type, **out[d.id]} for d in devices},
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back what save() gave.
+
+        Raises StateError, and changes nothing, if it is for another machine or not a state at all.
+        """
+        self._settle()
+        if not isinstance(saved, Mapping) or saved.get("format") != FORMAT:
+            raise StateError(f"not the state of a machine in format {FORMAT}")
+        mine, theirs = {d.id: d.spec.type for d in self.plan.devices}, saved.get("devices")
+        if not isinstance(theirs, Mapping) or {id: d.get("type") for id, d in theirs.items()} != mine:
+            odd = sorted(set(mine) ^ set(theirs or ())) or [id for id in mine if theirs[id].get("type") != mine[id]]  # type: ignore[index]
+            raise StateError(
+                f"the state is of another machine ({saved.get('board')}): its devices differ at {', '.join(odd)}"
+            )
+        before = self.save()
+        try:
+            self._load(saved)
+        except (StateError, KeyError, TypeError, ValueError) as e:
+            self._load(before)
+            if isinstance(e, StateError):
+                raise
+            raise StateError(f"not the state of a machine ({type(e).__name__}: {e})") from None
+
+    def _load(self, saved: Mapping[str, Any]) -> None:
+        devices, router = saved["devices"], dict(saved["router"])
+        router["mapped"] = [self._region(*row) for row in router["mapped"]]
+        for name, bits in (("now", 64), ("latch", 32)):
+            if not (isinstance(router[name], int) and 0 <= router[name] < 1 << bits):
+                raise StateError(f"{name} = {router[name]!r} is no number of {bits} bits")
+        restore_ram(self.ram, saved["ram"])
+        if self.pool is not None:
+            for w in self.pool.workers:
+                self.pool.command(w.number, "restore", {id: devices[id] for id in w.devices})
+        else:
+            for id, d in self.devices.items():
+                restore_device(d, devices[id])
+        self._place(router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
+
+    def _place(self, router: dict[str, Any], levels: list[int]) -> None:
+        self._now = 0
+        self.sequencer.set_state(router, levels)
+
+    def _region(self, id: str, index: int, base: int) -> tuple[int, int, int]:
+        """A mapping of a saved state, checked."""
+        try:
+            rank = self.plan.rank(id)
+            region = self.plan.devices[rank].regions[index]
+        except (KeyError, IndexError):
+            raise StateError(f"the state maps region {index} of {id!r}, which this machine does not have") from None
+        end = {Space.PIO: 1 << 16, Space.MMIO: 1 << 52}.get(region.space, 1 << 64)
+        if not 0 < region.size <= end - base or base < 0:
+            raise StateError(f"the state maps region {region.name!r} of {id!r} at {base:#x}, where it cannot be")
+        return rank, index, base
+
+    def snapshot(self) -> Snapshot:
+        """The machine at this moment, for restore() in this process: faster than save(), for one build only."""
+        self._settle()
+        if self.pool is not None:
+            return Snapshot({}, {}, b"", {}, [], self.save())
+        own = {id: save_device(d) for id, d in self.devices.items() if not _in_arena(d)}
+        return Snapshot(
+            self.sequencer.state(),
+            save_ram(self.ram),
+            self.arena.copy(),
+            own,
+            [int(self.devices[d.id].save()["levels"]) for d in self.plan.devices],
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put back what snapshot() gave, as often as wanted.  Raises StateError if it is of another machine."""
+        self._settle()
+        if snapshot.saved is not None or self.pool is not None:
+            if snapshot.saved is None:
+                raise StateError(
+                    "a snapshot of a machine without workers fits only that machine; use save() and load()"
+                )
+            self._load(snapshot.saved)
+            return
+        self.arena.restore(snapshot.arena)
+        restore_ram(self.ram, snapshot.ram)
+        for id, d in self.devices.items():
+            if id in snapshot.devices:
+                restore_device(d, snapshot.devices[id])
+            else:
+                d.on_restore()
+        self._place(snapshot.router, snapshot.levels)
 
     # ------------------------------------------------------------------ accesses
 
-    def run(self, acc: npt.NDArray[Any], inputs: npt.NDArray[Any] | None = None, ram_bytes: Any = None) -> tuple[Any, Any, Any]:
-        """A batch with the inputs between its accesses; see Sequencer.run.  Times are raised so that they never decrease."""
-        if not self._started:
-            raise EngineError("the machine is not running: use `with machine:` or machine.start()")
+    def run(
+        self, acc: npt.NDArray[Any], inputs: npt.NDArray[Any] | None = None, ram_bytes: Any = None
+    ) -> tuple[Any, Any, Any]:
+        """A batch with the inputs between its accesses; see Sequencer.run.
+
+        Times are raised so that they never decrease.
+        """
+        self._running()
         if acc.dtype != ACC:
             raise UsageError(f"a batch needs records of engine.ACC (32 bytes), not {acc.dtype}")
         check_batch(acc)
         now = self.clock.now
-        if first_earlier(acc, now) >= 0:
+        if inputs is not None and len(inputs):
+            acc, inputs = in_order(acc, inputs, now)
+        elif first_earlier(acc, now) >= 0:
             acc = acc.copy()
             acc["t_ns"] = np.maximum(np.maximum.accumulate(acc["t_ns"]), np.uint64(now))
         return self.sequencer.run(acc, inputs, self.path, ram_bytes)
@@ -189,19 +374,28 @@ class Machine:
         return self.run(batch)[0]  # type: ignore[no-any-return]
 
     def read(self, space: int | str, addr: int, size: int = 1) -> int:
-        """One guest read now.  space: Space, or its name.  With workers it goes through the slot of the device's owner."""
+        """One guest read now.  space: Space, or its name.
+
+        With workers it goes through the slot of the device's owner.
+        """
         try:
             return self._access(SPACES[space], addr, size, False, 0, self._now)
         except (KeyError, OverflowError):
-            raise UsageError(f"read({space!r}, {addr!r}, {size!r}): spaces are pio, mmio and config; addresses and sizes are not negative") from None
+            raise UsageError(
+                f"read({space!r}, {addr!r}, {size!r}): spaces are pio, mmio and config; addresses and sizes "
+                f"are not negative"
+            ) from None
 
     def write(self, space: int | str, addr: int, size: int, value: int) -> None:
         """One guest write now, as read."""
         try:
             self._access(SPACES[space], addr, size, True, value, self._now)
         except (KeyError, OverflowError):
-            raise UsageError(f"write({space!r}, {addr!r}, {size!r}, {value!r}): spaces are pio, mmio and config; numbers are not negative and fit "
-                             f"64 bits") from None
+            raise UsageError(
+                f"write({space!r}, {addr!r}, {size!r}, {value!r}): spaces are pio, mmio and config; numbers are "
+                f"not negative and fit "
+                f"64 bits"
+            ) from None
 
     def _access(self, *access: int) -> int:
         raise EngineError("the machine is not running: use `with machine:` or machine.start()")
@@ -216,7 +410,42 @@ class Machine:
 
     def lines(self) -> npt.NDArray[Any]:
         """Observed line changes since the last call; see Sequencer.take_lines."""
+        self._running()
         return self.sequencer.take_lines()
+
+
+def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The same with times that never decrease over both, copied only if they did.
+
+    Raises UsageError for inputs that are none.
+    """
+    if inputs.dtype != INPUT:
+        raise UsageError(f"inputs need records of engine.sequencer.INPUT, not {inputs.dtype}")
+    index = inputs["index"].astype(np.int64)
+    if (index[1:] < index[:-1]).any() or index[-1] > len(acc) or index[0] < 0:
+        raise UsageError(
+            f"inputs are not sorted by index, or one comes before an access behind the last, {len(acc) - 1}"
+        )
+    where = index + np.arange(len(index))  # of each input in the whole sequence
+    rest = np.ones(len(acc) + len(index), bool)
+    rest[where] = False
+    t = np.empty(len(rest), np.uint64)
+    t[where], t[rest] = inputs["t_ns"], acc["t_ns"]
+    ram = where[inputs["kind"] == RAM]
+    t[ram] = 0  # bytes appear without a time of their own
+    raised = np.maximum(np.maximum.accumulate(t), np.uint64(now))
+    if (raised[rest] != acc["t_ns"]).any():
+        acc = acc.copy()
+        acc["t_ns"] = raised[rest]
+    if (raised[where] != inputs["t_ns"]).any():
+        inputs = inputs.copy()
+        inputs["t_ns"] = raised[where]
+    return acc, inputs
+
+
+def _in_arena(d: Device) -> bool:
+    """Whether the arena holds all of a device's state."""
+    return type(d).save is Device.save and not any(hasattr(d, name) for name in ("memory", "written_sectors", "image"))
 
 
 def check_batch(acc: npt.NDArray[Any]) -> None:
@@ -224,5 +453,8 @@ def check_batch(acc: npt.NDArray[Any]) -> None:
     i = first_bad(acc)
     if i >= 0:
         a = acc[i]
-        raise UsageError(f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}; sizes are 1, "
-                         f"2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff")
+        raise UsageError(
+            f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}; "
+            f"sizes are 1, "
+            f"2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff"
+        )

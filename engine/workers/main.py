@@ -1,27 +1,36 @@
 """A worker process: receives its devices and memory over one socket, runs the loop, obeys a closed set of commands.
 
-Started by engine.workers.pool as `python -m engine.workers.main FD`.  It dies with its parent.
+Started by engine.workers.pool as `python -m engine.workers.main FD`.  It dies with its parent.  A worker trusts its
+parent, which made it; the parent does not trust a worker: what comes back is plain values, and nothing in it can name
+code.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
 import sys
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from engine._executor import Executor
 from engine._ring import Link
 from engine._shm import Segment
+from engine.errors import RingError
 from engine.machine import build_devices
+from engine.machine.state import restore_device, save_device
 from engine.workers._loop import WorkerLoop
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STOP, ATTENTION = 1, 2
+ANSWER_MAX = 1 << 30  # bytes
 METHODS = ("inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject")
 
 
@@ -36,12 +45,12 @@ def send(sock: socket.socket, message: Any, fds: list[int] | None = None) -> Non
     sock.sendall(body)
 
 
-def receive(sock: socket.socket, fds: int = 0) -> tuple[Any, list[int]]:
-    """The next message and its descriptors.  Raises EOFError when the other side has gone."""
-    head, got, _, _ = socket.recv_fds(sock, 8, fds) if fds else (sock.recv(8, socket.MSG_WAITALL), [], 0, None)
+def _body(sock: socket.socket, head: bytes, most: int) -> bytes:
     if len(head) < 8:
         raise EOFError
     left = struct.unpack("<Q", head)[0]
+    if left > most:
+        raise RingError(f"a message of {left} bytes from a worker: it is broken or hostile")
     parts = []
     while left:
         part = sock.recv(min(left, 1 << 20))
@@ -49,7 +58,50 @@ def receive(sock: socket.socket, fds: int = 0) -> tuple[Any, list[int]]:
             raise EOFError
         parts.append(part)
         left -= len(part)
-    return pickle.loads(b"".join(parts)), list(got)
+    return b"".join(parts)
+
+
+def receive(sock: socket.socket, fds: int = 0) -> tuple[Any, list[int]]:
+    """The parent's next message and its descriptors.  Raises EOFError when the parent has gone."""
+    head, got, _, _ = socket.recv_fds(sock, 8, fds) if fds else (sock.recv(8, socket.MSG_WAITALL), [], 0, None)
+    return pickle.loads(_body(sock, head, 1 << 62)), list(got)
+
+
+class _Plain(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise RingError(f"a worker's message names {module}.{name}: it is broken or hostile")
+
+
+def receive_plain(sock: socket.socket) -> tuple[str, Any]:
+    """A worker's next message: its kind, and plain values.
+
+    Raises EOFError when the worker has gone, RingError for anything that is no message.
+    """
+    body = _body(sock, sock.recv(8, socket.MSG_WAITALL), ANSWER_MAX)
+    try:
+        got = _Plain(io.BytesIO(body)).load()
+    except RingError:
+        raise
+    except Exception as e:
+        raise RingError(f"a worker's message cannot be read ({type(e).__name__}): it is broken or hostile") from None
+    if not (isinstance(got, tuple) and len(got) == 2 and isinstance(got[0], str)):
+        raise RingError("a worker's message is none: it is broken or hostile")
+    return got
+
+
+def plain(value: Any) -> Any:
+    """The same in values that receive_plain takes."""
+    if isinstance(value, dict):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if type(value) in (list, tuple) else list(map(plain, value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    return value
 
 
 def _die_with(parent: int) -> None:
@@ -73,11 +125,16 @@ def main() -> None:
     """Serve until told to stop, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=int(sys.argv[1]))
+    _die_with(os.getppid())
     try:
         setup, (link_fd, ram_fd) = receive(sock, 2)
-    except (EOFError, ValueError):
+        if os.getppid() != setup["parent"]:  # it died before this process could ask to die with it
+            os._exit(1)
+    except (EOFError, OSError):
         os._exit(1)
-    _die_with(setup["parent"])
+    except BaseException as e:  # a class of the plan that cannot be imported here
+        _tell(sock, ("failed", f"{type(e).__name__}: {e}"))
+        os._exit(1)
     try:
         if setup["cpu"] is not None:
             os.sched_setaffinity(0, {setup["cpu"]})
@@ -108,24 +165,38 @@ def main() -> None:
         if word == STOP or os.getppid() != setup["parent"]:
             break
         if word == ATTENTION:
+            if not select.select([sock], [], [], 0)[0]:
+                continue  # not sent yet, or answered and not yet taken back
             try:
                 command, _ = receive(sock)
-            except EOFError:
+            except (EOFError, OSError):
                 break
             try:
-                send(sock, ("ok", _obey(command, devices, loop)))
+                answer = ("ok", plain(_obey(command, devices, loop)))
             except Exception as e:
-                send(sock, ("error", e))
+                answer = ("error", (type(e).__name__, str(e)))
+            if not _tell(sock, answer):
+                break
     sys.stdout.flush()
     os._exit(status)
 
 
 def _obey(command: tuple[Any, ...], devices: dict[str, Any], loop: WorkerLoop) -> Any:
-    """stats | call, device id, method, arguments."""
-    if command[0] == "stats":
-        return {"executed": loop.executed, "accesses": loop.accesses, "devices": list(devices)}
-    if command[0] == "call" and command[2] in METHODS:
-        return getattr(devices[command[1]], command[2])(*command[3])
+    """stats | save, device ids | restore, {device id: state} | call, device id, method, arguments."""
+    match command:
+        case ("stats",):
+            return {"executed": loop.executed, "accesses": loop.accesses, "devices": list(devices)}
+        case ("save", ids):
+            return {id: save_device(devices[id]) for id in ids}
+        case ("restore", states):
+            for id, state in states.items():
+                restore_device(devices[id], state)
+            loop.refresh()
+            return None
+        case ("call", id, method, args) if method in METHODS:
+            got = getattr(devices[id], method)(*args)
+            loop.refresh()
+            return got
     raise ValueError(f"unknown command {command[0]!r}")
 
 
