@@ -1,14 +1,14 @@
 """The test device of order (see _probe.pyx) in Python: what it does in plain words, alone and as a device.
 
-Pins: `steady` does what LINES and BURST say, `beat` changes at each deadline, `react` answers input lines by the setting
-`reaction`, `keyed` rises with a key and falls with an acknowledge cycle.
+Pins: `steady` does what LINES and BURST say, `beat` changes at each deadline, `react` answers input lines by the
+setting `reaction`, `keyed` rises with a key and falls with an acknowledge cycle.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from engine._device import BUS_RESET, INTACK, KEY, LINE, POWER_ON, PyDevice
+from engine._device import INTACK, KEY, LINE, POWER_ON, PyDevice
 from engine.types import Region, Space
 
 OUT = ("steady", "beat", "react", "keyed")
@@ -21,15 +21,20 @@ M = (1 << 64) - 1
 
 
 def regions(config: dict[str, Any]) -> tuple[Region, ...]:
-    """`port` and `mem` take every write; a write of an odd value to `reset` resets the board; `odd` does not implement all widths."""
-    return (Region("port", Space.PIO, 16, posted=config["posted"]),
-            Region("reset", Space.PIO, 4, barrier=True),
-            Region("mem", Space.MMIO, 64, (1, 2, 4, 8), (1, 8), posted=config["posted"], unaligned=config["unaligned"]),
-            Region("odd", Space.MMIO, 16, (2, 4, 8), (2, 4)))
+    """`port` and `mem` take every write; an odd value to `reset` resets the board; `odd` lacks some widths."""
+    return (
+        Region("port", Space.PIO, 16, posted=config["posted"]),
+        Region("reset", Space.PIO, 4, barrier=True),
+        Region("mem", Space.MMIO, 64, (1, 2, 4, 8), (1, 8), posted=config["posted"], unaligned=config["unaligned"]),
+        Region("odd", Space.MMIO, 16, (2, 4, 8), (2, 4)),
+    )
 
 
 class Logic:
-    """The device without an engine: what surrounds it is in `host`: now, set_line, line_level, call_at, reset, message, fetch."""
+    """The device without an engine.
+
+    What surrounds it is in `host`: now, set_line, line_level, call_at, reset, message, fetch.
+    """
 
     def __init__(self, host: Any, config: dict[str, Any]) -> None:
         self.host = host
@@ -38,7 +43,10 @@ class Logic:
         self.seen = self.period = self.left = self.inputs = 0
 
     def mix(self, kind: int, a: int, b: int) -> None:
-        x = self.seen ^ (kind * 0x9E3779B97F4A7C15 + a * 0xC2B2AE3D27D4EB4F + b * 0x165667B19E3779F9 + self.host.now) & M
+        x = (
+            self.seen
+            ^ (kind * 0x9E3779B97F4A7C15 + a * 0xC2B2AE3D27D4EB4F + b * 0x165667B19E3779F9 + self.host.now) & M
+        )
         x = x * 0xD6E8FEB86659FD93 & M
         self.seen = x ^ x >> 32
 

@@ -1,5 +1,7 @@
-"""Boards of test devices, drawn at random; what a guest does to them; the order of everything written down in plain Python; and
-workers that are threads, so that a thousand boards can be run over real rings in a minute."""
+"""Boards of test devices, drawn at random; what a guest does to them; and the order of everything in plain Python.
+
+Workers are threads here, so that a thousand boards can be run over real rings in a minute.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ STOP = 1
 
 @st.composite
 def boards(draw, functions=True, python=True):
-    """A machine of two to seven devices on random wires.  Ranks do not follow the wires; wires may be shared and several deep."""
+    """A machine of two to ten devices on random wires, shared ones and several deep; ranks do not follow the wires."""
     n = draw(st.integers(2, 6))
     kinds = [PROBE, PROBE, PROBE, SENDER] + [PYTHON] * python
     order = [draw(st.sampled_from(kinds)) for _ in range(n)] + [FUNCTION] * draw(st.integers(0, 2 if functions else 0))
@@ -52,7 +54,12 @@ def boards(draw, functions=True, python=True):
     for w in range(draw(st.integers(1, 6))):
         name = f"wire{w}"
         sources = set(draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=3)))
-        free = [(i, p) for i in sorted(sources) for p in (("inta",) if order[i] == FUNCTION else probe.OUT) if p not in lines[i]]
+        free = [
+            (i, p)
+            for i in sorted(sources)
+            for p in (("inta",) if order[i] == FUNCTION else probe.OUT)
+            if p not in lines[i]
+        ]
         taken = {}
         for i, p in free:
             if draw(st.integers(0, 2)) == 0 or i not in taken:
@@ -65,7 +72,11 @@ def boards(draw, functions=True, python=True):
         last = max(taken)
         for i in range(n):
             inner = len(taken) == 1 and units[i] == units[last] and i != last
-            if order[i] != FUNCTION and (inner or (i > last and units[i] > max(units[k] for k in taken))) and draw(st.booleans()):
+            if (
+                order[i] != FUNCTION
+                and (inner or (i > last and units[i] > max(units[k] for k in taken)))
+                and draw(st.booleans())
+            ):
                 pins = [p for p in probe.IN if p not in inputs[i]]
                 if pins:
                     inputs[i][pins[0]] = name
@@ -76,11 +87,17 @@ def boards(draw, functions=True, python=True):
         if order[i] == FUNCTION:
             bdf = Bdf(0, 1 + rank, 0)
         else:
-            config = {"reaction": draw(st.sampled_from(probe.REACTIONS)), "delay": draw(st.integers(1, 40)), "posted": draw(st.booleans()),
-                      "unaligned": draw(st.booleans())}
+            config = {
+                "reaction": draw(st.sampled_from(probe.REACTIONS)),
+                "delay": draw(st.integers(1, 40)),
+                "posted": draw(st.booleans()),
+                "unaligned": draw(st.booleans()),
+            }
             at = {"port": PORT + 16 * rank, "reset": RESET + 4 * rank, "mem": MEM + 64 * rank, "odd": ODD + 16 * rank}
         specs.append(DeviceSpec(f"d{rank}", order[i], bdf, at, inputs[i], lines[i], unit=f"u{units[i]}", config=config))
-    board = BoardSpec(name="drawn", ram=1 << 16, observe=tuple(names), mmio_unclaimed=draw(st.sampled_from(["ones", "zeros"])))
+    board = BoardSpec(
+        name="drawn", ram=1 << 16, observe=tuple(names), mmio_unclaimed=draw(st.sampled_from(["ones", "zeros"]))
+    )
     return MachineSpec(board, tuple(specs))
 
 
@@ -102,7 +119,13 @@ STEPS = (0, 0, 0, 1, 1, 2, 3, 7, 10, 40, 1000, 10**12)
 
 def _value(offset, v):
     """A value that makes something of a write at this offset, and not too much."""
-    return {probe.LINES: v & 0xFF, probe.ARM: v & 63, probe.BURST: v & 7, probe.TRAIN: v & 0x1F0003F, probe.DMA: v & 0xFF}.get(offset, v)
+    return {
+        probe.LINES: v & 0xFF,
+        probe.ARM: v & 63,
+        probe.BURST: v & 7,
+        probe.TRAIN: v & 0x1F0003F,
+        probe.DMA: v & 0xFF,
+    }.get(offset, v)
 
 
 @st.composite
@@ -111,16 +134,40 @@ def streams(draw, spec, size=60, simple=False):
     probes = [r for r, d in enumerate(spec.devices) if d.type != FUNCTION]
     functions = [r for r, d in enumerate(spec.devices) if d.type == FUNCTION]
     acc, inputs, ram, t = [], [], bytearray(), 0
-    what = st.tuples(st.integers(0, 99), st.integers(0, 63), st.integers(0, (1 << 32) - 1), st.integers(0, 255), st.sampled_from(STEPS))
+    what = st.tuples(
+        st.integers(0, 99),
+        st.integers(0, 63),
+        st.integers(0, (1 << 32) - 1),
+        st.integers(0, 255),
+        st.sampled_from(STEPS),
+    )
     for code, who, v, where, dt in draw(st.lists(what, min_size=1, max_size=size)):
         t += dt
         rank = probes[who % len(probes)] if probes else 0
         offset = OFFSETS[where % len(OFFSETS)]
         if code < 20:  # a device is told something
-            w = {probe.LINES: (1, 2, 4), probe.DMA: (1, 2, 4), probe.BURST: (1, 2, 2), probe.ARM: (2,) * 3, probe.TRAIN: (4,) * 3}.get(offset, (1,) * 3)[v % 3]
+            w = {
+                probe.LINES: (1, 2, 4),
+                probe.DMA: (1, 2, 4),
+                probe.BURST: (1, 2, 2),
+                probe.ARM: (2,) * 3,
+                probe.TRAIN: (4,) * 3,
+            }.get(offset, (1,) * 3)[v % 3]
             acc.append((t, PORT + 16 * rank + offset, _value(offset, v), 0, w, 0, 1, 0, 0))
         elif code < 40:  # the same through memory
-            acc.append((t, MEM + 64 * rank + offset % 64, _value(offset, v), 0, 1 if simple else (1, 2, 4, 8)[where % 4], 1, 1, 0, 0))
+            acc.append(
+                (
+                    t,
+                    MEM + 64 * rank + offset % 64,
+                    _value(offset, v),
+                    0,
+                    1 if simple else (1, 2, 4, 8)[where % 4],
+                    1,
+                    1,
+                    0,
+                    0,
+                )
+            )
         elif code < 60:
             acc.append((t, PORT + 16 * rank + (where & 12), 0, 0, (1, 2, 4)[v % 3], 0, 0, 0, 0))
         elif code < 64:
@@ -199,7 +246,13 @@ class Bench:
             self.devices |= mine
             groups = sorted(sorted(unit) for unit in self.plan.units if unit[0] in ranks)
             ex = Executor(mine.values(), groups, [w for w in self.plan.inner_wires() if w[0] in ranks])
-            loop = WorkerLoop(ex, Link.attach(link.segment.fileno(), WORKER), [self.plan.devices[g[0]].unit for g in groups], wait, True)
+            loop = WorkerLoop(
+                ex,
+                Link.attach(link.segment.fileno(), WORKER),
+                [self.plan.devices[g[0]].unit for g in groups],
+                wait,
+                True,
+            )
             self.links.append(link)
             self.loops.append(loop)
             self.threads.append(threading.Thread(target=self._serve, args=(loop,)))
@@ -257,7 +310,9 @@ class Bench:
             out.status += st_.tolist()
             out.answers += a[inputs["kind"] != RAM].tolist()
             at, taken = end, more
-        out.lines = [(int(r["index"]), int(r["t_ns"]), int(r["line"]), int(r["level"]), int(r["phase"])) for r in s.take_lines()]
+        out.lines = [
+            (int(r["index"]), int(r["t_ns"]), int(r["line"]), int(r["level"]), int(r["phase"])) for r in s.take_lines()
+        ]
         assert not any(getattr(d, "errors", 0) for d in self.devices.values())
         out.states = {k: d.save() for k, d in self.devices.items()}
         return out
@@ -307,7 +362,7 @@ class Host:
             self.model.effects.append((self.rank, "message", 0, value, addr & 0xFFFFFFFF, self.now))
 
     def fetch(self, gpa, n):
-        return bytes(self.model.ram[gpa:gpa + n]).ljust(n, b"\0")
+        return bytes(self.model.ram[gpa : gpa + n]).ljust(n, b"\0")
 
 
 class Model:
@@ -373,7 +428,9 @@ class Model:
                     if self.plan.nets[n].line >= 0:
                         self.lines.append((self.place[0], t, self.plan.nets[n].line, int(not was), self.place[1]))
                     for sink, sink_pin in sorted(self.plan.nets[n].sinks):
-                        self.call(self.hosts[sink], lambda h, p=sink_pin, v=int(not was): h.logic.on_input(LINE, p, 0, v), t)
+                        self.call(
+                            self.hosts[sink], lambda h, p=sink_pin, v=int(not was): h.logic.on_input(LINE, p, 0, v), t
+                        )
         if reset:
             for h in self.hosts:
                 h.now = self.now
@@ -408,14 +465,18 @@ class Model:
                 value = int(r["value"])
                 if r["kind"] == RAM:
                     at, n = value >> 32, value & 0xFFFFFFFF
-                    self.ram[int(r["addr"]):int(r["addr"]) + n] = stream.ram[at:at + n]
+                    self.ram[int(r["addr"]) : int(r["addr"]) + n] = stream.ram[at : at + n]
                     continue
                 self.place = (i, 0)
                 t = max(self.now, int(r["t_ns"]))
                 self.advance(t)
                 kind = int(r["kind"])
                 addr = 0 if kind == INTACK else int(r["addr"])
-                got = self.call(self.hosts[int(r["target"]) >> 8], lambda h, k=kind, a=addr, v=value: h.logic.on_input(k, 0, a, v), t)
+                got = self.call(
+                    self.hosts[int(r["target"]) >> 8],
+                    lambda h, k=kind, a=addr, v=value: h.logic.on_input(k, 0, a, v),
+                    t,
+                )
                 out.answers.append(got - (1 << 64) if got >> 63 else got)
                 self.carry()
             if i == len(stream.acc):
@@ -447,9 +508,13 @@ def placements(spec):
     """Strategy: owners of the units, without an empty worker."""
     n = len(plan(spec).units)
     return st.lists(st.integers(0, min(3, n - 1)), min_size=n, max_size=n).map(
-        lambda owners: [sorted(set(owners)).index(w) for w in owners])
+        lambda owners: [sorted(set(owners)).index(w) for w in owners]
+    )
 
 
 def restricted(spec, **config):
     """The same board with settings changed in every test device."""
-    return replace(spec, devices=tuple(d if d.type == FUNCTION else replace(d, config={**d.config, **config}) for d in spec.devices))
+    return replace(
+        spec,
+        devices=tuple(d if d.type == FUNCTION else replace(d, config={**d.config, **config}) for d in spec.devices),
+    )

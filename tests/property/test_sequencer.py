@@ -1,4 +1,4 @@
-"""The one order (docs/ordering.md): what devices see does not depend on the path, the placement, the cutting into runs, the size of rings."""
+"""The one order (docs/ordering.md): what devices see depends on no path, placement, cut or size of rings."""
 
 from __future__ import annotations
 
@@ -31,8 +31,12 @@ def test_any_path_and_placement_is_local(data):
     with Bench(spec) as bench:
         want = bench.run(stream)
     for path in LINKS:
-        with Bench(spec, data.draw(placements(spec)), requests=data.draw(st.sampled_from([2, 16, 4096])),
-                   effects=data.draw(st.sampled_from([4, 64]))) as bench:
+        with Bench(
+            spec,
+            data.draw(placements(spec)),
+            requests=data.draw(st.sampled_from([2, 16, 4096])),
+            effects=data.draw(st.sampled_from([4, 64])),
+        ) as bench:
             same(bench.run(stream, path=path), want)
 
 
