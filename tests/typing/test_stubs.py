@@ -59,7 +59,7 @@ def test_stubs_agree_with_the_built_modules(allowed: Path) -> None:
 
 
 def test_a_stub_that_lies_is_found(allowed: Path, tmp_path: Path) -> None:
-    """A parameter, a default, a method and a name that the built module does not have."""
+    """Parameters, a default and a name that the built module does not have."""
     package = tmp_path / "engine"
     package.mkdir()
     for path in (ROOT / "engine").iterdir():
@@ -69,7 +69,7 @@ def test_a_stub_that_lies_is_found(allowed: Path, tmp_path: Path) -> None:
     lies = {
         "run_settle": ("run_settle(self, t_ns: int)", "run_settle(self, time: int)"),
         "run_access": ("value: int = 0", "value: int = 1"),
-        "refresh": ("def refresh(self)", "def no_such_method(self)"),
+        "refresh": ("def refresh(self)", "def refresh(self, unit: int = 0)"),
     }
     for true, lie in lies.values():
         assert true in stub
@@ -77,5 +77,5 @@ def test_a_stub_that_lies_is_found(allowed: Path, tmp_path: Path) -> None:
     (package / "_executor.pyi").write_text(stub + "\nNO_SUCH_NAME: int\n")
     got = stubtest(["engine._executor"], allowed, tmp_path)
     assert got.returncode == 1, got.stderr[-2000:]
-    for name in (*lies, "no_such_method", "NO_SUCH_NAME"):
+    for name in (*lies, "NO_SUCH_NAME"):
         assert name in got.stdout, got.stdout

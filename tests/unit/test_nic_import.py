@@ -30,13 +30,14 @@ OWN = "52:54:00:12:34:56"
         (["-nic", "user,mac=02:00:00:00:00:01"], [("00:03.0", "pirqc", "02:00:00:00:00:01")]),
         (["-vga", "none"], [("00:02.0", "pirqb", OWN)]),
         (["-nodefaults", "-device", "e1000,addr=1f"], [("00:1f.0", "pirqc", OWN)]),
-        (["-nodefaults", "-device", "e1000-82540em"], [("00:03.0", "pirqc", OWN)]),
+        (["-nodefaults", "-device", "e1000-82540em"], [("00:02.0", "pirqb", OWN)]),
+        (["-nodefaults", "-vga", "std", "-device", "e1000-82540em"], [("00:03.0", "pirqc", OWN)]),
         (
-            ["-nodefaults", *["-device", "e1000"] * 3],
+            ["-nodefaults", "-vga", "std", *["-device", "e1000"] * 3],
             [("00:03.0", "pirqc", OWN), ("00:04.0", "pirqd", OWN[:-1] + "7"), ("00:05.0", "pirqa", OWN[:-1] + "8")],
         ),
         (
-            ["-nodefaults", "-device", f"e1000,mac={OWN}", "-device", "e1000"],
+            ["-nodefaults", "-vga", "std", "-device", f"e1000,mac={OWN}", "-device", "e1000"],
             [("00:03.0", "pirqc", OWN), ("00:04.0", "pirqd", OWN[:-1] + "7")],
         ),
     ],
