@@ -105,6 +105,8 @@ def _end(workers: list[Worker], launchers: list[_Launcher]) -> None:
             if w.process is not None and w.process.returncode is None:
                 w.process.kill()
                 w.process.wait()
+        for w in workers:
+            w.link = None  # an exception that is still held may hold the worker, but no memory
         workers.clear()
 
 
@@ -125,7 +127,7 @@ class Pool:
     ) -> None:
         self.plan = plan
         self.owners = owners
-        self.ram = ram
+        self.ram: Any = ram
         self.contents = contents
         self.wait = wait
         self.cpus = sorted(os.sched_getaffinity(0))
@@ -300,4 +302,5 @@ class Pool:
         """End every worker: asked first, killed after two seconds.  At any moment, from any thread, and twice."""
         self._closed = True
         self.links = []
+        self.ram = None
         _end(self.workers, self._launchers)
