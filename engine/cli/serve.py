@@ -1,4 +1,5 @@
-"""engine serve: a machine behind a socket, driven by another program.  `engine-system-x86_64` is the same under a QEMU-like name."""
+"""engine serve: a machine behind a socket, driven by another program.  `engine-system-x86_64` is the same under a QEMU-
+like name."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,22 +26,35 @@ from engine.machine.spec import MachineSpec, load
 
 LAUNCHER = "engine-system-x86_64"
 FIRMWARE_MAX = 16 << 20
+NO_FIRMWARE = bytes(256 << 10)  # the ROM is there, as large as the reference's, and empty
 BOOT_BYTES = (0x38, 0x3D)
 
 DESCRIPTION = f"""Serve a machine over the qtest protocol, with QMP beside it, as QEMU does with -accel qtest.
 
-Behind -- stands a QEMU command line: -qtest unix:PATH[,server=on] or stdio, -chardev socket,... with -mon ..., or -qmp ...,
-and the machine: -machine, -m, -device, -drive, -rtc, -global, -boot, -uuid, -bios, ...  `{LAUNCHER}` takes the same command
-line without the rest, so QEMU's test programs run with QTEST_QEMU_BINARY={LAUNCHER}."""
+Behind -- stands a QEMU command line: -qtest unix:PATH[,server=on] or stdio, -chardev socket,... with -mon ..., or
+-qmp ..., and the machine: -machine, -m, -device, -drive, -rtc, -global, -boot, -uuid, -bios, ...  `{LAUNCHER}`
+takes the same command line without the rest, so QEMU's test programs run with QTEST_QEMU_BINARY={LAUNCHER}."""
 
 
 def add(subparsers: Any) -> None:
     """The command's arguments."""
     p = command_parser(subparsers, "serve", DESCRIPTION, "engine serve qtest -- -machine pc -m 64 -qtest stdio")
     p.add_argument("protocol", choices=["qtest"])
-    p.add_argument("--machine", metavar="FILE|BOARD", help="a machine file, instead of the machine that the QEMU command line names")
-    p.add_argument("--workers", type=int, default=0, metavar="N", help="spread the devices over N worker processes (default 0: this process)")
-    p.add_argument("--path", choices=PATHS[1:], default="batched", help="how accesses go to the workers (default %(default)s)")
+    p.add_argument(
+        "--machine",
+        metavar="FILE|BOARD",
+        help="a machine file, instead of the machine that the QEMU command line names",
+    )
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="spread the devices over N worker processes (default 0: this process)",
+    )
+    p.add_argument(
+        "--path", choices=PATHS[1:], default="batched", help="how accesses go to the workers (default %(default)s)"
+    )
     p.add_argument("args", nargs=argparse.REMAINDER, metavar="-- QEMU ARGS")
 
 
@@ -117,7 +132,7 @@ def _wanted(args: Sequence[str]) -> _Wanted:
 
 def _firmware(path: str) -> bytes:
     if not path:
-        return b""
+        return NO_FIRMWARE
     try:
         rom = Path(path).read_bytes()
     except OSError as e:
@@ -129,7 +144,7 @@ def _firmware(path: str) -> bytes:
 
 def _clock_at_now(spec: MachineSpec, localtime: bool) -> MachineSpec:
     """The real-time clock starts at the time of day, unless the command line gave a base."""
-    now = datetime.now() if localtime else datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now() if localtime else datetime.now(UTC).replace(tzinfo=None)
     for d in spec.devices:
         if d.type == "mc146818" and "base" not in d.config:
             spec = spec.with_config(d.id, base=now.isoformat(timespec="seconds"))
@@ -141,7 +156,11 @@ def _boot_once(guest: Guest, spec: MachineSpec) -> None:
     machine = guest.machine
     assert machine is not None
     facts = spec.board.facts
-    cmos = pc_cmos(spec.board.ram, boot_order=facts.get("boot_order", "cad"), check_floppy_signature=facts.get("check_floppy_signature", True))
+    cmos = pc_cmos(
+        spec.board.ram,
+        boot_order=facts.get("boot_order", "cad"),
+        check_floppy_signature=facts.get("check_floppy_signature", True),
+    )
     for d in spec.devices:
         if d.type == "mc146818":
             state = machine.call(d.id, "save")
@@ -152,10 +171,12 @@ def _boot_once(guest: Guest, spec: MachineSpec) -> None:
             machine.call(d.id, "restore", state)
 
 
-def serve(args: Sequence[str], machine: str | None = None, workers: int = 0, path: str = "local", say: str = "engine serve") -> int:
+def serve(
+    args: Sequence[str], machine: str | None = None, workers: int = 0, path: str = "local", say: str = "engine serve"
+) -> int:
     """Serve what a QEMU command line asks for until it ends; the exit status."""
     wanted = _wanted(args)
-    rom = b""
+    rom = NO_FIRMWARE
     spec: MachineSpec | None = None
     lasting: MachineSpec | None = None
     if machine is not None:
@@ -174,7 +195,9 @@ def serve(args: Sequence[str], machine: str | None = None, workers: int = 0, pat
     with contextlib.ExitStack() as stack:
         board = None
         if spec is not None:
-            board = stack.enter_context(Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path))
+            board = stack.enter_context(
+                Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path)
+            )
         guest = Guest(board, running=not wanted.stopped, reboot=wanted.reboot, name=wanted.name, uuid=wanted.uuid)
         if lasting is not None:
             guest.first_reset = lambda: _boot_once(guest, lasting)
@@ -193,7 +216,7 @@ def _listing(args: Sequence[str]) -> str | None:
         return f"QEMU emulator version {VERSION['major']}.{VERSION['minor']}.{VERSION['micro']} (ioreq-engine)"
     if {"-h", "-help", "--help"} & set(args):
         return f"usage: {LAUNCHER} -qtest unix:PATH [QEMU options]\n\n{DESCRIPTION}"
-    for option, value in zip(args, args[1:], strict=False):
+    for option, value in pairwise(args):
         if option in ("-M", "-machine") and value in ("help", "?"):
             rows = [f"{alias:20} {BOARDS[b][0]}" for b in shipped_boards() if b in BOARDS for alias in (BOARDS[b][1],)]
             return "Supported machines are:\n" + "\n".join([*rows, f"{'none':20} empty machine"])
@@ -203,7 +226,8 @@ def _listing(args: Sequence[str]) -> str | None:
 
 
 def launcher() -> int:
-    """The program engine-system-x86_64: a QEMU command line, served.  Exit: 0 at the end, 1 a mistake (as QEMU), 3 the engine failed."""
+    """The program engine-system-x86_64: a QEMU command line, served.  Exit: 0 at the end, 1 a mistake (as QEMU), 3 the
+    engine failed."""
     args = sys.argv[1:]
     text = _listing(args)
     if text is not None:

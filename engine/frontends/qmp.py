@@ -1,11 +1,13 @@
-"""QMP, the QEMU monitor protocol, as far as the clients of qtest need it: JSON, one object a request, an answer or an event a line.
+"""QMP, the QEMU monitor protocol, as far as the clients of qtest need it: JSON, one object a request, an answer or an
+event a line.
 
-A Guest is what monitors command: a machine, and whether it runs.  A Monitor is one client's connection; each hears all events.
+A Guest is what monitors command: a machine, and whether it runs.  A Monitor is one client's connection; each hears
+all events.
 
-Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands, query-kvm,
-query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, stop, cont, quit, eject and blockdev-change-medium (floppy
-disks), device_add and device_del (refused, as for a device that is no model).  Others answer CommandNotFound.
-QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
+Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands,
+query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, stop, cont, quit, eject and
+blockdev-change-medium (floppy disks), device_add and device_del (refused, as for a device that is no model).  Others
+answer CommandNotFound. QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class QmpError(Exception):
 class Guest:
     """A machine (None: one without devices) and its run state.  status is the exit status once it has ended."""
 
-    def __init__(self, machine: Machine | None, *, running: bool = True, reboot: bool = True, name: str = "", uuid: str = "") -> None:
+    def __init__(
+        self, machine: Machine | None, *, running: bool = True, reboot: bool = True, name: str = "", uuid: str = ""
+    ) -> None:
         self.machine = machine
         self.reboot = reboot
         self.name, self.uuid = name, uuid
@@ -59,7 +63,7 @@ class Guest:
         """Tell every monitor."""
         now = time.time_ns()
         stamp = {"seconds": now // 10**9, "microseconds": now % 10**9 // 1000}
-        for m in self.monitors:
+        for m in list(self.monitors):
             m.tell({"timestamp": stamp, "event": name, **({"data": data} if data else {})})
 
     def resets(self, n: int) -> None:
@@ -118,7 +122,16 @@ class Monitor:
         self._send(json.dumps(message).encode() + b"\r\n")
 
     def feed(self, data: bytes) -> None:
-        """Bytes from the client.  A request may come in pieces; one that can be no JSON is answered and dropped with its line."""
+        """Bytes from the client.  A request may come in pieces; one that can be no JSON is answered and dropped with its
+        line; the byte FFh drops what came before it."""
+        *broken, last = data.split(b"\xff")
+        for part in broken:
+            self._take(part)
+            self._text = ""
+            self._put({"error": {"class": "GenericError", "desc": "JSON parse error, invalid byte 0xff"}})
+        self._take(last)
+
+    def _take(self, data: bytes) -> None:
         self._text += data.decode("utf-8", "replace")
         decoder = json.JSONDecoder()
         while self._text:
@@ -126,7 +139,9 @@ class Monitor:
             try:
                 request, end = decoder.raw_decode(text)
             except (ValueError, RecursionError) as e:
-                if not text or (len(text) < MAX_REQUEST and (not text.endswith("\n") or getattr(e, "pos", 0) >= len(text.rstrip()))):
+                if not text or (
+                    len(text) < MAX_REQUEST and (not text.endswith("\n") or getattr(e, "pos", 0) >= len(text.rstrip()))
+                ):
                     self._text = text  # the rest may be on its way
                     return
                 self._put({"error": {"class": "GenericError", "desc": f"JSON parse error, {str(e)[:120]}"}})
@@ -146,13 +161,21 @@ class Monitor:
                 raise QmpError(f"QMP input member '{sorted(odd)[0]}' is unexpected")
             name = request.get("execute")
             if not isinstance(name, str):
-                raise QmpError("QMP input member 'execute' must be a string" if "execute" in request else "QMP input lacks member 'execute'")
+                raise QmpError(
+                    "QMP input member 'execute' must be a string"
+                    if "execute" in request
+                    else "QMP input lacks member 'execute'"
+                )
             arguments = request.get("arguments", {})
             if not isinstance(arguments, dict):
                 raise QmpError("QMP input member 'arguments' must be an object")
             if self._ready == (name == "qmp_capabilities"):
-                raise QmpError("Capabilities negotiation is already complete, command ignored" if self._ready else
-                               "Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound")
+                raise QmpError(
+                    "Capabilities negotiation is already complete, command ignored"
+                    if self._ready
+                    else "Expecting capabilities negotiation with 'qmp_capabilities'",
+                    "CommandNotFound",
+                )
             if name == "qmp_capabilities":
                 if arguments.get("enable"):
                     raise QmpError("Capability not available")
@@ -185,13 +208,26 @@ def _status(g: Guest, a: Json) -> Json:
 
 
 def _machines(g: Guest, a: Json) -> list[Json]:
-    common = {"hotpluggable-cpus": False, "numa-mem-supported": False, "deprecated": False, "default-ram-id": "pc.ram",
-              "default-cpu-type": "qemu64-x86_64-cpu"}
+    common = {
+        "hotpluggable-cpus": False,
+        "numa-mem-supported": False,
+        "deprecated": False,
+        "default-ram-id": "pc.ram",
+        "default-cpu-type": "qemu64-x86_64-cpu",
+    }
     out = [{"name": "none", "cpu-max": 1, "hotpluggable-cpus": False, "numa-mem-supported": False, "deprecated": False}]
     for board in shipped_boards():
         if board in BOARDS:
             name, alias = BOARDS[board]
-            out.append({"name": name, "alias": alias, "cpu-max": 255, **common, **({"is-default": True} if alias == "pc" else {})})
+            out.append(
+                {
+                    "name": name,
+                    "alias": alias,
+                    "cpu-max": 255,
+                    **common,
+                    **({"is-default": True} if alias == "pc" else {}),
+                }
+            )
     return out
 
 
@@ -199,15 +235,27 @@ def _type(ours: str) -> tuple[str, list[str]]:
     """The reference's name of one of our device types, and what it descends from, nearest first."""
     name = MODELS.get(ours, ours)
     functions = [r.name for r in device_class(ours)(ours).regions()]
-    parent = "pci-device" if "config" in functions else "sys-bus-device" if ours in ("ioapic", "hpet", "lapic") else "isa-device"
+    parent = (
+        "pci-device"
+        if "config" in functions
+        else "sys-bus-device"
+        if ours in ("ioapic", "hpet", "lapic")
+        else "isa-device"
+    )
     return name, [parent, "device", "object"]
 
 
 def _types(g: Guest, a: Json) -> list[Json]:
     wanted, abstract = a.get("implements", "object"), a.get("abstract", False)
-    rows = [("device", ["object"], True), *((n, ["device", "object"], True) for n in ("pci-device", "isa-device", "sys-bus-device"))]
+    rows = [
+        ("device", ["object"], True),
+        *((n, ["device", "object"], True) for n in ("pci-device", "isa-device", "sys-bus-device")),
+    ]
     rows += [(*_type(t), False) for t in TYPES if t in MODELS]
-    rows += [(f"{name}-machine", ["machine", "object"], False) for name in ("none", *(BOARDS[b][0] for b in shipped_boards() if b in BOARDS))]
+    rows += [
+        (f"{name}-machine", ["machine", "object"], False)
+        for name in ("none", *(BOARDS[b][0] for b in shipped_boards() if b in BOARDS))
+    ]
     out = []
     for name, parents, is_abstract in rows:
         if wanted in (name, *parents) and (abstract or not is_abstract):
@@ -269,8 +317,11 @@ def _quit(g: Guest, a: Json) -> Json:
 
 def _device_add(g: Guest, a: Json) -> Json:
     driver = _want(a, "driver")
-    raise QmpError(f"Device '{driver}' can not be hotplugged on this machine" if driver in MODELS.values() else
-                   f"'{driver}' is not a valid device model name")
+    raise QmpError(
+        f"Device '{driver}' can not be hotplugged on this machine"
+        if driver in MODELS.values()
+        else f"'{driver}' is not a valid device model name"
+    )
 
 
 def _device_del(g: Guest, a: Json) -> Json:

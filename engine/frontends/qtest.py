@@ -1,16 +1,17 @@
-"""The qtest protocol: a text line per access, clock step or interrupt interception; what QEMU's test programs, fuzz reproducers and
-scripts speak.
+"""The qtest protocol: a text line per access, clock step or interrupt interception; what QEMU's test programs, fuzz
+reproducers and scripts speak.
 
     outb 0x70 0x0f      OK                          clock_step 1000     OK 1000
     inb 0x71            OK 0x0000                   irq_intercept_in ioapic
     readl 0xfed00000    OK 0x000000008086a201       IRQ raise 0         (before any later answer)
 
-Port accesses go to the devices; memory accesses to RAM, ROM or the devices as the chipset's switches stand (engine.machine.memory), in
-the parts that the reference makes of them: aligned powers of two, low address first, no wider than what answers takes.  Time is
-virtual, starts at 0 and moves by clock_step and clock_set alone.
+Port accesses go to the devices; memory accesses to RAM, ROM or the devices as the chipset's switches stand
+(engine.machine.memory), in the parts that the reference makes of them: aligned powers of two, low address first, no
+wider than what answers takes.  Time is virtual, starts at 0 and moves by clock_step and clock_set alone.
 
-Requests may come in blocks.  Device accesses that follow each other in a block are one batch of the engine.  A line that is not
-understood is answered FAIL (where QEMU stops at an assertion, too); nothing that comes over the socket ends the server.
+Requests may come in blocks.  Device accesses that follow each other in a block are one batch of the engine.  A line
+that is not understood is answered FAIL (where QEMU stops at an assertion, too); nothing that comes over the socket
+ends the server.
 
 docs/frontends/qtest.md says what is there and what is not.
 """
@@ -80,22 +81,34 @@ def _tail(size: int, space: int, write: bool) -> int:
 
 # verb -> (size, the record's last word, is a port access, is a write, answer of a read)
 _OPS: dict[bytes, tuple[int, int, bool, bool, bytes]] = {
-    **{f"{d}{c}".encode(): (1 << n, _tail(1 << n, Space.PIO, d == "out"), True, d == "out", b"OK 0x%04x\n")
-       for d in ("in", "out") for n, c in enumerate("bwl")},
-    **{f"{d}{c}".encode(): (1 << n, _tail(1 << n, Space.MMIO, d == "write"), False, d == "write", b"OK 0x%016x\n")
-       for d in ("read", "write") for n, c in enumerate("bwlq")},
+    **{
+        f"{d}{c}".encode(): (1 << n, _tail(1 << n, Space.PIO, d == "out"), True, d == "out", b"OK 0x%04x\n")
+        for d in ("in", "out")
+        for n, c in enumerate("bwl")
+    },
+    **{
+        f"{d}{c}".encode(): (1 << n, _tail(1 << n, Space.MMIO, d == "write"), False, d == "write", b"OK 0x%016x\n")
+        for d in ("read", "write")
+        for n, c in enumerate("bwlq")
+    },
 }
 
 
 class Qtest:
     """One client's side of the protocol, on a started machine (None: a machine without any device).
 
-    rom: the firmware.  names: other names of devices -> id.  stopping: asked between the parts of a long clock step.  reset: called
-    with the number of resets since the last call, after the access that made them.  One thread.
+    rom: the firmware.  names: other names of devices -> id.  stopping: asked between the parts of a long clock step.
+    reset: called with the number of resets since the last call, after the access that made them.  One thread.
     """
 
-    def __init__(self, machine: Machine | None, rom: bytes = b"", names: dict[str, str] | None = None,
-                 stopping: Callable[[], bool] = lambda: False, reset: Callable[[int], None] = lambda n: None) -> None:
+    def __init__(
+        self,
+        machine: Machine | None,
+        rom: bytes = b"",
+        names: dict[str, str] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+        reset: Callable[[int], None] = lambda n: None,
+    ) -> None:
         self.machine = machine
         self.names = names or {}
         self.stopping, self.reset = stopping, reset
@@ -109,9 +122,17 @@ class Qtest:
         self._levels: dict[int, int] = {}
         self._done = 0  # accesses since the line changes were last taken
         self._commands: dict[str, Callable[[list[str]], str]] = {
-            "read": self._read, "b64read": self._b64read, "write": self._write, "b64write": self._b64write, "memset": self._memset,
-            "clock_step": self._clock_step, "clock_set": self._clock_set, "irq_intercept_in": self._intercept,
-            "irq_intercept_out": self._intercept, "set_irq_in": self._set_irq_in, "endianness": lambda w: "OK little",
+            "read": self._read,
+            "b64read": self._b64read,
+            "write": self._write,
+            "b64write": self._b64write,
+            "memset": self._memset,
+            "clock_step": self._clock_step,
+            "clock_set": self._clock_set,
+            "irq_intercept_in": self._intercept,
+            "irq_intercept_out": self._intercept,
+            "set_irq_in": self._set_irq_in,
+            "endianness": lambda w: "OK little",
             "module_load": lambda w: "FAIL",
         }
         for verb in _OPS:
@@ -169,6 +190,8 @@ class Qtest:
                 self._stale = True
         elif not self.memory.low <= addr <= self._bus_end - size or addr & (size - 1):
             if addr + size > VIDEO and not LOW_END <= addr <= self.memory.low - size:
+                return False
+            if self._stale or self.memory.covered:
                 return False
             if self._rows:
                 self._flush()  # a transfer may have been asked for
@@ -468,7 +491,8 @@ def observing_all(machine_spec: MachineSpec) -> MachineSpec:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a client is: protocol "qtest" or "qmp"; path of a UNIX socket, "" for standard input and output; listen: it comes to us."""
+    """Where a client is: protocol "qtest" or "qmp"; path of a UNIX socket, "" for standard input and output; listen:
+    it comes to us."""
 
     protocol: str
     path: str
@@ -480,7 +504,9 @@ class _Peer:
 
     WAITING_MAX = 16 << 20
 
-    def __init__(self, server: Server, source: int, sink: int, protocol: str, owner: socket.socket | None = None) -> None:
+    def __init__(
+        self, server: Server, source: int, sink: int, protocol: str, owner: socket.socket | None = None
+    ) -> None:
         self.source, self.sink, self.owner = source, sink, owner
         self.out = bytearray()
         self.server = server
@@ -553,7 +579,8 @@ class _Peer:
 
 
 class Server:
-    """Serves a guest's clients, each on its own connection, from one thread, until the guest ends, the process is terminated, or nobody
+    """Serves a guest's clients, each on its own connection, from one thread, until the guest ends, the process is
+    terminated, or nobody
     is left.  Use as a context: it puts back the signal handlers."""
 
     def __init__(self, guest: Guest, rom: bytes = b"") -> None:
@@ -564,7 +591,13 @@ class Server:
 
     def qtest(self) -> Qtest:
         """A new client's side of the protocol."""
-        client = Qtest(self.guest.machine, self.rom, {theirs: ours for ours, theirs in MODELS.items()}, lambda: self.guest.ended, self.guest.resets)
+        client = Qtest(
+            self.guest.machine,
+            self.rom,
+            {theirs: ours for ours, theirs in MODELS.items()},
+            lambda: self.guest.ended,
+            self.guest.resets,
+        )
         self.guest.changed = client.moved
         return client
 

@@ -1,10 +1,12 @@
 """What a CPU outside system management mode finds in the memory space: RAM, ROM, the bus with its devices.
 
-From the bottom: RAM; the video window A0000h-BFFFFh, RAM while SMRAM is open (D_OPEN); thirteen segments C0000h-FFFFFh, each steered
-by its PAM attribute (bit 0 RE, bit 1 WE); RAM; the bus; the firmware ROM, which ends at 4 GiB and whose last 128 KiB stand below
-1 MiB too; the rest of RAM above 4 GiB.  C0000h-DFFFFh of the bus is an empty ROM.  As on the reference machine, RAM shines through
-where nobody answers on the bus below 1 MiB, WE without RE reads RAM as well (82441FX, 290549-001, section 3.2.18 would read the bus),
-and D_OPEN opens SMRAM with and without G_SMRAME.
+From the bottom: RAM; the video window A0000h-BFFFFh, RAM while SMRAM is open (D_OPEN); thirteen segments
+C0000h-FFFFFh, each steered by its PAM attribute (bit 0 RE, bit 1 WE); RAM; the bus; the firmware ROM, which ends at 4
+GiB and whose last 128 KiB stand below 1 MiB too; the rest of RAM above 4 GiB.  C0000h-DFFFFh of the bus is an empty
+ROM.  As on the reference machine, RAM shines through where nobody answers on the bus below 1 MiB, WE without RE reads
+RAM as well (82441FX, 290549-001, section 3.2.18 would read the bus), and D_OPEN opens SMRAM with and without
+G_SMRAME.  Over all of it lie the ranges that the host bridge keeps from everybody outside system management mode
+(TSEG).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from engine.types import Space
+from engine.types import Region, Space
 
 if TYPE_CHECKING:
     from engine.machine import Machine
@@ -30,27 +32,33 @@ PAM = ((0xF0000, 0x10000), *((0xC0000 + n * 0x4000, 0x4000) for n in range(12)))
 
 
 class Memory:
-    """The memory map of one started machine.  Used by the machine's thread; refresh() after anything that may have moved the map."""
+    """The memory map of one started machine.  Used by the machine's thread; refresh() after anything that may have
+    moved the map."""
 
     def __init__(self, machine: Machine, rom: bytes = b"") -> None:
         self.machine = machine
-        self.ram = memoryview(machine.ram)  # type: ignore[arg-type]
+        self.ram = memoryview(machine.ram)
         self.rom = rom
         self.low = min(machine.spec.board.low_ram, len(self.ram))
         self._video = any(q.space == Space.MMIO and q.base <= VIDEO < q.base + q.size for q in machine.plan.placed)
-        self._names: dict[int, str] = {}
+        self._regions: tuple[Region, ...] = ()
         self._host = ""
         for p in machine.plan.devices:
-            names = {i: r.name for i, r in enumerate(p.regions) if r.name.startswith("pam") or r.name == "smram"}
-            if names:
-                self._host, self._names = p.id, names
+            if any(r.name == "pam0" for r in p.regions):
+                self._host, self._regions = p.id, p.regions
         self.refresh()
 
     def refresh(self) -> None:
         """Read the chipset's switches again."""
-        switches = {}
-        if self._host:
-            switches = {self._names[i]: value for i, _, value in self.machine.call(self._host, "mappings") if i in self._names}
+        switches: dict[str, int] = {}
+        covers: list[tuple[int, int, int, int]] = []
+        for i, on, value in self.machine.call(self._host, "mappings") if self._host else ():
+            r = self._regions[i]
+            if r.space == Space.MMIO and not r.size:
+                switches[r.name] = value
+            elif r.space == Space.MMIO and on and value < self.low:
+                covers.append((value, value + r.size, BUS, value))
+        self.covered = bool(covers)  # the host bridge answers where RAM is
         rom, low = self.rom, self.low
         if low < LOW_END:
             switches = {}  # nothing to switch to
@@ -67,12 +75,16 @@ class Memory:
             else:
                 split = min(max(isa, start), start + size)
                 ranges += [(start, min(low, split), RAM, start), (split, start + size, ROM, len(rom) - LOW_END + split)]
-        ranges += [(LOW_END, low, RAM, LOW_END), (GIB4 - len(rom), GIB4, ROM, 0), (GIB4, GIB4 + len(self.ram) - low, RAM, low),
-                   (BUS_END, 1 << 64, NOTHING, 0)]
-        at = 0
+        ranges += [
+            (LOW_END, low, RAM, LOW_END),
+            (GIB4 - len(rom), GIB4, ROM, 0),
+            (GIB4, GIB4 + len(self.ram) - low, RAM, low),
+            (BUS_END, 1 << 64, NOTHING, 0),
+        ]
         self._starts: list[int] = []
         self._ranges: list[tuple[int, int, int]] = []  # (end, kind, offset of the first byte in what it shows)
-        for start, end, kind, offset in sorted(r for r in ranges if r[0] < r[1]):
+        at = 0
+        for start, end, kind, offset in sorted(_over(ranges, covers)):
             if at < start:
                 self._starts.append(at)
                 self._ranges.append((start, BUS, at))
@@ -81,7 +93,8 @@ class Memory:
             at = end
 
     def pieces(self, addr: int, n: int) -> Iterator[tuple[int, int, int, int]]:
-        """The n bytes at addr (of 2^64, then from 0 again) in pieces of one kind: (kind, address, bytes, offset in RAM or ROM)."""
+        """The n bytes at addr (of 2^64, then from 0 again) in pieces of one kind: (kind, address, bytes, offset in RAM
+        or ROM)."""
         while n:
             addr &= (1 << 64) - 1
             i = bisect_right(self._starts, addr) - 1
@@ -90,3 +103,19 @@ class Memory:
             yield kind, addr, part, offset + addr - self._starts[i]
             addr += part
             n -= part
+
+
+def _over(
+    ranges: list[tuple[int, int, int, int]], covers: list[tuple[int, int, int, int]]
+) -> Iterator[tuple[int, int, int, int]]:
+    """The ranges that are not empty, without what the covers hide, and the covers."""
+    for start, end, kind, offset in ranges:
+        at = start
+        for first, last, _, _ in sorted(covers):
+            if at < first < end:
+                yield at, first, kind, offset + at - start
+            if first < end and last > at:
+                at = max(at, last)
+        if at < end:
+            yield at, end, kind, offset + at - start
+    yield from covers

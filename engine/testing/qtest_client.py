@@ -36,7 +36,9 @@ class Gone(Exception):
 class QtestClient:
     """One started program.  timeout: seconds to wait for a connection or an answer."""
 
-    def __init__(self, program: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = 50.0) -> None:
+    def __init__(
+        self, program: str, args: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout: float = 50.0
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="qtest-"))
         self.events: list[dict[str, Any]] = []
         self._rest = b""
@@ -49,10 +51,14 @@ class QtestClient:
             s.listen(1)
             s.settimeout(0.1)
             listeners.append(s)
-        line = (f"exec {program} -qtest unix:{paths[0]} -qtest-log /dev/null -chardev socket,path={paths[1]},id=char0 "
-                f"-mon chardev=char0,mode=control -display none {shlex.join(args)} -accel qtest")
+        line = (
+            f"exec {program} -qtest unix:{paths[0]} -qtest-log /dev/null -chardev socket,path={paths[1]},id=char0 "
+            f"-mon chardev=char0,mode=control -display none {shlex.join(args)} -accel qtest"
+        )
         self._said = (self.folder / "stderr").open("w+b")
-        self.process = subprocess.Popen(["/bin/sh", "-c", line], env=None if env is None else dict(env), stdin=subprocess.DEVNULL, stderr=self._said)
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", line], env=None if env is None else dict(env), stdin=subprocess.DEVNULL, stderr=self._said
+        )
         try:
             self.qtest, self.qmp = (self._accept(s, timeout) for s in listeners)
         except BaseException:
@@ -178,5 +184,7 @@ class QtestClient:
     def __enter__(self) -> QtestClient:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

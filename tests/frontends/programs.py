@@ -1,4 +1,5 @@
-"""What the qtest tests send: for each name, the QEMU command line and the requests.  `reset` is the monitor's system_reset."""
+"""What the qtest tests send: for each name, the QEMU command line and the requests.  `reset` is the monitor's
+system_reset."""
 
 from __future__ import annotations
 
@@ -33,12 +34,12 @@ def config(devfn: int, register: int) -> str:
 
 def config_read(devfn: int, register: int, width: str = "l") -> list[str]:
     """A read of configuration space, its low address bits in the data port."""
-    return [config(devfn, register & ~3), f"in{width} {0xcfc + (register & 3):#x}"]
+    return [config(devfn, register & ~3), f"in{width} {0xCFC + (register & 3):#x}"]
 
 
 def config_write(devfn: int, register: int, value: int, width: str = "b") -> list[str]:
     """A write of configuration space."""
-    return [config(devfn, register & ~3), f"out{width} {0xcfc + (register & 3):#x} {value:#x}"]
+    return [config(devfn, register & ~3), f"out{width} {0xCFC + (register & 3):#x} {value:#x}"]
 
 
 def _rtc() -> Iterator[str]:
@@ -49,7 +50,18 @@ def _rtc() -> Iterator[str]:
         yield f"clock_step {step}"
         yield from cmos(0x0A, 0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32, 0x0C)
     yield from cmos_write(0x0B, 0x86)  # set, binary
-    for register, value in ((0x00, 58), (0x02, 59), (0x04, 23), (0x07, 31), (0x08, 12), (0x09, 99), (0x32, 19), (0x01, 2), (0x03, 0), (0x05, 0)):
+    for register, value in (
+        (0x00, 58),
+        (0x02, 59),
+        (0x04, 23),
+        (0x07, 31),
+        (0x08, 12),
+        (0x09, 99),
+        (0x32, 19),
+        (0x01, 2),
+        (0x03, 0),
+        (0x05, 0),
+    ):
         yield from cmos_write(register, value)
     yield from cmos_write(0x0B, 0x36)  # alarm and update interrupts
     for _ in range(6):
@@ -67,7 +79,20 @@ def _fw_cfg() -> Iterator[str]:
         yield f"outw 0x510 {selector:#x}"
         yield from ["inb 0x511"] * length
 
-    for selector, length in ((0, 4), (1, 4), (2, 16), (3, 8), (4, 2), (5, 2), (0xD, 4), (0xE, 2), (0x8002, 16), (0x8003, 4), (0x7FFF, 4), (0x19, 4)):
+    for selector, length in (
+        (0, 4),
+        (1, 4),
+        (2, 16),
+        (3, 8),
+        (4, 2),
+        (5, 2),
+        (0xD, 4),
+        (0xE, 2),
+        (0x8002, 16),
+        (0x8003, 4),
+        (0x7FFF, 4),
+        (0x19, 4),
+    ):
         yield from item(selector, length)
     yield from ["inw 0x510", "inl 0x511", "inw 0x511", "readb 0x511"]
     yield from ["inl 0x514", "inl 0x518", "outw 0x510 0", "inw 0x511"]
@@ -91,16 +116,32 @@ def _pam() -> Iterator[str]:
         yield from config_write(0, 0x59 + n, attribute)
         base = 0xF0000 if n == 0 else 0xC0000 + (n - 1) * 0x8000
         for addr in (base, base + 0x3FFE, base + 0x4000):
-            if attribute in (0x11, 0x31, 0x10):  # the reference writes to RAM that is only to be read; see docs/frontends/qtest.md
+            if attribute in (
+                0x11,
+                0x31,
+                0x10,
+            ):  # the reference writes to RAM that is only to be read; see docs/frontends/qtest.md
                 yield f"readl {addr:#x}"
                 continue
-            yield from (f"readl {addr:#x}", f"writel {addr:#x} 0x5a{n:02x}{attribute:02x}77", f"readl {addr:#x}", f"read {addr:#x} 6")
+            yield from (
+                f"readl {addr:#x}",
+                f"writel {addr:#x} 0x5a{n:02x}{attribute:02x}77",
+                f"readl {addr:#x}",
+                f"read {addr:#x} 6",
+            )
         yield from config_write(0, 0x59 + n, 0x33)
         yield from (f"read {base:#x} 8", f"read {base + 0x3FFC:#x} 8")
     yield from ["memset 0xc0000 0x40000 0x11", "readq 0xbfffc", "readq 0xffffc"]
     for smram in (0x02, 0x0A, 0x4A, 0x02):
         yield from config_write(0, 0x72, smram)
-        yield from ("readl 0xa0000", "writel 0xb8000 0x07410742", "readl 0xb8000", "readq 0x9fffc", "writeq 0x9fffc 0x8877665544332211", "readq 0x9fffc")
+        yield from (
+            "readl 0xa0000",
+            "writel 0xb8000 0x07410742",
+            "readl 0xb8000",
+            "readq 0x9fffc",
+            "writeq 0x9fffc 0x8877665544332211",
+            "readq 0x9fffc",
+        )
     yield RESET
     yield from ("readl 0xc0000", "readl 0xf0000", *config_read(0, 0x59), *config_read(0, 0x70))
 
@@ -123,13 +164,25 @@ def _pci() -> Iterator[str]:
 def _timer() -> Iterator[str]:
     yield from ["irq_intercept_in ioapic", "irq_intercept_in ioapic"]
     yield from ["clock_step"] * 5
-    yield from ["outb 0x43 0x34", "outb 0x40 0x88", "outb 0x40 0x13", "clock_step 100000", "outb 0x43 0", "inb 0x40", "inb 0x40"]
+    yield from [
+        "outb 0x43 0x34",
+        "outb 0x40 0x88",
+        "outb 0x40 0x13",
+        "clock_step 100000",
+        "outb 0x43 0",
+        "inb 0x40",
+        "inb 0x40",
+    ]
     yield from ["clock_step"] * 4
     yield from ["clock_step 10000000", "clock_set 5", "clock_step -5", "clock_step 0"]
     yield from ["inb 0x61", "outb 0x61 1", "outb 0x43 0xb6", "outb 0x42 0xff", "outb 0x42 0"]
     for _ in range(4):
         yield from ("clock_step 70000", "inb 0x61", "outb 0x43 0xe8", "inb 0x42")
-    yield from ["set_irq_in ioapic unnamed-gpio-in 10 1", "set_irq_in ioapic unnamed-gpio-in 10 1", "set_irq_in ioapic unnamed-gpio-in 10 0"]
+    yield from [
+        "set_irq_in ioapic unnamed-gpio-in 10 1",
+        "set_irq_in ioapic unnamed-gpio-in 10 1",
+        "set_irq_in ioapic unnamed-gpio-in 10 0",
+    ]
     for port in (0x20, 0xA0):
         yield from (f"outb {port:#x} 0x0a", f"inb {port:#x}", f"inb {port + 1:#x}")
     yield from ["outb 0x43 0x30", "outb 0x40 10", "outb 0x40 0", "clock_step 20000", "clock_step 20000"]
@@ -154,32 +207,107 @@ def _ide() -> Iterator[str]:
 
 def _memory() -> Iterator[str]:
     yield "endianness"
-    yield from ["writeq 0x1000 0x0123456789abcdef", "readb 0x1000", "readw 0x1001", "readl 0x1002", "readq 0x1003", "read 0xffe 12"]
+    yield from [
+        "writeq 0x1000 0x0123456789abcdef",
+        "readb 0x1000",
+        "readw 0x1001",
+        "readl 0x1002",
+        "readq 0x1003",
+        "read 0xffe 12",
+    ]
     yield from ["writeb 0x1000 0x1ff", "writew 0x1001 0x12345", "writel 0x1003 -1", "readq 0x1000", "read 0x1000 010"]
-    yield from ["write 0x2000 8 0x0102", "read 0x2000 8", "write 0x2000 2 0xAABBCCDD", "read 0x2000 4", "write 0x2000 3 0x123", "read 0x2000 4"]
-    yield from ["memset 0x2000 16 0xa5", "b64read 0x2000 10", "b64write 0x2003 3 AAEC", "b64read 0x2000 7", "b64read 0x2000 0", "memset 0x3000 0 1"]
+    yield from [
+        "write 0x2000 8 0x0102",
+        "read 0x2000 8",
+        "write 0x2000 2 0xAABBCCDD",
+        "read 0x2000 4",
+        "write 0x2000 3 0x123",
+        "read 0x2000 4",
+    ]
+    yield from [
+        "memset 0x2000 16 0xa5",
+        "b64read 0x2000 10",
+        "b64write 0x2003 3 AAEC",
+        "b64read 0x2000 7",
+        "b64read 0x2000 0",
+        "memset 0x3000 0 1",
+    ]
     yield from ["write 0x2000 1 0", "b64write 0x2000 1 A"]
     for edge in (0xA0000, 0x100000, 0x4000000, 0xFEC00000, 0xFED00000, 0xFFFC0000, 0x100000000):
         for addr in (edge - 8, edge - 3, edge - 1, edge):
             yield from (f"writel {addr:#x} 0xdeadbeef", f"readl {addr:#x}", f"readq {addr:#x}", f"readw {addr:#x}")
     yield from [f"read{w} {0xFED00000 + o:#x}" for o in (0, 1, 2, 4, 0xF0, 0x100, 0x3FC) for w in "bwlq"]
-    yield from ["writel 0xfec00000 1", "readl 0xfec00010", "readq 0xfec00010", "readb 0xfec00010", "readw 0xfec00011", "read 0xfec00010 16"]
+    yield from [
+        "writel 0xfec00000 1",
+        "readl 0xfec00010",
+        "readq 0xfec00010",
+        "readb 0xfec00010",
+        "readw 0xfec00011",
+        "read 0xfec00010 16",
+    ]
 
 
 def _ports() -> Iterator[str]:
-    for port in (0x505, 0x80, 0xB2, 0xE9, 0x402, 0x443, 0x600, 0xAFE0, 0xFFFF, 0xFFFE, 0xFFFD, 0x0, 0x81, 0x3F8, 0x378, 0x92, 0x61, 0x71, 0x20):
+    for port in (
+        0x505,
+        0x80,
+        0xB2,
+        0xE9,
+        0x402,
+        0x443,
+        0x600,
+        0xAFE0,
+        0xFFFF,
+        0xFFFE,
+        0xFFFD,
+        0x0,
+        0x81,
+        0x3F8,
+        0x378,
+        0x92,
+        0x61,
+        0x71,
+        0x20,
+    ):
         yield from (f"in{w} {port:#x}" for w in "bwl")
-    yield from ["outl 0xffff 0x12345678", "outw 0x505 1", "inb 0x505", "outl 0x80 0x11223344", "inl 0x80", "outb 0xb3 0x5a", "inw 0xb2", "outb 0x81 4"]
+    yield from [
+        "outl 0xffff 0x12345678",
+        "outw 0x505 1",
+        "inb 0x505",
+        "outl 0x80 0x11223344",
+        "inl 0x80",
+        "outb 0xb3 0x5a",
+        "inw 0xb2",
+        "outb 0x81 4",
+    ]
     yield from ["inl 0x81", "inb 0x82", "inb 0x84", "foo", "Inb 0x70", "rtas a 1 2 3 4", "module_load hw- none"]
 
 
-# Parts of single byte registers, at which the reference gives up on 4 bytes and on 2 that leave the part; ours give the bytes there are.
-BYTES_ONLY = ((0x80, 0x90), (0x170, 0x178), (0x1F0, 0x1F8), (0x376, 0x37C), (0x3B0, 0x3E0), (0x3F0, 0x3F8), (0xCF9, 0xCFA))
+# Parts of byte registers, where the reference gives up on 4 bytes and on 2 that leave the part; ours give what is there.
+BYTES_ONLY = (
+    (0x80, 0x90),
+    (0x170, 0x178),
+    (0x1F0, 0x1F8),
+    (0x376, 0x37C),
+    (0x3B0, 0x3E0),
+    (0x3F0, 0x3F8),
+    (0xCF9, 0xCFA),
+)
 
 
 def _sweep() -> Iterator[str]:
-    """Every width at every port: what begins in a hole and ends in a part, and the other way round, is decided by alignment."""
-    for start, end in ((0x00, 0x100), (0x16C, 0x17C), (0x1EC, 0x1FC), (0x278, 0x27C), (0x370, 0x400), (0x4CC, 0x4D4), (0x500, 0x520), (0xCF0, 0xD00)):
+    """Every width at every port: what begins in a hole and ends in a part, and the other way round, is decided by
+    alignment."""
+    for start, end in (
+        (0x00, 0x100),
+        (0x16C, 0x17C),
+        (0x1EC, 0x1FC),
+        (0x278, 0x27C),
+        (0x370, 0x400),
+        (0x4CC, 0x4D4),
+        (0x500, 0x520),
+        (0xCF0, 0xD00),
+    ):
         for port in range(start, end):
             yield f"inb {port:#x}"
             for size, w in ((2, "w"), (4, "l")):
@@ -195,23 +323,66 @@ def _fdc() -> Iterator[str]:
         yield from ("outb 0x3f5 8", "inb 0x3f4", "inb 0x3f5", "inb 0x3f4", "inb 0x3f5", "inb 0x3f4")
     yield from ["outb 0x3f5 8", "inb 0x3f5", "inb 0x3f4"]
     yield from ["outb 0x3f5 0x10", "inb 0x3f5", "outb 0x3f5 0x0e", *["inb 0x3f5"] * 10, "inb 0x3f4"]
-    yield from ["outb 0x3f5 3", "outb 0x3f5 0xdf", "outb 0x3f5 2", "inb 0x3f4", "outb 0x3f2 0x1c", "outb 0x3f5 7", "outb 0x3f5 0", "clock_step 1000000"]
-    yield from ["outb 0x3f5 8", "inb 0x3f5", "inb 0x3f5", "outb 0x3f5 4", "outb 0x3f5 0", "inb 0x3f5", "inb 0x3f7", "outb 0x3f5 0x1f", "inb 0x3f5", "inb 0x3f4"]
+    yield from [
+        "outb 0x3f5 3",
+        "outb 0x3f5 0xdf",
+        "outb 0x3f5 2",
+        "inb 0x3f4",
+        "outb 0x3f2 0x1c",
+        "outb 0x3f5 7",
+        "outb 0x3f5 0",
+        "clock_step 1000000",
+    ]
+    yield from [
+        "outb 0x3f5 8",
+        "inb 0x3f5",
+        "inb 0x3f5",
+        "outb 0x3f5 4",
+        "outb 0x3f5 0",
+        "inb 0x3f5",
+        "inb 0x3f7",
+        "outb 0x3f5 0x1f",
+        "inb 0x3f5",
+        "inb 0x3f4",
+    ]
 
 
 def _resets() -> Iterator[str]:
-    watched = [*cmos(0x0F, 0x3D), "inb 0x92", "inb 0x21", "inb 0xa1", "inb 0x61", "inl 0xcf8", *config_read(0, 0x58), "readl 0x1000"]
+    watched = [
+        *cmos(0x0F, 0x3D),
+        "inb 0x92",
+        "inb 0x21",
+        "inb 0xa1",
+        "inb 0x61",
+        "inl 0xcf8",
+        *config_read(0, 0x58),
+        "readl 0x1000",
+    ]
     for pull in (["outb 0xcf9 2", "outb 0xcf9 6"], ["outb 0x92 1"], ["outb 0x64 0xfe"], [RESET]):
-        yield from ["writel 0x1000 0x12345678", *cmos_write(0x0F, 0x5A), "outb 0x21 0xaa", "outb 0xa1 0x55", *config_write(0, 0x59, 0x30), "outb 0x61 3"]
+        yield from [
+            "writel 0x1000 0x12345678",
+            *cmos_write(0x0F, 0x5A),
+            "outb 0x21 0xaa",
+            "outb 0xa1 0x55",
+            *config_write(0, 0x59, 0x30),
+            "outb 0x61 3",
+        ]
         yield from watched
         yield from [*pull, SETTLE]
         yield from watched
 
 
 BOOT = {
-    "boot-default": [], "boot-c": ["-boot", "c"], "boot-nda": ["-boot", "nda"], "boot-none": ["-boot", "order="], "boot-once": ["-boot", "once=d,order=nc"],
-    "boot-signature": ["-no-fd-bootchk"], "boot-disks": ["-drive", NULL_DISK.format(0, 504 << 20), "-drive", NULL_DISK.format(3, 8 << 30)],
-    "boot-ram": ["-m", "16"], "boot-more-ram": ["-m", "3584"], "boot-floppies": ["-drive", "if=floppy,index=0", "-drive", "if=floppy,index=1"],
+    "boot-default": [],
+    "boot-c": ["-boot", "c"],
+    "boot-nda": ["-boot", "nda"],
+    "boot-none": ["-boot", "order="],
+    "boot-once": ["-boot", "once=d,order=nc"],
+    "boot-signature": ["-no-fd-bootchk"],
+    "boot-disks": ["-drive", NULL_DISK.format(0, 504 << 20), "-drive", NULL_DISK.format(3, 8 << 30)],
+    "boot-ram": ["-m", "16"],
+    "boot-more-ram": ["-m", "3584"],
+    "boot-floppies": ["-drive", "if=floppy,index=0", "-drive", "if=floppy,index=1"],
 }
 
 PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
@@ -221,20 +392,37 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     "pam": ([*BARE, "-vga", "std", "-bios", BIOS], list(_pam())),
     "pci": ([*BARE, "-vga", "std"], list(_pci())),
     "timer": (BARE, list(_timer())),
-    "ide": ([*BARE, "-blockdev", "driver=null-co,node-name=d0,read-zeroes=on,size=104857600", "-device", "ide-hd,drive=d0,bus=ide.0,serial=abc",
-             "-drive", "if=ide,index=2,media=cdrom"], list(_ide())),
+    "ide": (
+        [
+            *BARE,
+            "-blockdev",
+            "driver=null-co,node-name=d0,read-zeroes=on,size=104857600",
+            "-device",
+            "ide-hd,drive=d0,bus=ide.0,serial=abc",
+            "-drive",
+            "if=ide,index=2,media=cdrom",
+        ],
+        list(_ide()),
+    ),
     "memory": ([*BARE, "-m", "64", "-bios", BIOS], list(_memory())),
     "memory-video": ([*BARE, "-m", "32", "-vga", "std", "-bios", BIOS], list(_memory())),
     "ports": ([*BARE, "-serial", "null", "-parallel", "null"], list(_ports())),
-    "sweep": ([*BARE, "-vga", "std", "-serial", "null", "-parallel", "null", "-drive", "if=floppy,index=0"], list(_sweep())),
+    "sweep": (
+        [*BARE, "-vga", "std", "-serial", "null", "-parallel", "null", "-drive", "if=floppy,index=0"],
+        list(_sweep()),
+    ),
     "fdc": ([*BARE, "-drive", "if=floppy,index=0"], list(_fdc())),
     "resets": (BARE, list(_resets())),
-    **{name: ([*BARE, *args], [*cmos(*range(0x10, 0x40), 0x5B, 0x5C, 0x5D, 0x5F), RESET, *cmos(0x38, 0x3D)]) for name, args in BOOT.items()},
+    **{
+        name: ([*BARE, *args], [*cmos(*range(0x10, 0x40), 0x5B, 0x5C, 0x5D, 0x5F), RESET, *cmos(0x38, 0x3D)])
+        for name, args in BOOT.items()
+    },
 }
 
 
 def play(guest: QtestClient, requests: list[str]) -> list[str]:
-    """Everything that comes back, IRQ lines before their answer.  Lines that come while settling belong to what was settled."""
+    """Everything that comes back, IRQ lines before their answer.  Lines that come while settling belong to what was
+    settled."""
     out: list[str] = []
     waiting: list[str] = []
     for request in [*requests, ""]:
@@ -245,7 +433,9 @@ def play(guest: QtestClient, requests: list[str]) -> list[str]:
         waiting.clear()
         if request == SETTLE:
             answer = out.pop()
-            out += [line for _ in range(3) for line in guest.transcript(["clock_step 0"]) if line.startswith("IRQ ")] + [answer]
+            out += [
+                line for _ in range(3) for line in guest.transcript(["clock_step 0"]) if line.startswith("IRQ ")
+            ] + [answer]
         elif request == RESET:
             out.append(next(iter(guest.execute("system_reset"))))
             guest.event("RESET")
@@ -287,4 +477,6 @@ if __name__ == "__main__":  # record again: python tests/frontends/programs.py, 
     with tempfile.TemporaryDirectory() as folder, TRANSCRIPTS.open("w") as file:
         file.write("# QEMU 7.2.22's answers to programs.py, made by it.\n")
         for program_name in PROGRAMS:
-            file.write("\n".join([f"== {program_name}", *run(qemu, program_name, Path(folder) / "bios", environment), ""]))
+            file.write(
+                "\n".join([f"== {program_name}", *run(qemu, program_name, Path(folder) / "bios", environment), ""])
+            )

@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from programs import PROGRAMS, RESET, SETTLE, recorded, run  # noqa: E402
+from programs import PROGRAMS, RESET, SETTLE, recorded, run
 
-from engine.errors import MachineError  # noqa: E402
-from engine.frontends.qmp import Guest, Monitor  # noqa: E402
-from engine.frontends.qtest import MAX_BYTES, Malformed, Qtest, number, observing_all  # noqa: E402
-from engine.machine import Machine  # noqa: E402
-from engine.machine.memory import Memory  # noqa: E402
-from engine.machine.qemu_args import from_qemu  # noqa: E402
-from engine.testing.qtest_client import Gone, QtestClient  # noqa: E402
+from engine.errors import MachineError
+from engine.frontends.qmp import Guest, Monitor
+from engine.frontends.qtest import MAX_BYTES, Malformed, Qtest, number, observing_all
+from engine.machine import Machine
+from engine.machine.memory import Memory
+from engine.machine.qemu_args import from_qemu
+from engine.testing.qtest_client import Gone, QtestClient
 
 ROOT = Path(__file__).parents[2]
 TRANSCRIPTS = recorded()
@@ -77,14 +77,65 @@ def ask(q: Qtest, *lines: str) -> list[str]:
 # ---------------------------------------------------------------------- malformed requests
 
 MALFORMED = [
-    "", " ", "outb", "outb 0x70", "outb 0x70 zz", "outb 0x70 0x", "outb  0x70 1", "inb", "inb 08", "inb 0x1_0", "inb 0b1", "inb 1e3", "inb ٣", "inb 0x10000",
-    "outl 65536 0", "inb 0xffffffffffffffffff", "inb\t0x70", "inb 0x70\r", "INB 0x70", "readb", "readb 0x", "readq 18446744073709551616", "writeb 0 ", "read 0", "read 0 0",
-    "read 0 -1", f"read 0 {MAX_BYTES + 1}", "b64read 0 -1", "write 0 4", "write 0 4 0xgg", "write 0 4 0x1g", f"write 0 {1 << 40} 0x00", "b64write 0 4 AAA", "b64write 0 4 A\xc3==",
-    "memset 0 4", "memset 0 4 x", f"memset 0 {1 << 62} 0", "clock_step x", "clock_step 9223372036854775808", "clock_step 1.5", "clock_set", "clock_set never", "irq_intercept_in",
-    "irq_intercept_in nobody", "irq_intercept_out /machine/unattached/device[3]", "set_irq_in", "set_irq_in ioapic", "set_irq_in ioapic unnamed-gpio-in 24 1",
-    "set_irq_in ioapic unnamed-gpio-in -1 1", "set_irq_in ioapic name 0 1", "set_irq_in ioapic unnamed-gpio-in 0 high", "set_irq_in nobody unnamed-gpio-in 0 1", "module_load", "rtas a",
-    "\x00", "\xff\xfe inb", "inb" + " 1" * 1000, "x" * 10000,
-]  # fmt: skip
+    "",
+    " ",
+    "outb",
+    "outb 0x70",
+    "outb 0x70 zz",
+    "outb 0x70 0x",
+    "outb  0x70 1",
+    "inb",
+    "inb 08",
+    "inb 0x1_0",
+    "inb 0b1",
+    "inb 1e3",
+    "inb ٣",
+    "inb 0x10000",
+    "outl 65536 0",
+    "inb 0xffffffffffffffffff",
+    "inb\t0x70",
+    "inb 0x70\r",
+    "INB 0x70",
+    "readb",
+    "readb 0x",
+    "readq 18446744073709551616",
+    "writeb 0 ",
+    "read 0",
+    "read 0 0",
+    "read 0 -1",
+    f"read 0 {MAX_BYTES + 1}",
+    "b64read 0 -1",
+    "write 0 4",
+    "write 0 4 0xgg",
+    "write 0 4 0x1g",
+    f"write 0 {1 << 40} 0x00",
+    "b64write 0 4 AAA",
+    "b64write 0 4 A\xc3==",
+    "memset 0 4",
+    "memset 0 4 x",
+    f"memset 0 {1 << 62} 0",
+    "clock_step x",
+    "clock_step 9223372036854775808",
+    "clock_step 1.5",
+    "clock_set",
+    "clock_set never",
+    "irq_intercept_in",
+    "irq_intercept_in nobody",
+    "irq_intercept_out /machine/unattached/device[3]",
+    "set_irq_in",
+    "set_irq_in ioapic",
+    "set_irq_in ioapic unnamed-gpio-in 24 1",
+    "set_irq_in ioapic unnamed-gpio-in -1 1",
+    "set_irq_in ioapic name 0 1",
+    "set_irq_in ioapic unnamed-gpio-in 0 high",
+    "set_irq_in nobody unnamed-gpio-in 0 1",
+    "module_load",
+    "rtas a",
+    "\x00",
+    "\xff\xfe inb",
+    "inb" + " 1" * 1000,
+    "x" * 10000,
+]
 
 
 @pytest.mark.parametrize("line", MALFORMED, ids=range(len(MALFORMED)))
@@ -102,12 +153,61 @@ def test_too_little_data_is_answered_as_qemu_does(qtest: Qtest) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=40), st.builds(
-    lambda verb, words: b" ".join([verb, *words]),
-    st.sampled_from([b"inb", b"inw", b"outb", b"outl", b"readl", b"writeq", b"read", b"write", b"b64read", b"b64write", b"memset", b"clock_step", b"clock_set",
-                     b"irq_intercept_in", b"set_irq_in", b"endianness"]),
-    st.lists(st.sampled_from([b"0", b"1", b"0x70", b"0xcf8", b"0xcfc", b"-1", b"0xa0000", b"4096", b"0xfed00000", b"ioapic", b"unnamed-gpio-in", b"0xffffffffffffffff",
-                              b"0x80000000", b"AAAA", b"1000000", b"", b"?"]), max_size=4))), max_size=12))  # fmt: skip
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.builds(
+                lambda verb, words: b" ".join([verb, *words]),
+                st.sampled_from(
+                    [
+                        b"inb",
+                        b"inw",
+                        b"outb",
+                        b"outl",
+                        b"readl",
+                        b"writeq",
+                        b"read",
+                        b"write",
+                        b"b64read",
+                        b"b64write",
+                        b"memset",
+                        b"clock_step",
+                        b"clock_set",
+                        b"irq_intercept_in",
+                        b"set_irq_in",
+                        b"endianness",
+                    ]
+                ),
+                st.lists(
+                    st.sampled_from(
+                        [
+                            b"0",
+                            b"1",
+                            b"0x70",
+                            b"0xcf8",
+                            b"0xcfc",
+                            b"-1",
+                            b"0xa0000",
+                            b"4096",
+                            b"0xfed00000",
+                            b"ioapic",
+                            b"unnamed-gpio-in",
+                            b"0xffffffffffffffff",
+                            b"0x80000000",
+                            b"AAAA",
+                            b"1000000",
+                            b"",
+                            b"?",
+                        ]
+                    ),
+                    max_size=4,
+                ),
+            ),
+        ),
+        max_size=12,
+    )
+)
 def test_any_bytes_get_one_answer_a_line(lines: list[bytes]) -> None:
     lines = [line.replace(b"\n", b"") for line in lines]
     q = Qtest(SHARED())
@@ -134,13 +234,28 @@ def test_a_request_without_end_is_given_up(qtest: Qtest, monkeypatch: pytest.Mon
     assert ask(qtest, "endianness") == ["OK little"]
 
 
-@pytest.mark.parametrize(("text", "value"), [("0", 0), ("00", 0), ("017", 15), ("17", 17), ("0x1F", 31), ("0Xff", 255), ("-1", (1 << 64) - 1), ("+5", 5),
-                                             ("-0x10", (1 << 64) - 16), ("18446744073709551615", (1 << 64) - 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0),
+        ("00", 0),
+        ("017", 15),
+        ("17", 17),
+        ("0x1F", 31),
+        ("0Xff", 255),
+        ("-1", (1 << 64) - 1),
+        ("+5", 5),
+        ("-0x10", (1 << 64) - 16),
+        ("18446744073709551615", (1 << 64) - 1),
+    ],
+)
 def test_numbers_are_in_c_notation(text: str, value: int) -> None:
     assert number(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "x", "0x", "08", "1_0", "0b1", "0o7", " 1", "1 ", "--1", "1.0", "18446744073709551616", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "0x", "08", "1_0", "0b1", "0o7", " 1", "1 ", "--1", "1.0", "18446744073709551616", "٣"]
+)
 def test_other_notations_are_refused(text: str) -> None:
     with pytest.raises(Malformed):
         number(text)
@@ -151,7 +266,18 @@ def test_other_notations_are_refused(text: str) -> None:
 
 def test_accesses_in_one_block_answer_as_one_by_one(machine: Machine) -> None:
     lines = ["irq_intercept_in ioapic", "outb 0x43 0x30", "outb 0x40 1", "outb 0x40 0"]
-    lines += ["outb 0x70 0x0b", "inb 0x71", "writel 0x1000 5", "readl 0x1000", "clock_step 1000", "outb 0x43 0xe2", "inb 0x40", "readl 0xa0000", "inw 0xffff", "foo"] * 20
+    lines += [
+        "outb 0x70 0x0b",
+        "inb 0x71",
+        "writel 0x1000 5",
+        "readl 0x1000",
+        "clock_step 1000",
+        "outb 0x43 0xe2",
+        "inb 0x40",
+        "readl 0xa0000",
+        "inw 0xffff",
+        "foo",
+    ] * 20
     whole = ask(Qtest(machine), *lines)
     machine.reset()
     spec = machine.spec
@@ -173,13 +299,29 @@ def test_a_stream_may_be_cut_anywhere(machine: Machine, cut: int) -> None:
 
 def test_an_interrupt_line_stands_before_the_answer_of_the_access_that_moved_it(qtest: Qtest) -> None:
     assert ask(qtest, "irq_intercept_in ioapic")[-1] == "OK"
-    got = ask(qtest, "inb 0x71", "set_irq_in ioapic unnamed-gpio-in 5 1", "outb 0x60 0xed", "clock_step 1000000", "inb 0x60", "inb 0x71")
+    got = ask(
+        qtest,
+        "inb 0x71",
+        "set_irq_in ioapic unnamed-gpio-in 5 1",
+        "outb 0x60 0xed",
+        "clock_step 1000000",
+        "inb 0x60",
+        "inb 0x71",
+    )
     assert got.index("IRQ raise 5") < got.index("OK")
-    assert ask(qtest, "set_irq_in ioapic unnamed-gpio-in 5 1", "set_irq_in ioapic unnamed-gpio-in 5 0") == ["OK", "IRQ lower 5", "OK"]
+    assert ask(qtest, "set_irq_in ioapic unnamed-gpio-in 5 1", "set_irq_in ioapic unnamed-gpio-in 5 0") == [
+        "OK",
+        "IRQ lower 5",
+        "OK",
+    ]
 
 
 def test_one_device_is_intercepted_and_only_one(qtest: Qtest) -> None:
-    assert ask(qtest, "irq_intercept_in ioapic", "irq_intercept_in ioapic", "irq_intercept_in pic") == ["OK", "OK", "FAIL IRQ intercept already enabled"]
+    assert ask(qtest, "irq_intercept_in ioapic", "irq_intercept_in ioapic", "irq_intercept_in pic") == [
+        "OK",
+        "OK",
+        "FAIL IRQ intercept already enabled",
+    ]
 
 
 def test_outputs_of_any_device_can_be_intercepted(qtest: Qtest) -> None:
@@ -190,15 +332,25 @@ def test_outputs_of_any_device_can_be_intercepted(qtest: Qtest) -> None:
 def test_ram_that_a_device_fills_is_seen_by_the_next_request(machine: Machine) -> None:
     """fw_cfg DMA: the write of the address and the look at the result are in one block."""
     q = Qtest(machine)
-    descriptor = (0 << 16 | 0x0A).to_bytes(4, "big") + (4).to_bytes(4, "big") + (0x2000).to_bytes(8, "big")  # select item 0 and read
+    descriptor = (
+        (0 << 16 | 0x0A).to_bytes(4, "big") + (4).to_bytes(4, "big") + (0x2000).to_bytes(8, "big")
+    )  # select item 0 and read
     address = int.from_bytes((0x1000).to_bytes(4, "big"), "little")
-    got = ask(q, f"write 0x1000 16 0x{descriptor.hex()}", "memset 0x2000 4 0", f"outl 0x518 {address:#x}", "read 0x2000 4", "readl 0x1000")
+    got = ask(
+        q,
+        f"write 0x1000 16 0x{descriptor.hex()}",
+        "memset 0x2000 4 0",
+        f"outl 0x518 {address:#x}",
+        "read 0x2000 4",
+        "readl 0x1000",
+    )
     assert got == ["OK", "OK", "OK", "OK 0x51454d55", "OK 0x0000000000000000"]
 
 
 def test_time_moves_only_when_told_and_never_back(qtest: Qtest) -> None:
-    assert ask(qtest, "clock_step 0", "inb 0x71", "clock_step 0", "clock_step 7", "clock_step -9", "clock_set 3", "clock_set 9") == [
-        "OK 0", "OK 0x0000", "OK 0", "OK 7", "OK 7", "OK 7", "OK 9"]  # fmt: skip
+    assert ask(
+        qtest, "clock_step 0", "inb 0x71", "clock_step 0", "clock_step 7", "clock_step -9", "clock_set 3", "clock_set 9"
+    ) == ["OK 0", "OK 0x0000", "OK 0", "OK 7", "OK 7", "OK 7", "OK 9"]
 
 
 def test_a_step_to_the_next_event_ends_at_it(qtest: Qtest) -> None:
@@ -211,8 +363,18 @@ def test_a_step_to_the_next_event_ends_at_it(qtest: Qtest) -> None:
 @pytest.mark.parametrize("path", ["sync", "buffered", "batched"])
 def test_worker_processes_give_the_same_answers(path: str) -> None:
     _, requests = PROGRAMS["timer"]
-    requests = [r for r in requests if r not in (RESET, SETTLE)] + PROGRAMS["fdc"][1] + ["readl 0xa0000", "outl 0xcf8 0x80000058", "outb 0xcfd 0x30", "readl 0xf0000", "writel 0xf0000 7",
-                                                                                   "readl 0xf0000"]  # fmt: skip
+    requests = (
+        [r for r in requests if r not in (RESET, SETTLE)]
+        + PROGRAMS["fdc"][1]
+        + [
+            "readl 0xa0000",
+            "outl 0xcf8 0x80000058",
+            "outb 0xcfd 0x30",
+            "readl 0xf0000",
+            "writel 0xf0000 7",
+            "readl 0xf0000",
+        ]
+    )
     spec = observing_all(from_qemu(["-machine", "pc", "-nodefaults", "-m", "16", "-drive", "if=floppy"]).spec())
     with Machine(spec) as alone, Machine(spec, workers=2, path=path) as spread:
         assert ask(Qtest(spread), *requests) == ask(Qtest(alone), *requests)
@@ -224,18 +386,62 @@ def test_worker_processes_give_the_same_answers(path: str) -> None:
 def test_ram_that_is_only_to_be_read_is_not_written(qtest: Qtest) -> None:
     """PAM with RE and without WE: 82441FX, 290549-001, 3.2.18."""
     pam = "outl 0xcf8 0x80000058"
-    assert ask(qtest, pam, "outb 0xcfd 0x30", "writel 0xf0000 0x11223344", "outb 0xcfd 0x10", "writel 0xf0000 0x55667788", "readl 0xf0000")[-1] == "OK 0x0000000011223344"
+    assert (
+        ask(
+            qtest,
+            pam,
+            "outb 0xcfd 0x30",
+            "writel 0xf0000 0x11223344",
+            "outb 0xcfd 0x10",
+            "writel 0xf0000 0x55667788",
+            "readl 0xf0000",
+        )[-1]
+        == "OK 0x0000000011223344"
+    )
+
+
+def test_tseg_reads_as_ones_and_takes_no_writes() -> None:
+    """Q35, T_EN and G_SMRAME: the last MiB of RAM, outside system management mode."""
+    enable = ["outl 0xcf8 0x8000009c", "outb 0xcfd 0x08", "outb 0xcfe 0x39"]  # SMRAM: G_SMRAME; ESMRAMC: 1 MiB, T_EN
+    with Machine(observing_all(from_qemu(["-machine", "q35", "-m", "16", "-nodefaults"]).spec())) as m:
+        q = Qtest(m)
+        assert ask(q, "writel 0xefffff 0x11223344", "readl 0xefffff")[-1] == "OK 0x0000000011223344"
+        assert ask(q, *enable, "readl 0xefffff", "writel 0xefffff 0", "readl 0xefffff", "readb 0xeffffe") == [
+            *["OK"] * 3, "OK 0x00000000ffffff44", "OK", "OK 0x00000000ffffff00", "OK 0x0000000000000000"]  # fmt: skip
+        m.reset()
+        q.moved()
+        assert ask(q, "readl 0xefffff") == ["OK 0x0000000011223300"]
 
 
 def test_the_firmware_is_at_both_its_places_and_is_not_written(qtest: Qtest) -> None:
-    assert ask(qtest, "read 0xfffc0000 4", "read 0xffffffff 1", "read 0xe0000 4", "read 0xffffc 4", "writel 0xffff0 0", "read 0xffff0 4", "writel 0xfffffff0 0", "read 0xfffffff0 4") == [
-        "OK 0x00010203", "OK 0xff", "OK 0x00010203", "OK 0xfcfdfeff", "OK", "OK 0xf0f1f2f3", "OK", "OK 0xf0f1f2f3"]  # fmt: skip
+    assert ask(
+        qtest,
+        "read 0xfffc0000 4",
+        "read 0xffffffff 1",
+        "read 0xe0000 4",
+        "read 0xffffc 4",
+        "writel 0xffff0 0",
+        "read 0xffff0 4",
+        "writel 0xfffffff0 0",
+        "read 0xfffffff0 4",
+    ) == ["OK 0x00010203", "OK 0xff", "OK 0x00010203", "OK 0xfcfdfeff", "OK", "OK 0xf0f1f2f3", "OK", "OK 0xf0f1f2f3"]
 
 
 def test_every_address_is_in_one_piece(machine: Machine) -> None:
     for rom in (b"", bytes(65536), bytes(1 << 20)):
         memory = Memory(machine, rom)
-        edges = {0, 0xA0000, 0xC0000, 0xF0000, 0x100000, len(machine.ram), (1 << 32) - len(rom), 1 << 32, 1 << 52, (1 << 64) - 1}
+        edges = {
+            0,
+            0xA0000,
+            0xC0000,
+            0xF0000,
+            0x100000,
+            len(machine.ram),
+            (1 << 32) - len(rom),
+            1 << 32,
+            1 << 52,
+            (1 << 64) - 1,
+        }
         for addr in sorted(edges):
             for start in (addr - 9, addr - 1, addr):
                 pieces = list(memory.pieces(start, 64))
@@ -272,10 +478,29 @@ def monitor(machine: Machine | None = None, **options: object) -> tuple[Guest, M
     return guest, m, out
 
 
-BAD_JSON = [b"{]\n", b"nonsense\n", b'{"execute": }\n', b"[1, 2\x00]\n", b'{"a": "\xff\xfe"}\n', b"[" * 100000 + b"\n", b"12\n", b"[]\n", b'"x"\n', b"{}\n", b'{"execute": 5}\n',
-            b'{"execute": "query-status", "arguments": []}\n', b'{"execute": "query-status", "extra": 1}\n', b'{"execute": "no-such-command"}\n', b'{"execute": "qmp_capabilities"}\n',
-            b'{"execute": "qom-get"}\n', b'{"execute": "qom-get", "arguments": {"path": 5, "property": "x"}}\n', b'{"execute": "device_add", "arguments": {"driver": "nonsense"}}\n',
-            b'{"execute": "device_del", "arguments": {"id": "x"}}\n', b'{"execute": "eject", "arguments": {"id": "floppy7"}}\n', b'{"execute": "qom-list", "arguments": {"path": "/nowhere"}}\n']  # fmt: skip
+BAD_JSON = [
+    b"{]\n",
+    b"nonsense\n",
+    b'{"execute": }\n',
+    b"[1, 2\x00]\n",
+    b'{"a": "\xff\xfe"}\n',
+    b"[" * 100000 + b"\n",
+    b"12\n",
+    b"[]\n",
+    b'"x"\n',
+    b"{}\n",
+    b'{"execute": 5}\n',
+    b'{"execute": "query-status", "arguments": []}\n',
+    b'{"execute": "query-status", "extra": 1}\n',
+    b'{"execute": "no-such-command"}\n',
+    b'{"execute": "qmp_capabilities"}\n',
+    b'{"execute": "qom-get"}\n',
+    b'{"execute": "qom-get", "arguments": {"path": 5, "property": "x"}}\n',
+    b'{"execute": "device_add", "arguments": {"driver": "nonsense"}}\n',
+    b'{"execute": "device_del", "arguments": {"id": "x"}}\n',
+    b'{"execute": "eject", "arguments": {"id": "floppy7"}}\n',
+    b'{"execute": "qom-list", "arguments": {"path": "/nowhere"}}\n',
+]
 
 
 @pytest.mark.parametrize("data", BAD_JSON, ids=range(len(BAD_JSON)))
@@ -284,7 +509,10 @@ def test_a_malformed_command_is_an_error_and_the_next_one_works(data: bytes) -> 
     m.feed(data)
     m.feed(b'{"execute": "query-status", "id": 7}\n')
     *errors, last = out.messages()
-    assert errors and all(set(e) == {"error"} and e["error"]["class"] in ("GenericError", "CommandNotFound", "DeviceNotFound") for e in errors)  # type: ignore[index]
+    assert errors and all(
+        set(e) == {"error"} and e["error"]["class"] in ("GenericError", "CommandNotFound", "DeviceNotFound")
+        for e in errors
+    )  # type: ignore[index]
     assert last == {"return": {"status": "running", "singlestep": False, "running": True}, "id": 7}
 
 
@@ -307,21 +535,43 @@ def test_nothing_but_capabilities_before_negotiation() -> None:
 
 def test_what_qos_test_asks_for() -> None:
     _, m, out = monitor()
-    m.feed(b'{"execute": "query-machines"} {"execute": "qom-list-types", "arguments": {"implements": "device", "abstract": true}}')
+    m.feed(
+        b'{"execute": "query-machines"}'
+        b'{"execute": "qom-list-types", "arguments": {"implements": "device", "abstract": true}}'
+    )
     machines, types = (a["return"] for a in out.messages())
     assert {"name": "pc-i440fx-7.2", "alias": "pc"}.items() <= machines[1].items()  # type: ignore[index]
-    assert all({"name", "cpu-max", "hotpluggable-cpus", "numa-mem-supported", "deprecated"} <= set(row) for row in machines)  # type: ignore[attr-defined]
+    assert all(
+        {"name", "cpu-max", "hotpluggable-cpus", "numa-mem-supported", "deprecated"} <= set(row) for row in machines
+    )  # type: ignore[attr-defined]
     names = {t["name"]: t for t in types}  # type: ignore[attr-defined]
-    assert names["mc146818rtc"] == {"name": "mc146818rtc", "parent": "isa-device"} and names["piix3-ide"]["parent"] == "pci-device"
+    assert (
+        names["mc146818rtc"] == {"name": "mc146818rtc", "parent": "isa-device"}
+        and names["piix3-ide"]["parent"] == "pci-device"
+    )
     assert names["device"]["abstract"] is True
 
 
 def test_a_stopped_machine_says_so(machine: Machine) -> None:
     guest, m, out = monitor(machine, running=False)
-    m.feed(b'{"execute": "query-status"}{"execute": "cont"}{"execute": "stop"}{"execute": "stop"}{"execute": "query-status"}{"execute": "quit"}')
+    m.feed(
+        b'{"execute": "query-status"}{"execute": "cont"}{"execute": "stop"}{"execute": "stop"}'
+        b'{"execute": "query-status"}{"execute": "quit"}'
+    )
     got = out.messages()
-    assert [g.get("event", g.get("return", {}).get("status") if isinstance(g.get("return"), dict) else None) for g in got] == [  # type: ignore[attr-defined]
-        "prelaunch", "RESUME", None, "STOP", None, None, "paused", "SHUTDOWN", None]  # fmt: skip
+    assert [
+        g.get("event", g.get("return", {}).get("status") if isinstance(g.get("return"), dict) else None) for g in got
+    ] == [  # type: ignore[attr-defined]
+        "prelaunch",
+        "RESUME",
+        None,
+        "STOP",
+        None,
+        None,
+        "paused",
+        "SHUTDOWN",
+        None,
+    ]
     assert guest.status == 0
 
 
@@ -389,13 +639,22 @@ def test_a_client_that_does_not_read_does_not_stop_the_other(launcher: str) -> N
 
 
 def test_standard_input_is_a_client(launcher: str) -> None:
-    done = subprocess.run([launcher, "-machine", "pc", "-nodefaults", "-qtest", "stdio"], input="inb 0x70\nclock_step 3\n", capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [launcher, "-machine", "pc", "-nodefaults", "-qtest", "stdio"],
+        input="inb 0x70\nclock_step 3\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "OK 0x00ff\nOK 3\n", "")
 
 
 def test_a_listening_server_takes_client_after_client(launcher: str, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with subprocess.Popen([launcher, "-machine", "pc", "-nodefaults", "-qtest", f"unix:{path},server=on,wait=off"]) as process:
+    with subprocess.Popen(
+        [launcher, "-machine", "pc", "-nodefaults", "-qtest", f"unix:{path},server=on,wait=off"]
+    ) as process:
         for _ in range(300):
             if path.exists():
                 break
@@ -428,7 +687,14 @@ BAD_LINES = {
 
 @pytest.mark.parametrize("args", BAD_LINES.values(), ids=BAD_LINES)
 def test_a_command_line_that_cannot_be_served_is_one_line_and_exit_1(launcher: str, args: list[str]) -> None:
-    done = subprocess.run([launcher, "-nodefaults", *args], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [launcher, "-nodefaults", *args],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 1 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("engine-system-x86_64: "), done.stderr
 
@@ -447,14 +713,23 @@ def test_a_machine_without_devices(launcher: str) -> None:
 
 
 def test_the_client_says_why_a_program_did_not_come_up(launcher: str) -> None:
-    with pytest.raises(Gone, match="exit status 1: .*vax"):
+    with pytest.raises(Gone, match=r"exit status 1: .*vax"):
         QtestClient(launcher, ["-machine", "vax"], timeout=20)
 
 
 def test_floppies_are_changed_by_the_monitor(launcher: str, tmp_path: Path) -> None:
     image = tmp_path / "floppy"
     image.write_bytes(bytes(1474560))
-    step = ["outb 0x3f2 0x1c", "outb 0x3f5 0x0f", "outb 0x3f5 0", "outb 0x3f5 1", "clock_step 100000000", "outb 0x3f5 8", "inb 0x3f5", "inb 0x3f5"]
+    step = [
+        "outb 0x3f2 0x1c",
+        "outb 0x3f5 0x0f",
+        "outb 0x3f5 0",
+        "outb 0x3f5 1",
+        "clock_step 100000000",
+        "outb 0x3f5 8",
+        "inb 0x3f5",
+        "inb 0x3f5",
+    ]
     with QtestClient(launcher, ["-nodefaults", "-drive", "if=floppy"]) as guest:
         guest.negotiate()
         assert guest.value("inb 0x3f7") & 0x80
@@ -464,7 +739,10 @@ def test_floppies_are_changed_by_the_monitor(launcher: str, tmp_path: Path) -> N
         assert not guest.value("inb 0x3f7") & 0x80
         assert guest.execute("eject", id="floppy0") == {"return": {}}
         assert guest.value("inb 0x3f7") & 0x80
-        assert guest.execute("blockdev-change-medium", id="floppy0", filename="/nonexistent")["error"]["class"] == "GenericError"
+        assert (
+            guest.execute("blockdev-change-medium", id="floppy0", filename="/nonexistent")["error"]["class"]
+            == "GenericError"
+        )
 
 
 def test_a_partition_table_tells_a_disks_geometry(launcher: str, tmp_path: Path) -> None:
