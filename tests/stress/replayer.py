@@ -1,4 +1,4 @@
-"""A process that replays a shipped trace until it is killed: `python replayer.py WORKERS`; what it says is in test_kill.py."""
+"""A process that replays a shipped trace until it is killed: `python replayer.py WORKERS`; see test_kill.py."""
 
 import os
 import random
@@ -35,6 +35,7 @@ def main(workers):
         assert line == "go\n"
         say("began")
         while True:
+            os.environ["ENGINE_TEST_RUN"] = str(int(os.environ.get("ENGINE_TEST_RUN", "0")) + 1)  # workers inherit it
             try:
                 run = replay.replay(job, rng.choice(["sync", "buffered", "batched"]), workers)
             except EngineError as e:  # killed while it was starting

@@ -16,18 +16,19 @@ import pytest
 pytestmark = pytest.mark.stress
 KILLS = int(os.environ.get("ENGINE_KILLS", "100"))
 WITHIN_S = 5.0
-TAG = "ENGINE_TEST_TAG"
+TAG, RUN = "ENGINE_TEST_TAG", b"ENGINE_TEST_RUN="
 
 
 def tagged(tag):
-    """Pids of living processes with this tag in their environment."""
-    out = []
+    """Living processes with this tag in their environment: {pid: which of its replays it serves}."""
+    out = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
-                if state not in "ZX" and f"{TAG}={tag}".encode() in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                    out.append(int(entry))
+                found = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+                if state not in "ZX" and f"{TAG}={tag}".encode() in found:
+                    out[int(entry)] = max((int(v[len(RUN) :]) for v in found if v.startswith(RUN)), default=0)
             except OSError:
                 continue
     return out
@@ -50,7 +51,13 @@ class Replayer:
         self.tag = uuid.uuid4().hex
         env = {**os.environ, TAG: self.tag, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
         self.process = subprocess.Popen(
-            [sys.executable, *command], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, *command],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
         self.lines = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -68,7 +75,7 @@ class Replayer:
             return None
 
     def workers(self):
-        return [p for p in tagged(self.tag) if p != self.process.pid]
+        return {pid: run for pid, run in tagged(self.tag).items() if pid != self.process.pid}
 
     def end(self):
         if self.process.poll() is None:
@@ -94,46 +101,49 @@ def shared_memory():
     return sorted(os.listdir("/dev/shm"))
 
 
+def kill_a_worker(victim, rng):
+    """Kill one that is needed; its pid and what the parent says of it.  One that was leaving is not missed."""
+    while True:
+        assert until(victim.workers)
+        pid, run = rng.choice(list(victim.workers().items()) or [(0, 0)])
+        if not pid:
+            continue
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        end = time.monotonic() + WITHIN_S
+        while (said := victim.line(0.02)) is None:
+            assert time.monotonic() < end, f"nobody misses worker {pid}"
+            if any(r > run for r in victim.workers().values()):
+                break  # the next replay has begun
+        if said is not None:
+            return pid, said
+
+
 @pytest.mark.timeout(600)
 def test_a_hundred_kills_of_anybody_at_any_moment(replayer):
     rng = random.Random(KILLS)
     before, victim = shared_memory(), None
-    killed = {"worker": 0, "parent": 0, "starting": 0}
+    killed = {"worker": 0, "parent": 0}
     for n in range(KILLS):
         if victim is None:
             victim = replayer(str(Path(__file__).with_name("replayer.py")), "3")
             assert victim.line(60) == "ready\n", victim.process.stderr.read()
         victim.process.stdin.write("go\n")
         assert victim.line(10) == "began\n"
-        time.sleep(rng.random() * 1.2)
+        time.sleep(rng.random() * 0.8)
         if rng.random() < 0.25:
             killed["parent"] += 1
             victim.process.kill()
-            assert until(lambda: not tagged(victim.tag)), f"kill {n}: {tagged(victim.tag)} outlived their parent"  # noqa: B023
+            assert until(lambda v=victim: not tagged(v.tag)), f"kill {n}: {tagged(victim.tag)} outlived their parent"
             victim = None
             continue
-        assert until(lambda: len(victim.workers()) > 0)  # noqa: B023
-        pid = rng.choice(victim.workers() or [0])
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:  # between two replays
-            pid = 0
-        said = victim.line(WITHIN_S) if pid else None
-        if said is None:  # it had ended by itself, and the next replay runs: not a kill in mid-run
-            assert victim.process.poll() is None, victim.process.stderr.read()
-            killed["starting"] += 1
-            os.kill(rng.choice(victim.workers() or [victim.process.pid]), signal.SIGKILL)
-            said = victim.line(WITHIN_S)
-            if not said:
-                assert until(lambda: not tagged(victim.tag))  # noqa: B023
-                victim = None
-                continue
         killed["worker"] += 1
-        assert said.startswith("died worker "), said
-        assert f"(pid {pid};" in said or killed["starting"], said
-        assert "SIGKILL" in said or "stopped" in said or "ended" in said, said
+        pid, said = kill_a_worker(victim, rng)
+        assert said.startswith("died worker ") and f"(pid {pid}; " in said and "killed by SIGKILL" in said, said
         assert victim.line(WITHIN_S) == "left\n", "memory files are left"
-        assert until(lambda: not victim.workers()), f"kill {n}: {victim.workers()} are left"  # noqa: B023
+        assert until(lambda v=victim: not v.workers()), f"kill {n}: {victim.workers()} are left"
     assert killed["worker"] > KILLS // 2
     assert killed["parent"] > KILLS // 10
     assert shared_memory() == before
@@ -146,7 +156,7 @@ def test_a_killed_worker_is_named_with_its_devices_and_what_was_done(replayer):
         victim.process.stdin.write("go\n")
         assert victim.line(10) == "began\n"
         assert until(lambda: len(victim.workers()) == 3, 20)
-        pid = victim.workers()[1]
+        pid = list(victim.workers())[1]
         os.kill(pid, signal.SIGKILL)
         said = victim.line(WITHIN_S)
         assert f"(pid {pid}; " in said and "killed by SIGKILL" in said, said
@@ -156,7 +166,9 @@ def test_a_killed_worker_is_named_with_its_devices_and_what_was_done(replayer):
         assert victim.line(WITHIN_S) == "left\n"
 
 
-@pytest.mark.parametrize(("number", "statuses"), [(signal.SIGINT, (130,)), (signal.SIGTERM, (-signal.SIGTERM, 128 + signal.SIGTERM))])
+@pytest.mark.parametrize(
+    ("number", "statuses"), [(signal.SIGINT, (130,)), (signal.SIGTERM, (-signal.SIGTERM, 128 + signal.SIGTERM))]
+)
 def test_signals_to_the_command_at_any_moment(replayer, number, statuses):
     rng = random.Random(7)
     for n in range(8):
