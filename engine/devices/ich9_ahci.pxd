@@ -127,6 +127,11 @@ cdef enum:                 # queued commands, ATA8-ACS-3
     SEND_FPDMA_QUEUED = 0x64
     RECEIVE_FPDMA_QUEUED = 0x65
 
+cdef enum run_next:         # does another pass over PxCI follow?
+    RUN_NOT = 0
+    RUN_NOW = 1            # before the queued commands
+    RUN_LATER = 2
+
 cdef struct ahci_port:
     uint64_t list_at       # the command list, as PxCMD.ST found it
     uint64_t fis_at        # the received FIS structure, as PxCMD.FRE found it
@@ -189,7 +194,7 @@ cdef class Ich9Ahci(PciFunction):
     cdef void frame(self, uint32_t n, uint8_t *fis, uint8_t kind, bint interrupt) noexcept nogil
     cdef void run(self, uint32_t n) noexcept nogil
     cdef bint clear_ci(self, uint32_t n, uint32_t slot) noexcept nogil
-    cdef bint issue(self, uint32_t n, uint32_t slot, bint *again) noexcept nogil
+    cdef bint issue(self, uint32_t n, uint32_t slot, run_next *next) noexcept nogil
     cdef void control(self, ahci_command *c, const uint8_t *fis) noexcept nogil
     cdef bint execute(self, ahci_command *c, const uint8_t *fis) noexcept nogil
     cdef void enqueue(self, ahci_command *c, const uint8_t *fis) noexcept nogil

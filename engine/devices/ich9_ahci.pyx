@@ -10,7 +10,8 @@ drives do: engine/devices/ata.pyx.  Deviations: docs/devices/ich9_ahci.md.  Call
 What a guest can get wrong, and what it meets: a command list or received-frame area that is not wholly in RAM keeps its engine
 from starting (PxCMD.ST or FRE reads 0); a command table that is not in RAM is no command, one that begins in RAM and leaves it a
 host bus fatal error (PxIS.HBFS); region descriptors that are not wholly in RAM are none; data addresses outside RAM read as zeros
-and swallow writes; too few bytes of regions end a DMA command without data, a queued one with PxIS.OFS.
+and swallow writes; too few bytes of regions end a DMA command without data, a queued one with PxIS.OFS; a packet command by PIO
+with a byte count limit of 1 stays where it is until the port is reset.
 """
 cimport cython
 from cpython.ref cimport PyObject
@@ -18,8 +19,8 @@ from libc.string cimport memcpy, memset
 
 from engine._device cimport IO_NO_REGISTER, IO_OK, RESET_POWER_ON
 from engine.devices._medium cimport Medium
-from engine.devices.ata cimport (ABRT, ATA_CDROM, ATA_NONE, BSY, BUFFER, DMA_PACKET, DMA_TRIM, DMA_WRITE, DRDY, DRQ, DSC, ERR, MAX_MULTIPLE,
-                                 NO_SECTOR, PHASE_DMA, PHASE_IDLE, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS, ata_drive)
+from engine.devices.ata cimport (ABRT, ATA_CDROM, ATA_DISK, ATA_NONE, BSY, BUFFER, DMA_PACKET, DMA_TRIM, DMA_WRITE, DRDY, DRQ, DSC, ERR,
+                                 MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IDLE, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS, ata_drive)
 from engine.pci._config cimport CONFIG_REGION
 from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
 from engine.pci.regs cimport *
@@ -168,6 +169,7 @@ cdef class Ich9Ahci(PciFunction):
         (<AtaChannel>self.channel[n]).fx = 0
         p.serr = 0
         p.sact = 0
+        p.ci = 0
         p.tfd = TFD_RESET
         p.sig = 0xFFFFFFFFu
         p.d2h_sent = 0
@@ -410,19 +412,23 @@ cdef class Ich9Ahci(PciFunction):
     # ------------------------------------------------------------------ commands: 5.3
 
     cdef void run(self, uint32_t n) noexcept nogil:
-        """Issue the commands in PxCI, by slot.  One that waits for the medium ends the pass, the next begins at slot 0; queued
-        ones are carried out behind the pass."""
+        """Issue the commands in PxCI, by slot.  One that waits for the medium ends the pass; a command that ends well with others
+        left begins the next one, at slot 0.  Queued commands are carried out when no pass follows at once."""
         cdef ahci_port *p = &self.s.port[n]
         cdef uint32_t slot, i
-        cdef bint again = True
-        while again and p.cmd & CMD_ST and p.ci:
-            again = False
-            self.queued = 0
-            for slot in range(<uint32_t>N_SLOTS):
-                if p.ci >> slot & 1 and not self.issue(n, slot, &again):
-                    break
+        cdef run_next next = RUN_NOW
+        self.queued = 0
+        while next != RUN_NOT:
+            next = RUN_NOT
+            if p.cmd & CMD_ST:
+                for slot in range(<uint32_t>N_SLOTS):
+                    if p.ci >> slot & 1 and not self.issue(n, slot, &next):
+                        break
+            if next == RUN_NOW:
+                continue
             for i in range(self.queued):
                 self.finish_queued(&self.queue[i])
+            self.queued = 0
 
     cdef bint clear_ci(self, uint32_t n, uint32_t slot) noexcept nogil:
         """A command leaves PxCI when the device is neither busy nor in error: 5.3.8."""
@@ -431,7 +437,7 @@ cdef class Ich9Ahci(PciFunction):
         self.s.port[n].ci &= ~(<uint32_t>1 << slot)
         return True
 
-    cdef bint issue(self, uint32_t n, uint32_t slot, bint *again) noexcept nogil:
+    cdef bint issue(self, uint32_t n, uint32_t slot, run_next *next) noexcept nogil:
         """Fetch the command of a slot and carry it out.  False ends the pass."""
         cdef ahci_port *p = &self.s.port[n]
         cdef ahci_command c
@@ -466,7 +472,7 @@ cdef class Ich9Ahci(PciFunction):
             self.enqueue(&c, table)
         elif self.execute(&c, table):
             if not self.s.ata[n].drive[0].status & ERR and p.ci:
-                again[0] = True
+                next[0] = RUN_LATER if c.io else RUN_NOW
             return not c.io
         return True
 
@@ -480,7 +486,6 @@ cdef class Ich9Ahci(PciFunction):
                     self.clear_ci(c.n, c.slot)
         elif not fis[15] & SRST:
             self.port_reset(c.n)
-            self.clear_ci(c.n, c.slot)
 
     cdef bint execute(self, ahci_command *c, const uint8_t *fis) noexcept nogil:
         """A command that is not queued.  False if no frame tells its end, so that it stays in PxCI."""
@@ -502,10 +507,14 @@ cdef class Ich9Ahci(PciFunction):
         while self.s.ata[c.n].phase != PHASE_IDLE:
             if self.s.ata[c.n].phase == PHASE_DMA:
                 self.run_dma(c)
+            elif self.s.ata[c.n].pos == self.s.ata[c.n].end:
+                (<AtaChannel>ch).idle()         # a byte count limit of 1 lets nothing through: DRQ until a reset
+                return False
             else:
                 self.run_pio(c)
         (<AtaChannel>ch).fx = 0
-        if command == FLUSH_CACHE or command == FLUSH_CACHE_EXT or command == SET_FEATURES and features == DISABLE_WRITE_CACHE:
+        if (command == FLUSH_CACHE or command == FLUSH_CACHE_EXT and (<AtaChannel>ch).units[0].kind == ATA_DISK
+                or command == SET_FEATURES and features == DISABLE_WRITE_CACHE):
             c.io = True
         if command == EXECUTE_DEVICE_DIAGNOSTIC or command == DEVICE_RESET and (<AtaChannel>ch).units[0].kind == ATA_CDROM:
             return False
@@ -622,8 +631,8 @@ cdef class Ich9Ahci(PciFunction):
         cdef uint32_t size = self.s.ata[c.n].end - self.s.ata[c.n].pos
         cdef bint to_device = c.opts & OPT_W, packet = c.opts & OPT_A
         cdef bint interrupt = c.drq or not (packet or to_device)
-        if self.s.ata[c.n].phase == PHASE_IN_SECTORS or self.s.ata[c.n].phase == PHASE_OUT_SECTORS or (
-                self.s.ata[c.n].phase == PHASE_IN_PACKET and self.s.ata[c.n].cd_lba != NO_SECTOR):
+        cdef bint writes = self.s.ata[c.n].phase == PHASE_OUT_SECTORS
+        if self.s.ata[c.n].phase == PHASE_IN_SECTORS or self.s.ata[c.n].phase == PHASE_IN_PACKET and self.s.ata[c.n].cd_lba != NO_SECTOR:
             c.io = True
         self.send_pio(c.n, size, interrupt)
         if c.drq or not packet:
@@ -634,6 +643,8 @@ cdef class Ich9Ahci(PciFunction):
             self.trigger(c.n, PSS)
         self.s.ata[c.n].pos = self.s.ata[c.n].end
         (<AtaChannel>ch).data_done()
+        if writes and not self.s.ata[c.n].drive[0].status & ERR:
+            c.io = True
 
     cdef void run_dma(self, ahci_command *c) noexcept nogil:
         """The transfer of a DMA command, which needs regions of its whole length."""
