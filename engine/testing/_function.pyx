@@ -1,7 +1,8 @@
 """A PCI function that is nothing but its interrupts: for tests of PciFunction, MSI and MSI-X, and of routers.
 
 BAR 0, 4 KiB of memory: writing n at 0 notifies vector n by MSI-X, else by MSI, whichever is enabled; writing at 4 sets the
-level of the interrupt request; the MSI-X table is at 400h, its pending bits at 800h.
+level of the interrupt request; the MSI-X table is at 400h, its pending bits at 800h.  With `express` it is a PCI Express function
+with two extended capabilities: error reporting, whose first status register clears by ones, and a serial number.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -26,14 +27,15 @@ cdef struct function_state:
     pci_state pci
     uint8_t table[64]          # N entries of 16 bytes
     uint8_t pending[8]
+    uint8_t extended[3840]
 
 
 cdef class InterruptFunction(PciFunction):
-    """Settings: vectors, is64 and maskable of the MSI capability."""
+    """Settings: vectors, is64 and maskable of the MSI capability; express."""
     TITLE = "PCI function with nothing but interrupts"
     MESSAGE_SOURCE = True
-    STATE = PCI_STATE + (("table", "u1", N * 16), ("pending", "u1", 8))
-    CONFIG = {**PCI_CONFIG, "vectors": 4, "is64": True, "maskable": True}
+    STATE = PCI_STATE + (("table", "u1", N * 16), ("pending", "u1", 8), ("extended", "u1", 3840))
+    CONFIG = {**PCI_CONFIG, "vectors": 4, "is64": True, "maskable": True, "express": False}
     cdef function_state *s
     cdef uint32_t msi, msix
 
@@ -44,6 +46,12 @@ cdef class InterruptFunction(PciFunction):
         self.add_bar(0, Space.MMIO, 4096, accepts=(4, 8), implements=(4, 8))
         self.msi = add_msi(self, self.config["vectors"], self.config["is64"], self.config["maskable"])
         self.msix = add_msix(self, N, 0, TABLE, 0, PENDING)
+        if self.config["express"]:
+            self.extend(self.s.extended)
+            errors = self.add_extended_capability(0x0001, 2, 0x100, 0x2C)
+            self.initial[errors + 4] = self.w1c[errors + 4] = 0x10      # uncorrectable errors: status, then mask
+            self.wmask[errors + 8] = 0x10
+            self.initial[self.add_extended_capability(0x0003, 1, 0x140, 12) + 4] = 0x5A
         self.power_on()
 
     @property
