@@ -150,6 +150,10 @@ cdef class Sequencer:
     cdef bint cf8
     cdef uint64_t ecam                 # where the window to configuration space is, while it is mapped
     cdef int reset_pending
+    cdef uint64_t reset_at             # when it was asked for (local)
+    cdef uint64_t timed_reset          # links: no timer resets the machine before this
+    cdef uint32_t *resetters           # units whose timers may
+    cdef uint32_t n_resetters
     cdef uint64_t resets
     cdef seq_counts counts
     cdef uint64_t *hist                # latency histogram, in TSC ticks
@@ -208,6 +212,8 @@ cdef class Sequencer:
     cdef int _collect(self, uint32_t k) except -1 nogil
     cdef int _drain(self, uint32_t k) except -1 nogil
     cdef int _finish(self, uint64_t t_ns, bint everything=*) except -1 nogil
+    cdef void _timed_resets(self) noexcept nogil
+    cdef int _reset_in_time(self, uint64_t t_ns, uint64_t key) except -1 nogil
     cdef int _behind_barrier(self, uint64_t t_ns) except -1 nogil
     cdef int _ended(self) except -1 nogil
     cdef int _stand(self, uint32_t k) except -1

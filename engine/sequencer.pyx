@@ -204,6 +204,15 @@ cdef class Sequencer:
                 at += 1
             self.nets[n].n = at - self.nets[n].first
         self._cones(plan)
+        self.resetters = <uint32_t *>calloc(self.n_units, sizeof(uint32_t))
+        if self.resetters == NULL:
+            raise MemoryError()
+        for u in range(self.n_units):
+            if any(getattr(plan.devices[r].cls, "TIMED_RESET", False) for r in plan.units[u]):
+                self.units[u].source = 1       # settled at every cut, so that its deadline is known
+                self.resetters[self.n_resetters] = u
+                self.n_resetters += 1
+        self.timed_reset = NEVER
         self.message_level = min([plan.unit_level[self.unit_of[rank]] for rank in plan.message_sinks], default=0)
         for rank in plan.message_sinks:
             self.message_sinks[self.n_message_sinks] = rank
@@ -258,6 +267,7 @@ cdef class Sequencer:
         free(self.cone)
         free(self.net_cone)
         free(self.message_sinks)
+        free(self.resetters)
         free(self.link)
         free(self.hist)
         free(self.past)
@@ -633,6 +643,7 @@ cdef class Sequencer:
                     self._map_later(fx.device, fx.pin, fx.addr != 0, fx.value)
                 elif fx.kind == ENGINE_EFFECT_RESET:
                     self.reset_pending = 1
+                    self.reset_at = fx.t_ns
         if self.local.fx.lost:
             with gil:
                 raise EngineError(f"a device made {self.local.fx.lost} effects too many in one access or deadline")
@@ -649,7 +660,7 @@ cdef class Sequencer:
             self.resets += 1
             memset(&rec, 0, sizeof(rec))
             rec.op = ENGINE_REC_RESET
-            rec.t_ns = self.now
+            rec.t_ns = self.reset_at
             rec.value = RESET_BUS
             self.local.execute(&rec, &value)
             self.next_deadline = 0
@@ -1191,6 +1202,7 @@ cdef class Sequencer:
                     self._net(n)
         self.window_used = 0
         self.flood = 0
+        self._timed_resets()
         if self.reset_pending:
             self._reset_links(t_ns, RESET_BUS)
         if self.n_maps:
@@ -1211,6 +1223,23 @@ cdef class Sequencer:
         """Behind the last cut of a run: keys begin again."""
         self.line_base += self.base + self.n_acc
         self.base = 0
+        return 0
+
+    cdef void _timed_resets(self) noexcept nogil:
+        """Until when no timer resets the machine, from the deadlines of the units whose timers may.  What can bring one nearer
+        goes through barriers."""
+        cdef uint32_t i
+        self.timed_reset = NEVER
+        for i in range(self.n_resetters):
+            if self.units[self.resetters[i]].deadline < self.timed_reset:
+                self.timed_reset = self.units[self.resetters[i]].deadline
+
+    cdef int _reset_in_time(self, uint64_t t_ns, uint64_t key) except -1 nogil:
+        """Before what has `key` at t_ns: a cut at each moment when a timer may reset the machine, as the local path has it."""
+        while self.timed_reset <= t_ns:
+            self.key = key & ~<uint64_t>1
+            self.now = max(self.now, self.timed_reset)
+            self._finish(self.timed_reset)
         return 0
 
     cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil:
@@ -1266,6 +1295,8 @@ cdef class Sequencer:
         status[0] &= 0xff
         self._drain(k)
         self.units[unit].deadline = link_read_deadline(l.v, unit)
+        if self.n_resetters:
+            self._timed_resets()
         return 0
 
     cdef int _bring_up(self, uint32_t unit, uint64_t t_ns) except -1 nogil:
@@ -1368,6 +1399,8 @@ cdef class Sequencer:
                     self._batched_input(j, place)
                     place += 1
                     j += 1
+            if a.t_ns >= self.timed_reset:
+                self._reset_in_time(a.t_ns, access_key(base + i))
             self.now = a.t_ns
             found = self._find(a, &addr, &op, &e)
             if found == FIND_OK:
@@ -1440,6 +1473,7 @@ cdef class Sequencer:
             self._finish(self.now, True)
             return self._ram_write(inp)
         if inp.t_ns > self.now:
+            self._reset_in_time(inp.t_ns, key)
             self.now = inp.t_ns
         self._input_record(inp, &rec)
         unit = self.unit_of[inp.target >> 8]
@@ -1474,6 +1508,7 @@ cdef class Sequencer:
             self._finish(self.now, True)
             return self._ram_write(inp)
         if inp.t_ns > self.now:
+            self._reset_in_time(inp.t_ns, (self.base + inp.index) << KEY_INDEX_SHIFT | <uint64_t>place << 1)
             self.now = inp.t_ns
         self._input_record(inp, &rec)
         unit = self.unit_of[inp.target >> 8]
@@ -1500,6 +1535,8 @@ cdef class Sequencer:
                     self._waiting_input(j, place)
                     place += 1
                     j += 1
+            if a.t_ns >= self.timed_reset:
+                self._reset_in_time(a.t_ns, access_key(base + i))
             self.now = a.t_ns
             v = a.value
             ticks = tsc()
@@ -1703,6 +1740,7 @@ cdef class Sequencer:
                 raise EngineError(self.failed)
             try:
                 with nogil:
+                    self._reset_in_time(self.now, access_key(0))
                     self._finish(self.now, True)
             except BaseException as e:
                 self._broke(e)

@@ -1,6 +1,6 @@
 """Types of ich9_lpc.pyx, which says what they do."""
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from engine._device import Arena, Dma
 from engine.pci._config import PciFunction
@@ -10,6 +10,7 @@ REGISTERS: tuple[Register, ...]
 
 @final
 class Ich9Lpc(PciFunction):
+    TIMED_RESET: ClassVar[bool]
     def __init__(
         self, id: str = "ich9-lpc", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
     ) -> None: ...

@@ -116,6 +116,7 @@ cdef class Ich9Lpc(PciFunction):
     REGISTERS = REGISTERS
     IN = IN
     OUT = OUT
+    TIMED_RESET = True              # TCO: what can bring its reset nearer is a barrier
     CONFIG = {**PCI_CONFIG, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False, "cpus": 1, "max_cpus": 1}
     STATE = PCI_STATE + (
         ("pm_base", "u8"), ("rc_base", "u8"), ("tco_expires", "u8"), *ACPI_PM_STATE, *ACPI_HOTPLUG_STATE, ("smi_en", "u4"), ("smi_sts", "u4"),
@@ -152,8 +153,8 @@ cdef class Ich9Lpc(PciFunction):
                 Region("pm-timer", Space.PIO, 4, (1, 2, 4), (4, 4)),
                 Region("gpe0", Space.PIO, GPE_SIZE, (1, 2, 4), (1, 1)),
                 Region("smi", Space.PIO, SMI_SIZE),
-                Region("tco", Space.PIO, TCO_SIZE, (1, 2, 4), (1, 2)),
-                Region("root-complex", Space.MMIO, RC_SIZE, (1, 2, 4, 8), (1, 4), priority=1),
+                Region("tco", Space.PIO, TCO_SIZE, (1, 2, 4), (1, 2), barrier=True),
+                Region("root-complex", Space.MMIO, RC_SIZE, (1, 2, 4, 8), (1, 4), barrier=True, priority=1),
                 Region("apm", Space.PIO, 2, (1, 2, 4), (1, 1)),
                 Region("reset-control", Space.PIO, 1, (1, 2, 4), (1, 1), barrier=True, priority=1),
                 Region("pci-hotplug", Space.PIO, PCI_HOTPLUG_SIZE),

@@ -1,4 +1,4 @@
-"""ICH9 data sheet 316972-004, chapter 20: what differs from PIIX4's host controller, which has the transactions' tests."""
+"""ICH9 data sheet 316972-004, chapter 20: what differs from PIIX4, which has the tests of transactions."""
 
 import pytest
 
