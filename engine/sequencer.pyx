@@ -23,7 +23,7 @@ import mmap
 import numpy as np
 
 from engine._abi cimport *
-from engine._atomics cimport monotonic_ns, tsc
+from engine._atomics cimport load_relaxed64, monotonic_ns, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
@@ -32,7 +32,7 @@ from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
                            link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
-from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_state, wait_word, waiter_init,
+from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_word, waiter_init,
                                    wake)
 
 from engine.errors import EngineError, MachineError, RingError, UsageError, WorkerDied
@@ -1266,6 +1266,7 @@ cdef class Sequencer:
         """One record through the owner's slot; it executes after everything pushed to that owner."""
         cdef uint32_t k = self.units[unit].link, vcpu = 0
         cdef seq_link *l = &self.link[k]
+        cdef wait_word words[2]
         cdef int got
         if l.open:
             self._commit(k)
@@ -1279,16 +1280,24 @@ cdef class Sequencer:
                 raise RingError(f"worker {k + 1}: the slot of vCPU {vcpu} is taken")
         if self.policy != WAIT_SPIN:
             wake(&self.wait, &l.v.hdr.worker_asleep)
+        words[0].word = &l.v.slots[vcpu].state
+        words[0].asleep = words[1].asleep = &l.v.hdr.router_asleep
+        words[0].wide = 0
+        words[1].word = &l.v.hdr.effects_produced
+        words[1].wide = 1
         while True:
             got = slot_poll(l.v, vcpu, value, status)
             if got:
                 break
             if l.v.seen != l.v.requests.mine:
                 self._collect(k)
-            if wait_state(&self.wait, &l.v.slots[vcpu].state, l.v.slot_state[vcpu], &l.v.hdr.router_asleep) == 0:
-                self._drain(k)
+            words[0].known = l.v.slot_state[vcpu]
+            words[1].known = l.v.effects.mine
+            if wait_any(&self.wait, words, 2) == 0:
                 with gil:
                     self._stand(k)
+            if load_relaxed64(&l.v.hdr.effects_produced) != l.v.effects.mine:
+                self._drain(k)                 # the worker may be waiting for room
         if got < 0:
             with gil:
                 raise RingError(f"worker {k + 1}: impossible state in the slot of vCPU {vcpu}")

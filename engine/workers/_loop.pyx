@@ -19,6 +19,10 @@ from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_an
 from engine._device import PyDevice
 from engine.errors import EngineError, RingError
 
+cdef extern from "Python.h" nogil:
+    void *PyEval_SaveThread()
+    void PyEval_RestoreThread(void *)
+
 cdef enum:
     CHUNK = 64             # records between two publications
     SLOT_CAUSE_BIT = 62
@@ -91,6 +95,7 @@ cdef class WorkerLoop:
         """Publish the effects in fx, waiting for room.  1 if the worker has to stop instead."""
         cdef link_view *v = self.w.v
         cdef uint32_t i = 0
+        cdef void *saved
         cdef int64_t room, k
         if self.ex.fx.lost:
             self.w.lost = 1
@@ -102,7 +107,10 @@ cdef class WorkerLoop:
                 return 1
             if room == 0:
                 wake(&self.w.wait, &v.hdr.router_asleep)
+                saved = PyEval_SaveThread() if self.python else NULL    # held through the turn; never while waiting
                 wait_index(&self.w.wait, &v.hdr.effects_consumed, v.effects.theirs, &v.hdr.worker_asleep)
+                if saved != NULL:
+                    PyEval_RestoreThread(saved)
                 link_heartbeat(v)
                 if load_relaxed32(&v.hdr.stop) == 1:
                     self.w.stopping = 1
