@@ -95,7 +95,6 @@ cdef class WorkerLoop:
         """Publish the effects in fx, waiting for room.  1 if the worker has to stop instead."""
         cdef link_view *v = self.w.v
         cdef uint32_t i = 0
-        cdef void *saved
         cdef int64_t room, k
         if self.ex.fx.lost:
             self.w.lost = 1
@@ -106,12 +105,7 @@ cdef class WorkerLoop:
                 self.w.bad = 1
                 return 1
             if room == 0:
-                wake(&self.w.wait, &v.hdr.router_asleep)
-                saved = PyEval_SaveThread() if self.python else NULL    # held through the turn; never while waiting
-                wait_index(&self.w.wait, &v.hdr.effects_consumed, v.effects.theirs, &v.hdr.worker_asleep)
-                if saved != NULL:
-                    PyEval_RestoreThread(saved)
-                link_heartbeat(v)
+                self._wait_for_room()
                 if load_relaxed32(&v.hdr.stop) == 1:
                     self.w.stopping = 1
                     return 1
@@ -122,6 +116,17 @@ cdef class WorkerLoop:
             i += <uint32_t>room
         self.ex.fx.n = 0
         return 0
+
+    cdef void _wait_for_room(self) noexcept nogil:
+        """Sleep until the router has taken effects; a turn's interpreter lock is given up meanwhile."""
+        cdef link_view *v = self.w.v
+        cdef void *saved
+        wake(&self.w.wait, &v.hdr.router_asleep)
+        saved = PyEval_SaveThread() if self.python else NULL
+        wait_index(&self.w.wait, &v.hdr.effects_consumed, v.effects.theirs, &v.hdr.worker_asleep)
+        if saved != NULL:
+            PyEval_RestoreThread(saved)
+        link_heartbeat(v)
 
     cdef int _chunk(self, int64_t n) noexcept nogil:
         """Execute n peeked records and answer them."""
