@@ -1,5 +1,6 @@
 """The device contract: base classes, the state arena, the DMA port, the trampoline for devices written in Python."""
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_SetInterrupt
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
@@ -427,7 +428,10 @@ cdef class PyDevice(Device):
             self.set_deadline(min(int(t_ns), <uint64_t>NEVER - 1))
 
     cdef void _failed(self, str what, e):
+        # Nothing may pass: what leaves a noexcept function is printed, and a SystemExit that is printed ends the process.
         self.errors += 1
+        if isinstance(e, KeyboardInterrupt):
+            PyErr_SetInterrupt()                   # the router's next look at signals raises it
         kind = type(e)
         if self.last_error is None or type(self.last_error) is not kind:
             logging.getLogger("engine.device").error("%s: %s raised %s: %s", self.id, what, kind.__name__, e)
@@ -443,7 +447,7 @@ cdef class PyDevice(Device):
                     return IO_NO_REGISTER
                 value[0] = <uint64_t>(int(v) & 0xFFFFFFFFFFFFFFFF)
                 return IO_OK
-            except Exception as e:
+            except BaseException as e:
                 self._failed(f"read of {size} bytes at offset {offset:#x} of region {region}", e)
                 return IO_ERROR
 
@@ -454,7 +458,7 @@ cdef class PyDevice(Device):
             try:
                 self._write(region, offset, size, value)
                 return IO_OK
-            except Exception as e:
+            except BaseException as e:
                 self._failed(f"write of {value:#x} ({size} bytes) at offset {offset:#x} of region {region}", e)
                 return IO_ERROR
 
@@ -463,7 +467,7 @@ cdef class PyDevice(Device):
             if self._on_time is not None:
                 try:
                     self._on_time()
-                except Exception as e:
+                except BaseException as e:
                     self._failed("on_time", e)
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
@@ -473,7 +477,7 @@ cdef class PyDevice(Device):
                     v = self._on_input(kind, pin, addr, value)
                     if v is not None:
                         return <uint64_t>(int(v) & 0xFFFFFFFFFFFFFFFF)
-                except Exception as e:
+                except BaseException as e:
                     self._failed("on_input", e)
             return ~<uint64_t>0
 
@@ -482,5 +486,5 @@ cdef class PyDevice(Device):
             if self._on_reset is not None:
                 try:
                     self._on_reset(int(kind))
-                except Exception as e:
+                except BaseException as e:
                     self._failed("on_reset", e)
