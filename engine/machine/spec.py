@@ -83,6 +83,7 @@ class PlacementSpec:
     workers: int = 0
     pin: bool = False
     wait: str = "adaptive"
+    ring: int = 4096  # records in each worker's ring, a power of two
     worker: tuple[WorkerSpec, ...] = ()
     sync: tuple[str, ...] = ()  # device ids whose writes are never buffered
 
@@ -262,6 +263,10 @@ def _placement(raw: Mapping[str, Any], lines: _Lines) -> PlacementSpec:
         elif key == "wait":
             if value not in ("spin", "adaptive", "block"):
                 raise MachineError(f"{where}: wait = {value!r}; choose spin, adaptive or block")
+            out[key] = value
+        elif key == "ring":
+            if not 2 <= _typed(where, key, value, int) <= 1 << 20 or value & (value - 1):
+                raise MachineError(f"{where}: ring = {value} should be a power of two from 2 to {1 << 20}")
             out[key] = value
         elif key == "sync":
             out[key] = _strings(where, key, value)

@@ -177,7 +177,7 @@ class Pool:
             name=f"worker-{w.number + 1}",
             n_vcpus=self.plan.spec.board.cpus,
             n_units=len(self.plan.units),
-            requests=4096,
+            requests=self.plan.spec.placement.ring,
             effects=4096,
         )
         try:

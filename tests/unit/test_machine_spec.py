@@ -60,6 +60,7 @@ unit = "io"
 [placement]
 workers = 2
 wait = "spin"
+ring = 16
 pin = true
 sync = ["com1"]
 """,
@@ -77,7 +78,7 @@ sync = ["com1"]
     )
     assert com1.source == "pc.toml:10"
     p = spec.placement
-    assert (p.workers, p.wait, p.pin, p.sync) == (2, "spin", True, ("com1",))
+    assert (p.workers, p.wait, p.ring, p.pin, p.sync) == (2, "spin", 16, True, ("com1",))
     with pytest.raises(KeyError):
         spec.device("com2")
 
@@ -227,6 +228,8 @@ FORM = {
         ["pc.toml:7", "workers = '2' should be a int"],
     ),
     "wait by what": (SERIAL + '[placement]\nwait = "sleep"\n', ["pc.toml:7", "'sleep'", "spin, adaptive or block"]),
+    "a ring of three": (SERIAL + "[placement]\nring = 3\n", ["pc.toml:7", "ring = 3", "power of two"]),
+    "a ring by name": (SERIAL + '[placement]\nring = "deep"\n', ["pc.toml:7", "ring = 'deep' should be a int"]),
     "pin by number": (SERIAL + "[placement]\npin = 1\n", ["pc.toml:7", "pin = 1 should be a bool"]),
     "workers and tables differ": (
         SERIAL + '[placement]\nworkers = 3\n[[placement.worker]]\ndevices = ["com1"]\n',

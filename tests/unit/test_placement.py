@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.errors import MachineError
+from engine.machine import Machine
 from engine.machine.build import Plan, plan
-from engine.machine.spec import load, load_placement, parse
+from engine.machine.spec import PlacementSpec, load, load_placement, parse
 from engine.workers import placement
 
 WORKERS = (1, 2, 3, 5, 14, 40)
@@ -146,3 +148,10 @@ def test_placement_files(tmp_path: Path) -> None:
         with pytest.raises(MachineError) as caught:
             load_placement(path)
         assert wanted in str(caught.value)
+
+
+def test_a_ring_is_as_deep_as_the_placement_says() -> None:
+    spec = load("i440fx")
+    with Machine(replace(spec, placement=PlacementSpec(workers=1, ring=16)), workers=1) as m:
+        assert m.pool is not None
+        assert [link.capacity for link in m.pool.links] == [16]
