@@ -9,7 +9,7 @@ from engine import PyDevice, Region, Space
 
 
 class Faulty(PyDevice):
-    """`how` happens when a worker makes the device; `on_write` when it is written, `on_inspect` when it is inspected."""
+    """`how` happens when a worker makes the device, `on_write` when it is written, `on_inspect` when inspected."""
 
     CONFIG: ClassVar = {"parent": 0, "how": "", "on_write": "", "on_inspect": ""}
 

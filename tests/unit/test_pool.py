@@ -345,6 +345,7 @@ class Evil:
         (pickle.dumps(["ok", 1]), "is none"),
         (pickle.dumps((1, 2)), "is none"),
     ],
+    ids=["code", "a class", "noise", "nothing", "a list", "no kind"],
 )
 def test_messages_that_are_none(body, words):
     mine, theirs = socket.socketpair()
