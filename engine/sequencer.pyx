@@ -1372,7 +1372,7 @@ cdef class Sequencer:
                 rec.op = <uint8_t>op
                 self._bring_up(self.region_unit[rec.region], t_ns)
                 self._sync(self.region_unit[rec.region], &rec, key, 0, &v, &st)
-                self._behind_barrier(t_ns)
+                self._finish(t_ns)             # what a part did is heard before the next part, as the local path has it
             elif found == FIND_ROUTER:
                 if a.dir:
                     self.latch = latch_written(self.latch, <uint32_t>part.addr, align, v)
