@@ -48,6 +48,9 @@ class Device:
     CONFIG: ClassVar[Mapping[str, Any]]
     STATE: ClassVar[tuple[tuple[Any, ...], ...]]
     VERSION: ClassVar[int]
+    MESSAGE_SOURCE: ClassVar[bool]
+    MESSAGE_SINK: ClassVar[bool]
+    TIMED_RESET: ClassVar[bool]
     def __init__(
         self, id: str = "device", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
     ) -> None: ...

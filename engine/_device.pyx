@@ -216,6 +216,9 @@ cdef class Device:
     STATE       the fields of the state struct after `device_core`, in the struct's order: (name, dtype) or
                 (name, dtype, count), dtype as NumPy spells it ("u1" is uint8_t, "u4", "i8", ...)
     VERSION     of the saved state
+    MESSAGE_SOURCE, MESSAGE_SINK   it may send message-signalled interrupts to other units; it takes them (the order of
+                units is made from this; a message of a part that does not say so ends the run with an error)
+    TIMED_RESET its timer may reset the machine; a write that can bring that moment nearer goes to a `barrier` region
 
     and overrides: regions() if it answers accesses, read, write, on_time, on_input, on_reset, and on_restore().  A
     subclass's __init__ calls Device.__init__, takes its state struct from state_alloc, and ends with self.power_on().
@@ -227,6 +230,9 @@ cdef class Device:
     CONFIG = {}
     STATE = ()
     VERSION = 1
+    MESSAGE_SOURCE = False
+    MESSAGE_SINK = False
+    TIMED_RESET = False
 
     def __init__(self, str id="device", uint32_t rank=0, Arena arena=None, Dma dma=None, **config):
         self.id = id
@@ -340,7 +346,7 @@ cdef class Device:
         field is missing, unknown, of another length or out of range.  Lines keep the saved levels without an edge."""
         part, version = state.get("part"), state.get("version")
         if part != type(self).__name__ or version != type(self).VERSION:
-            raise StateError(f"{self.id}: state of {part} version {version} does not fit {type(self).__name__} version "
+            raise StateError(f"{self.id}: state of {part!r:.40} version {version!r:.40} does not fit {type(self).__name__} version "
                              f"{type(self).VERSION}")
         rec = self._view()
         new = rec.copy()

@@ -131,6 +131,7 @@ cdef class Sequencer:
     cdef uint8_t *net_cone             # [unit * n_nets + net]: net feeds unit, directly or through others
     cdef uint16_t *message_sinks
     cdef uint32_t n_message_sinks
+    cdef uint8_t *speaks               # by rank: may send messages to other units
     cdef uint32_t *banks               # [bank * n_vcpus + vcpu]: that vCPU's own region behind a shared address
     cdef uint32_t n_vcpus
     cdef uint32_t *region_unit         # by region id
@@ -206,6 +207,7 @@ cdef class Sequencer:
     cdef void _sample(self, uint64_t ticks) noexcept nogil
     cdef int _split_local(self, const engine_acc *a, uint64_t t_ns, uint64_t *value) except -1 nogil
     cdef int _check(self) except -1
+    cdef int _silent(self, uint32_t rank) except -1
     # links
     cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil
     cdef int _commit(self, uint32_t k) except -1 nogil

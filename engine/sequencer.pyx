@@ -175,8 +175,9 @@ cdef class Sequencer:
         self.cone = <uint8_t *>calloc(self.n_units * self.n_units + 1, 1)
         self.net_cone = <uint8_t *>calloc(self.n_units * (self.n_nets + 1) + 1, 1)
         self.message_sinks = <uint16_t *>calloc(len(plan.message_sinks) + 1, sizeof(uint16_t))
+        self.speaks = <uint8_t *>calloc(self.n_devices, 1)
         if not (self.units and self.unit_of and self.fx_count and self.nets and self.net_of and self.sinks and self.cone
-                and self.net_cone and self.message_sinks):
+                and self.net_cone and self.message_sinks and self.speaks):
             raise MemoryError()
         synced = set(plan.spec.placement.sync)
         for u in range(self.n_units):
@@ -189,6 +190,8 @@ cdef class Sequencer:
                 self.unit_of[rank] = u
         for i in range(self.n_devices << 6):
             self.net_of[i] = -1
+        for i in range(self.n_devices):
+            self.speaks[i] = plan.devices[i].cls.MESSAGE_SOURCE
         at = 0
         for n in range(self.n_nets):
             net = plan.nets[n]
@@ -208,7 +211,7 @@ cdef class Sequencer:
         if self.resetters == NULL:
             raise MemoryError()
         for u in range(self.n_units):
-            if any(getattr(plan.devices[r].cls, "TIMED_RESET", False) for r in plan.units[u]):
+            if any(plan.devices[r].cls.TIMED_RESET for r in plan.units[u]):
                 self.units[u].source = 1       # settled at every cut, so that its deadline is known
                 self.resetters[self.n_resetters] = u
                 self.n_resetters += 1
@@ -218,7 +221,7 @@ cdef class Sequencer:
             self.message_sinks[self.n_message_sinks] = rank
             self.n_message_sinks += 1
             for d in plan.devices:
-                if getattr(d.cls, "MESSAGE_SOURCE", False) and d.unit != self.unit_of[rank]:
+                if d.cls.MESSAGE_SOURCE and d.unit != self.unit_of[rank]:
                     self.units[d.unit].source = 1
         self.cf8 = plan.spec.board.config_access in ("cf8", "ecam")
         self.n_vcpus = plan.spec.board.cpus
@@ -267,6 +270,7 @@ cdef class Sequencer:
         free(self.cone)
         free(self.net_cone)
         free(self.message_sinks)
+        free(self.speaks)
         free(self.resetters)
         free(self.link)
         free(self.hist)
@@ -288,7 +292,7 @@ cdef class Sequencer:
                 into[unit_of[rank]].append(n)
         for rank in plan.message_sinks:
             for d in plan.devices:
-                if getattr(d.cls, "MESSAGE_SOURCE", False) and d.unit != unit_of[rank]:
+                if d.cls.MESSAGE_SOURCE and d.unit != unit_of[rank]:
                     self.cone[unit_of[rank] * self.n_units + d.unit] = 1
         for u in sorted(into, key=lambda unit: plan.unit_level[unit]):
             for n in into[u]:
@@ -628,6 +632,9 @@ cdef class Sequencer:
                         self.local.execute(&rec, &value)
                         self._due(self.local.unit_of[self.sinks[k].rank])
                 elif fx.kind == ENGINE_EFFECT_MESSAGE:
+                    if not self.speaks[fx.device]:
+                        with gil:
+                            self._silent(fx.device)
                     rec.op = ENGINE_REC_INPUT
                     rec.t_ns = fx.t_ns
                     rec.addr = INPUT_MESSAGE | <uint64_t>fx.addr << 8
@@ -881,6 +888,11 @@ cdef class Sequencer:
             self.check()
         return 0
 
+    cdef int _silent(self, uint32_t rank) except -1:
+        """A message from a device that the order of units was made without."""
+        d = self.plan.devices[rank]
+        raise EngineError(f"device {d.id!r} sent a message-signalled interrupt, but its class {d.cls.__name__} does not say MESSAGE_SOURCE")
+
     cdef int _drain(self, uint32_t k) except -1 nogil:
         """Take the effects a worker published, give each its key, and put it on its net."""
         cdef seq_link *l = &self.link[k]
@@ -932,6 +944,9 @@ cdef class Sequencer:
                     if net >= 0:
                         fx_push(&self.nets[net].pend, &item)
                 elif e.kind == ENGINE_EFFECT_MESSAGE:
+                    if not self.speaks[e.device]:
+                        with gil:
+                            self._silent(e.device)
                     fx_push(&self.messages, &item)
                 elif e.kind == ENGINE_EFFECT_MAP:
                     self._map_later(e.device, e.pin, e.addr != 0, e.value)

@@ -53,7 +53,7 @@ def describe(name: str) -> dict[str, Any]:
         "regions": [_region(i, r) for i, r in enumerate(regions)],
         "outputs": list(cls.OUT),
         "inputs": list(cls.IN),
-        "takes_messages": bool(getattr(cls, "MESSAGE_SINK", False)),
+        "takes_messages": cls.MESSAGE_SINK,
         "settings": [
             {"name": k, "type": type(v).__name__ if v is not None else "any", "default": v}
             for k, v in cls.CONFIG.items()

@@ -68,6 +68,7 @@ cdef class Hpet(Device):
     replacement cuts: the board wires OUT0 of the 8254 and IRQ# of the RTC here, not to GSI 0 and 8.  intcap: the GSIs a
     timer may use, one bit each."""
     TITLE = "IA-PC high precision event timers"
+    MESSAGE_SOURCE = True
     OUT = GSI_PINS + ("pit_disable",)
     IN = ("pit", "rtc")
     CONFIG = {"intcap": ROUTE_CAP}

@@ -49,6 +49,7 @@ cdef class I82093aa(Device):
     Peer "pic" (an I8259) is acknowledged for entries in ExtINT mode.  Sends ENGINE_EFFECT_MESSAGE, `pin` being the input.
     """
     TITLE = "82093AA: I/O APIC"
+    MESSAGE_SOURCE = True
     IN = _GSI
     CONFIG = {"version": 0x20}
     STATE = (("entry", "u8", 24), ("eoi_count", "u4", 24), ("irr", "u4"), ("regsel", "u1"), ("id", "u1"))

@@ -93,6 +93,7 @@ cdef class LocalApic(Device):
     whether it is meant.  Output intr is a level: an INTACK would give a vector.  The other outputs pulse.
     """
     TITLE = "Local APIC (xAPIC)"
+    MESSAGE_SOURCE = True
     IN = ("lint0", "lint1")
     OUT = ("intr", "nmi", "smi", "init", "sipi")
     CONFIG = {"apic_id": 0, "bsp": True}

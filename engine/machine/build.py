@@ -163,8 +163,8 @@ def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
                 raise MachineError(f"{p.spec.source}: device {p.id!r} pulls from its peer {other!r}, so both must stand in one `unit`")
 
     nets = _nets(spec, devices, unit_of)
-    sinks = [p.rank for p in devices if getattr(p.cls, "MESSAGE_SINK", False)]
-    heard = [Net("messages", [(p.rank, 0) for p in devices if getattr(p.cls, "MESSAGE_SOURCE", False)], [(r, 0) for r in sinks])]
+    sinks = [p.rank for p in devices if p.cls.MESSAGE_SINK]
+    heard = [Net("messages", [(p.rank, 0) for p in devices if p.cls.MESSAGE_SOURCE], [(r, 0) for r in sinks])]
     levels = _order(units, unit_names, nets + heard, unit_of)
     for n in nets:
         n.level = 1 + max((levels[unit_of[s]] for s, _ in n.sources), default=-1)

@@ -48,16 +48,19 @@ cdef class Probe(Device):
     OUT = probe.OUT
     IN = probe.IN
     CONFIG = probe.CONFIG
+    MESSAGE_SOURCE = False
     STATE = (("seen", "u8"), ("period", "u8"), ("left", "u8"), ("inputs", "u8"))
     cdef probe_state *s
     cdef uint32_t reaction
     cdef uint64_t delay
+    cdef bint speaks
 
     def __init__(self, str id="probe", uint32_t rank=0, arena=None, dma=None, **config):
         Device.__init__(self, id, rank, arena, dma, **config)
         self.s = <probe_state *>self.state_alloc(sizeof(probe_state))
         self.reaction = probe.REACTIONS.index(self.config["reaction"])
         self.delay = self.config["delay"]
+        self.speaks = self.MESSAGE_SOURCE
         self.power_on()
 
     def regions(self):
@@ -103,7 +106,7 @@ cdef class Probe(Device):
         elif offset == DMA:
             self.dma.read(value << 3, &data, 8)
             self.mix(6, data, 0)
-        elif offset == MESSAGE:
+        elif offset == MESSAGE and self.speaks:
             self.emit(ENGINE_EFFECT_MESSAGE, 0, <uint32_t>value, self.s.seen & 0xffff)
         return IO_OK
 

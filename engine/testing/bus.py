@@ -40,7 +40,7 @@ class FakeBus:
         self.content = False
         self.effects: list[Effect] = []
         inner = [(a.rank, 0, type(a).OUT.index(out), b.rank, type(b).IN.index(pin)) for a, out, b, pin in wires]
-        sinks = [d for d in devices if getattr(type(d), "MESSAGE_SINK", False)]
+        sinks = [d for d in devices if type(d).MESSAGE_SINK]
         inner += [(a.rank, 1, 0, b.rank, 0) for a in devices for b in sinks]
         self.executor = Executor(devices, [[d.rank for d in devices]] if len(devices) > 1 else None, inner)
         self._ids: dict[tuple[int, int], int] = {}

@@ -339,6 +339,7 @@ class Host:
 
     def __init__(self, model, rank, spec, cls):
         self.model, self.rank, self.compiled = model, rank, spec.type != PYTHON
+        self.speaks = cls.MESSAGE_SOURCE if self.compiled else False
         self.now, self.deadline, self.levels = 0, None, 0
         self.logic = probe.Logic(self, {**probe.CONFIG, **spec.config})
 
@@ -358,7 +359,7 @@ class Host:
             self.model.effects.append((self.rank, "reset", 0, 0, 0, self.now))
 
     def message(self, addr, value):
-        if self.compiled:
+        if self.speaks:
             self.model.effects.append((self.rank, "message", 0, value, addr & 0xFFFFFFFF, self.now))
 
     def fetch(self, gpa, n):

@@ -59,8 +59,6 @@ def test_runs_in_a_row_are_one_run(data):
         same(bench.run(stream, pieces), want)
 
 
-@pytest.mark.xfail(strict=False, reason="open defect: on one machine with workers, changing the path from run to run can give another "
-                                        "order around a reset or a settled wire; one path per machine is exact")
 @settings(max_examples=100, **RELAXED)
 @given(st.data())
 def test_runs_in_a_row_over_changing_paths_are_one_run(data):
