@@ -16,7 +16,7 @@ import tomllib
 with open("pyproject.toml", "rb") as f:
     t = tomllib.load(f)
 p = t["project"]
-extras = [d for name in ("report", "test", "dev") for d in p["optional-dependencies"][name]]
+extras = [d for name in ("report", "study", "cluster", "test", "dev") for d in p["optional-dependencies"][name]]
 print(*(d for d in t["build-system"]["requires"] + p["dependencies"] + extras if not d.startswith(p["name"])), sep="\n")
 endef
 export REQUIREMENTS

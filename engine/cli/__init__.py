@@ -24,6 +24,7 @@ COMMANDS = {
     "devices": "list the modelled parts and their registers",
     "serve": "serve a machine over qtest and QMP, as QEMU does",
     "bench": "the performance suite, with its limits",
+    "study": "a declared experiment over paths and loads, with intervals and plots",
 }
 
 

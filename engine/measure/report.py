@@ -42,18 +42,20 @@ def check_libraries() -> None:
         raise UsageError(f"--report needs {' and '.join(missing)}: pip install ioreq-engine[report]")
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure as an <svg> element."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+def figure(width: float, height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure and its axes, row by row."""
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     f = Figure(figsize=(width, height))
-    return f, f.subplots(1, columns, squeeze=False)[0]
+    return f, f.subplots(rows, columns, squeeze=False, **options).ravel()
 
 
 def _traces(session: Session) -> list[tuple[str, list[replay.Run]]]:
@@ -66,7 +68,7 @@ def _traces(session: Session) -> list[tuple[str, list[replay.Run]]]:
 def throughput(session: Session) -> str:
     """Accesses a second of each path, a group of bars for each trace."""
     traces = _traces(session)
-    f, (ax,) = _figure(9, 1.2 + 0.85 * len(traces))
+    f, (ax,) = figure(9, 1.2 + 0.85 * len(traces))
     paths = [p for p in COLOURS if any(r.result["path"] == p for _, runs in traces for r in runs)]
     high = 0.8 / max(1, len(paths))
     for k, path in enumerate(paths):
@@ -91,7 +93,7 @@ def throughput(session: Session) -> str:
     ax.set_xlabel("accesses per second of host time (log scale)")
     ax.set_title("Throughput per path")
     f.legend(loc="outside lower center", ncols=5, fontsize=8)
-    return _svg(f)
+    return svg(f)
 
 
 def _rate(v: float) -> str:
@@ -106,7 +108,7 @@ def latency(session: Session) -> str:
     from matplotlib.ticker import NullFormatter, NullLocator
 
     traces = _traces(session)
-    f, axes = _figure(9 if len(traces) > 1 else 6.5, 3.9, len(traces))
+    f, axes = figure(9 if len(traces) > 1 else 6.5, 3.9, len(traces))
     lim = session.limits
     for ax, (name, runs) in zip(axes, traces, strict=True):
         last = TAILS[2]
@@ -153,7 +155,7 @@ def latency(session: Session) -> str:
     axes[0].set_ylabel("latency of one access (log scale)")
     handles, labels = axes[0].get_legend_handles_labels()
     f.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    return _svg(f)
+    return svg(f)
 
 
 def activity(session: Session) -> str:
@@ -166,7 +168,7 @@ def activity(session: Session) -> str:
         labels, table = replay.series(job.trace)
         order = np.argsort(-table.sum(axis=1), kind="stable")
         table, labels = table[order], [labels[i] for i in order]
-        f, (ax,) = _figure(9, 0.9 + 0.19 * len(labels))
+        f, (ax,) = figure(9, 0.9 + 0.19 * len(labels))
         t, n = job.trace.acc["t_ns"], max(1, len(job.trace.acc))
         image = ax.imshow(
             np.ma.masked_equal(table, 0),
@@ -187,7 +189,7 @@ def activity(session: Session) -> str:
         ax.set_xlabel("access number, and the guest's virtual time there")
         ax.set_title(f"{name}: accesses per device over time")
         f.colorbar(image, ax=ax, label=f"accesses, of {n // replay.SERIES:,} in a column", pad=0.01)
-        figures.append(_svg(f))
+        figures.append(svg(f))
     return "\n".join(figures)
 
 
@@ -224,7 +226,7 @@ def differences_plot(session: Session) -> str:
         if not runs[0].result["golden"]:
             continue
         compared = runs[0].result["by_region"]
-        f, (ax,) = _figure(9, 0.9 + 0.17 * len(compared))
+        f, (ax,) = figure(9, 0.9 + 0.17 * len(compared))
         regions = [row["region"] for row in compared]
         total = [
             sum(row["reads"] for r in runs for row in r.result["by_region"] if row["region"] == g) for g in regions
@@ -245,7 +247,7 @@ def differences_plot(session: Session) -> str:
         ax.set_xlabel(f"reads compared, all {len(runs)} paths together (log scale)")
         ax.set_title(f"{name}: reads against the reference")
         ax.legend(loc="lower right", fontsize=8, frameon=True)
-        figures.append(_svg(f))
+        figures.append(svg(f))
     return "\n".join(figures)
 
 

@@ -1,0 +1,181 @@
+"""engine study: a declared experiment, run in random interleaved order, resumable, with intervals and a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine.cli import command_parser
+from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
+from engine.cli.text import write_json
+from engine.errors import UsageError
+from engine.study import compare, conduct, report, tables
+from engine.study.design import Design, load, shipped
+from engine.study.journal import Journal
+from engine.study.results import Interval, Results, times, write_text
+
+
+def add(parsers: Any) -> None:
+    """The parser."""
+    p = command_parser(
+        parsers,
+        "study",
+        "Run a declared experiment: every combination of its factors, several times, in random interleaved order.\n"
+        "Finished replications are kept in NAME.jsonl; the same command goes on where it stopped, and when all are\n"
+        "there writes NAME.csv, NAME.parquet and the report NAME.html.  docs/study.md describes study files.",
+        "engine study shipped:sync-vs-buffered --quick --out /tmp/study",
+    )
+    p.add_argument(
+        "study", metavar="STUDY", help=f"a study file (TOML), or shipped:NAME with NAME one of {', '.join(shipped())}"
+    )
+    p.add_argument("--quick", action="store_true", help="the study's [quick] settings: a few minutes, wide intervals")
+    p.add_argument(
+        "--out", default=".", metavar="DIR", help="where results and report go (default: the current folder)"
+    )
+    p.add_argument(
+        "--scheduler", metavar="ADDRESS", help="spread replications over an existing Dask cluster, one a host at a time"
+    )
+    p.add_argument("--csv", metavar="FILE", help="measure nothing: analyse this results file of the study")
+    p.add_argument("--tables", metavar="FILE", help="make the marked tables of a Markdown page anew from the results")
+    p.add_argument("--hgrm", metavar="DIR", help="a HdrHistogram percentile file for each combination")
+    p.add_argument(
+        "--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status: 0 if every replication is there and every run of a load read the same values."""
+    design = load(args.study, args.quick)
+    report.check_libraries()
+    folder = Path(args.out)
+    if not folder.is_dir():
+        raise UsageError(f"--out {args.out}: no such folder")
+    if args.csv is not None:
+        if args.hgrm is not None:
+            raise UsageError("--hgrm needs the study's own journal: a CSV file holds no histograms")
+        results = Results.from_csv(design, Path(args.csv))
+    else:
+        with Journal(design, folder) as journal:
+            _measure(design, journal, args.scheduler)
+            results = Results.of(journal)
+    files = _write(results, folder, args)
+    out = Output(sys.stderr if args.json == "-" else None)
+    show(results, files, out)
+    if args.json is not None:
+        write_json(args.json, as_json(results, files))
+    return 0 if _ok(results) else 1
+
+
+def _measure(design: Design, journal: Journal, scheduler: str | None) -> None:
+    left = len(conduct.missing(design, journal))
+    with progress() as step:
+        advance = step(design.stem, design.size)
+        advance(design.size - left)
+        if scheduler is None:
+            conduct.here(design, journal, advance)
+        else:
+            conduct.spread(design, journal, advance, scheduler)
+
+
+def _ok(r: Results) -> bool:
+    return len(r.rows) >= r.design.size and not r.disagreeing()
+
+
+def _write(r: Results, folder: Path, args: argparse.Namespace) -> list[str]:
+    """Every file that was asked for; their names."""
+    out = []
+    if args.csv is None:
+        r.write_csv(folder / f"{r.design.stem}.csv")
+        r.write_parquet(folder / f"{r.design.stem}.parquet")
+        out += [f"{r.design.stem}.csv", f"{r.design.stem}.parquet"]
+    write_text(folder / f"{r.design.stem}.html", report.render(r))
+    out.append(f"{r.design.stem}.html")
+    if args.tables is not None:
+        tables.fill_page(r, Path(args.tables))
+    if args.hgrm is not None:
+        r.write_hgrm(Path(args.hgrm))
+    return [str(folder / name) for name in out]
+
+
+def _value(i: Interval) -> dict[str, Any] | None:
+    return (
+        {"value": i.value, "low": i.low if i.known else None, "high": i.high if i.known else None, "n": i.n}
+        if i
+        else None
+    )
+
+
+def as_json(r: Results, files: list[str]) -> dict[str, Any]:
+    """Combinations with their intervals, and the comparisons."""
+    metrics = ("p50_ns", "p99_ns", "read_p50_ns", "write_p50_ns", "age_p99_ns", "fallback_share")
+    return {
+        "study": r.design.as_dict() | {"digest": r.design.digest},
+        "replications": len(r.rows),
+        "of": r.design.size,
+        "cells": [
+            {**c.as_dict(), "per_s": _value(r.throughput(c)), **{m: _value(r.median(c, m)) for m in metrics}}
+            for c in r.design.cells
+        ],
+        "comparisons": [
+            {
+                "path": path,
+                "base": "sync",
+                "block": p.block.name,
+                "load": p.label,
+                **{
+                    g.name: None
+                    if not (i := g.of(r, p.cell, p.base))
+                    else {**(_value(i) or {}), "verdict": compare.verdict(i)}
+                    for g in compare.GAUGES
+                    if g.fits(p.cell)
+                },
+            }
+            for path in ("buffered", "batched")
+            for p in compare.pairs(r, path, "sync")
+        ],
+        "disagreeing": r.disagreeing(),
+        "hosts": r.hosts,
+        "files": files,
+        "ok": _ok(r),
+    }
+
+
+def _verdict(i: Interval) -> Cell:
+    if not i:
+        return ""
+    text = f"{times(i.value)} ({times(i.low)} to {times(i.high)})" if i.known else times(i.value)
+    return (text, {compare.PAYS: GOOD, compare.COSTS: BAD}.get(compare.verdict(i), ""))
+
+
+def show(r: Results, files: list[str], out: Output) -> None:
+    """What a person sees: the combinations, then where a path pays."""
+    for b in r.design.blocks:
+        out.table(
+            f"{b.name}: {b.question}",
+            ("combination", ">throughput", ">p50", ">p99"),
+            [(q["cell"], q["throughput"], q["p50"], q["p99"]) for q in report.block_rows(r, b)],
+        )
+        out.line()
+    for path in ("buffered", "batched"):
+        rows = compare.pairs(r, path, "sync")
+        if rows:
+            out.table(
+                f"{path} against sync: how many times better",
+                ("load", *(">" + g.name for g in compare.GAUGES)),
+                [
+                    (p.label, *(_verdict(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in compare.GAUGES))
+                    for p in rows
+                ],
+            )
+            out.line()
+    for d in r.disagreeing():
+        out.line(f"reads did not give the same values in every run of {d}", BAD)
+    out.line(f"{len(r.rows):,} of {r.design.size:,} replications; {', '.join(files)}", GOOD if _ok(r) else BAD)
+    quiet = report.noise(r)
+    if quiet:
+        out.line(
+            f"host meanwhile: cache line round trip {quiet['pingpong']}, load {quiet['load']}, CPU share {quiet['share']}",
+            NOTE,
+        )

@@ -1,0 +1,205 @@
+"""Carrying out a study: every replication that is not yet finished, here or on the hosts of a Dask cluster.
+
+Here: one after the other, in the design's order.  On a cluster: each host runs one replication at a time, and a replicate's
+cells stay on one host as long as it lives, so that what is compared was measured on one machine within minutes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import EngineError, UsageError
+from engine.study import run
+from engine.study.design import Cell, Design
+from engine.study.journal import Journal
+
+Task = tuple[int, int, Cell]
+CONNECT_S = 10.0
+
+
+def missing(design: Design, journal: Journal) -> list[Task]:
+    """What is left to do, in order."""
+    done = journal.done
+    return [(r, n, cell) for r, n, cell in design.order() if (r, n) not in done]
+
+
+def one(cell: dict[str, Any], replicate: int, seed: int, accesses: int) -> dict[str, Any]:
+    """A replication from plain values, as a cluster's worker gets it."""
+    return run.replication(Cell(**cell), replicate, seed, accesses)
+
+
+def here(design: Design, journal: Journal, advance: Callable[[int], None]) -> None:
+    """Run what is missing in this process.  Raises UsageError before the first if this host cannot run a cell."""
+    left = missing(design, journal)
+    for cell in dict.fromkeys(cell for _, _, cell in left):
+        try:
+            run.check(cell)
+        except UsageError as e:
+            raise UsageError(f"{design.source}: {cell}: {e}") from None
+    for replicate, number, cell in left:
+        try:
+            got = run.replication(cell, replicate, design.seed, design.accesses)
+        except EngineError as e:
+            raise _failed(cell, e, journal) from None
+        journal.add(replicate, number, got)
+        advance(1)
+
+
+def _failed(cell: Cell, e: BaseException, journal: Journal) -> EngineError:
+    return EngineError(
+        f"{cell}: {str(e) or type(e).__name__}; {len(journal.rows)} finished replications are kept: give the same command again to go on"
+    )
+
+
+def spread(design: Design, journal: Journal, advance: Callable[[int], None], address: str) -> None:
+    """Run what is missing on an existing Dask cluster."""
+    try:
+        from distributed import Client, wait
+    except ImportError:
+        raise UsageError("--scheduler needs Dask: pip install ioreq-engine[cluster]") from None
+    left = missing(design, journal)
+    if not left:
+        return
+    try:
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TypeError, ImportError) as e:
+        raise UsageError(f"--scheduler {address}: no Dask scheduler answers there ({_line(e)})") from None
+    try:
+        _Cluster(design, journal, advance, address, client, wait).run(left)
+    finally:
+        _close(client)
+
+
+def _line(e: BaseException) -> str:
+    return (str(e) or type(e).__name__).splitlines()[0][:160]
+
+
+def _close(client: Any) -> None:
+    import contextlib
+    import logging
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says about a scheduler that has gone
+    with contextlib.suppress(Exception):
+        client.close(timeout=2)
+
+
+class _Cluster:
+    """What runs where: at most one replication on each host."""
+
+    def __init__(
+        self,
+        design: Design,
+        journal: Journal,
+        advance: Callable[[int], None],
+        address: str,
+        client: Any,
+        wait: Callable[..., Any],
+    ) -> None:
+        self.design, self.journal, self.advance = design, journal, advance
+        self.address, self.client, self.wait = address, client, wait
+        self.running: dict[str, tuple[Any, Task]] = {}  # by host
+        self.mine: dict[str, int] = {}  # host -> the replicate it is at
+        self.lost: dict[tuple[int, int], int] = {}  # how often a replication's worker went away
+
+    def gone(self, why: str) -> EngineError:
+        return EngineError(
+            f"--scheduler {self.address}: the scheduler went away ({why}); {len(self.journal.rows)} finished replications are kept: "
+            "give the same command again, with a scheduler that is there, to go on"
+        )
+
+    def hosts(self) -> dict[str, str]:
+        """Host -> the one of its Dask workers that is used."""
+        if self.client.status != "running":
+            raise self.gone("the connection is closed")
+        try:
+            info = self.client.scheduler_info(n_workers=-1)
+        except TypeError:  # older than 2025.4
+            info = self.client.scheduler_info()
+        out: dict[str, str] = {}
+        for address, w in sorted(info["workers"].items()):
+            out.setdefault(str(w["host"]), address)
+        return out
+
+    def run(self, left: list[Task]) -> None:
+        """Until nothing is left."""
+        patience = time.monotonic() + CONNECT_S
+        try:
+            while left or self.running:
+                hosts = self.hosts()
+                if hosts:
+                    patience = time.monotonic() + CONNECT_S
+                elif time.monotonic() > patience:
+                    raise EngineError(
+                        f"--scheduler {self.address}: the cluster has no worker; {len(self.journal.rows)} finished replications are kept"
+                    )
+                for host, worker in hosts.items():
+                    if host not in self.running and left:
+                        self._submit(host, worker, self._next(host, left))
+                futures = [f for f, _ in self.running.values()]
+                if futures:
+                    self._wait(futures)
+                else:
+                    time.sleep(0.1)
+                for host, (future, task) in list(self.running.items()):
+                    if future.done():
+                        del self.running[host]
+                        self._take(host, future, task, left)
+        except (OSError, RuntimeError, TimeoutError) as e:  # what its client raises when the connection breaks
+            raise self.gone(_line(e)) from None
+
+    def _wait(self, futures: list[Any]) -> None:
+        try:
+            self.wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            pass
+        except Exception as e:  # CancelledError when the scheduler has forgotten them
+            if self.client.status != "running":
+                raise self.gone(_line(e)) from None
+
+    def _next(self, host: str, left: list[Task]) -> Task:
+        """The next task for a host: of the replicate that it is at, else of one that nobody is at, else any."""
+        others = {r for h, r in self.mine.items() if h != host}
+        mine = self.mine.get(host)
+        n = next((i for i, t in enumerate(left) if t[0] == mine), None)
+        if n is None:
+            n = next((i for i, t in enumerate(left) if t[0] not in others), 0)
+        self.mine[host] = left[n][0]
+        return left.pop(n)
+
+    def _submit(self, host: str, worker: str, task: Task) -> None:
+        replicate, _, cell = task
+        future = self.client.submit(
+            one,
+            cell.as_dict(),
+            replicate,
+            self.design.seed,
+            self.design.accesses,
+            workers=[worker],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+        )
+        self.running[host] = (future, task)
+
+    def _take(self, host: str, future: Any, task: Task, left: list[Task]) -> None:
+        replicate, number, cell = task
+        if future.status == "finished":
+            got = future.result(timeout=CONNECT_S)
+            self.journal.add(replicate, number, got)
+            self.advance(1)
+            return
+        if (
+            future.status == "cancelled"
+            or type(error := future.exception(timeout=CONNECT_S)).__name__ == "KilledWorker"
+        ):
+            self.mine.pop(host, None)  # its worker, or the scheduler, has gone: once more elsewhere
+            again = self.lost[replicate, number] = self.lost.get((replicate, number), 0) + 1
+            if self.client.status != "running" or again > 3:
+                raise self.gone("replications were cancelled")
+            left.insert(0, task)
+            return
+        if isinstance(error, UsageError):
+            raise UsageError(f"{self.design.source}: {cell}: on {host}: {error}")
+        raise _failed(cell, error or EngineError("no result"), self.journal)
