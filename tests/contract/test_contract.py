@@ -318,6 +318,21 @@ def test_equal_accesses_give_equal_answers(kind: str) -> None:
     assert a.dut.save() == b.dut.save()
 
 
+@every_type
+def test_only_barriers_change_the_map_or_reset_the_machine(kind: str) -> None:
+    """docs/ordering.md: a batch is cut behind writes to barrier regions, and where a TIMED_RESET part may reset."""
+    timed = getattr(device_class(kind), "TIMED_RESET", False)
+    for seed in range(3):
+        bus = make(kind)
+        bus.take()
+        for what, args in operations(kind, f"barrier {kind} {seed}", 400):
+            perform(bus, [(what, args)])
+            behind = what == "write" and bus.dut.regions()[args[0]].barrier
+            for e in bus.take():
+                allowed = behind or (what == "step" and e.kind == "reset" and timed)
+                assert e.kind in ("line", "message") or allowed, f"{e.kind} by {what} {args}"
+
+
 # ---------------------------------------------------------------------- state
 
 
