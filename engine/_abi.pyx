@@ -26,7 +26,7 @@ for _name, _dtype in (("ACC", ACC), ("REC", REC), ("CPL", CPL), ("EFFECT", EFFEC
 
 def first_bad(acc, uint32_t spaces=3):
     """Index of the first record of an ACC array that no guest can make: a size that is not 1, 2, 4 or 8, a space from `spaces` on, a
-    direction that is none, a port above FFFFh or an 8-byte port access; -1 if all are possible."""
+    direction that is none, a port above FFFFh, an 8-byte port access, or a time of 2^63 ns or later; -1 if all are possible."""
     cdef const uint8_t[::1] view = np.ascontiguousarray(acc).view(np.uint8).reshape(-1)
     cdef uint64_t i, n = view.shape[0] // sizeof(engine_acc)
     cdef const engine_acc *a
@@ -36,7 +36,7 @@ def first_bad(acc, uint32_t spaces=3):
     with nogil:
         for i in range(n):
             if (a[i].size == 0 or a[i].size > 8 or a[i].size & (a[i].size - 1) or a[i].space >= spaces or a[i].dir > 1
-                    or (a[i].space == ENGINE_PIO and (a[i].addr > 0xffff or a[i].size > 4))):
+                    or (a[i].space == ENGINE_PIO and (a[i].addr > 0xffff or a[i].size > 4)) or a[i].t_ns >> 63):
                 break
         else:
             i = n

@@ -437,7 +437,8 @@ cdef class PyDevice(Device):
         # Nothing may pass: what leaves a noexcept function is printed, and a SystemExit that is printed ends the process.
         self.errors += 1
         if isinstance(e, KeyboardInterrupt):
-            PyErr_SetInterrupt()                   # the router's next look at signals raises it
+            PyErr_SetInterrupt()                   # raised again where Python code runs next
+            return
         kind = type(e)
         if self.last_error is None or type(self.last_error) is not kind:
             logging.getLogger("engine.device").error("%s: %s raised %s: %s", self.id, what, kind.__name__, e)

@@ -129,7 +129,7 @@ def load(path: str | Path) -> Trace:
     if i >= 0:
         r = acc[i]
         raise TraceError(f"{p}: access {i} is impossible: space {r['space']}, address {int(r['addr']):#x}, size {r['size']}, dir {r['dir']}, region "
-                         f"{r['region']} of {len(regions)}")
+                         f"{r['region']} of {len(regions)}, at {r['t_ns']} ns")
     i = first_earlier(acc)
     if i >= 0:
         raise TraceError(f"{p}: time goes back at access {i}")

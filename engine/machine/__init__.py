@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PATHS = ("local", "sync", "buffered", "batched")
 SPACES: dict[int | str, int] = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
 ARENA = 4 << 20
+TIME_END = 1 << 63  # ns; later deadlines cannot be told from none
 
 
 def build_devices(
@@ -69,8 +70,8 @@ class Clock:
 
     def step(self, ns: int) -> None:
         """Move time forward by ns; everything due happens."""
-        if ns < 0:
-            raise UsageError(f"clock.step({ns}): time does not go back")
+        if not 0 <= ns < TIME_END - self.now:
+            raise UsageError(f"clock.step({ns}): time does not go back, and ends after 2^63 ns, in 292 years")
         self._machine._now = self.now + ns
         self._machine.sequencer.settle(self._machine._now)
 
@@ -266,27 +267,36 @@ class Machine:
         self._settle()
         if not isinstance(saved, Mapping) or saved.get("format") != FORMAT:
             raise StateError(f"not the state of a machine in format {FORMAT}")
-        mine, theirs = {d.id: d.spec.type for d in self.plan.devices}, saved.get("devices")
-        if not isinstance(theirs, Mapping) or {id: d.get("type") for id, d in theirs.items()} != mine:
-            odd = sorted(set(mine) ^ set(theirs or ())) or [id for id in mine if theirs[id].get("type") != mine[id]]  # type: ignore[index]
+        theirs = saved.get("devices")
+        if not isinstance(theirs, Mapping) or not all(isinstance(d, Mapping) for d in theirs.values()):
+            raise StateError("not the state of a machine: its devices are missing or none")
+        mine = {d.id: d.spec.type for d in self.plan.devices}
+        odd = sorted(str(id) for id in {*mine, *theirs} if id not in mine or theirs.get(id, {}).get("type") != mine[id])
+        if odd:
             raise StateError(
-                f"the state is of another machine ({saved.get('board')}): its devices differ at {', '.join(odd)}"
+                f"the state is of another machine ({saved.get('board')!r:.40}): its devices differ at {', '.join(odd)[:200]!r}"
             )
         before = self.save()
         try:
             self._load(saved)
-        except (StateError, KeyError, TypeError, ValueError) as e:
+        except (StateError, LookupError, TypeError, ValueError, OverflowError, AttributeError) as e:
             self._load(before)
             if isinstance(e, StateError):
                 raise
-            raise StateError(f"not the state of a machine ({type(e).__name__}: {e})") from None
+            raise StateError(f"not the state of a machine ({type(e).__name__}: {str(e)[:100]!r})") from None
 
     def _load(self, saved: Mapping[str, Any]) -> None:
         devices, router = saved["devices"], dict(saved["router"])
         router["mapped"] = [self._region(*row) for row in router["mapped"]]
-        for name, bits in (("now", 64), ("latch", 32)):
+        for name, bits in (("now", 63), ("latch", 32)):
             if not (isinstance(router[name], int) and 0 <= router[name] < 1 << bits):
-                raise StateError(f"{name} = {router[name]!r} is no number of {bits} bits")
+                raise StateError(f"{name} = {router[name]!r:.40} is no number of {bits} bits")
+        for id in devices:
+            state = devices[id]["state"]
+            if not state["now"] <= router["now"] < state["deadline"]:
+                raise StateError(
+                    f"{id}: now {state['now']!r:.40} and deadline {state['deadline']!r:.40} do not lie around the clock, {router['now']}"
+                )
         restore_ram(self.ram, saved["ram"])
         if self.pool is not None:
             for w in self.pool.workers:
@@ -304,12 +314,12 @@ class Machine:
         """A mapping of a saved state, checked."""
         try:
             rank = self.plan.rank(id)
-            region = self.plan.devices[rank].regions[index]
-        except (KeyError, IndexError):
-            raise StateError(f"the state maps region {index} of {id!r}, which this machine does not have") from None
+            region = dict(enumerate(self.plan.devices[rank].regions))[index]
+        except KeyError:
+            raise StateError(f"the state maps region {index!r:.40} of {id!r:.40}, which this machine does not have") from None
         end = {Space.PIO: 1 << 16, Space.MMIO: 1 << 52}.get(region.space, 1 << 64)
-        if not 0 < region.size <= end - base or base < 0:
-            raise StateError(f"the state maps region {region.name!r} of {id!r} at {base:#x}, where it cannot be")
+        if not isinstance(base, int) or not 0 < region.size <= end - base or base < 0:
+            raise StateError(f"the state maps region {region.name!r} of {id!r} at {base!r:.40}, where it cannot be")
         return rank, index, base
 
     def snapshot(self) -> Snapshot:
@@ -380,17 +390,17 @@ class Machine:
         """
         try:
             return self._access(SPACES[space], addr, size, False, 0, self._now)
-        except (KeyError, OverflowError):
+        except (KeyError, TypeError, OverflowError):
             raise UsageError(
                 f"read({space!r}, {addr!r}, {size!r}): spaces are pio, mmio and config; addresses and sizes "
-                f"are not negative"
+                f"are numbers that are not negative"
             ) from None
 
     def write(self, space: int | str, addr: int, size: int, value: int) -> None:
         """One guest write now, as read."""
         try:
             self._access(SPACES[space], addr, size, True, value, self._now)
-        except (KeyError, OverflowError):
+        except (KeyError, TypeError, OverflowError):
             raise UsageError(
                 f"write({space!r}, {addr!r}, {size!r}, {value!r}): spaces are pio, mmio and config; numbers are "
                 f"not negative and fit "
@@ -433,6 +443,8 @@ def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple
     t[where], t[rest] = inputs["t_ns"], acc["t_ns"]
     ram = where[inputs["kind"] == RAM]
     t[ram] = 0  # bytes appear without a time of their own
+    if int(t.max()) >= TIME_END:
+        raise UsageError(f"an input at {int(t.max())} ns: times end at 2^63")
     raised = np.maximum(np.maximum.accumulate(t), np.uint64(now))
     if (raised[rest] != acc["t_ns"]).any():
         acc = acc.copy()
@@ -454,7 +466,6 @@ def check_batch(acc: npt.NDArray[Any]) -> None:
     if i >= 0:
         a = acc[i]
         raise UsageError(
-            f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}; "
-            f"sizes are 1, "
-            f"2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff"
+            f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}, "
+            f"at {a['t_ns']} ns; sizes are 1, 2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff, times below 2^63"
         )

@@ -33,7 +33,7 @@ def restore_pages(memory: Any, pages: Mapping[int, bytes], what: str) -> None:
     data = np.frombuffer(memory, np.uint8)
     for at, run in pages.items():
         if not (isinstance(at, int) and isinstance(run, bytes) and at >= 0 and at + len(run) <= len(data)):
-            raise StateError(f"{what}: pages at {at!r} do not fit {len(data):#x} bytes")
+            raise StateError(f"{what}: pages at {at!r:.40} do not fit {len(data):#x} bytes")
     for at, old in save_pages(memory).items():
         data[at : at + len(old)] = 0
     for at, run in pages.items():
@@ -59,7 +59,7 @@ def restore_ram(ram: Segment, pages: Mapping[int, bytes]) -> None:
     view = memoryview(ram)
     for at, run in pages.items():
         if not (isinstance(at, int) and isinstance(run, bytes) and at >= 0 and at + len(run) <= len(view)):
-            raise StateError(f"guest RAM: bytes at {at!r} do not fit a machine with {len(view):#x}")
+            raise StateError(f"guest RAM: bytes at {at!r:.40} do not fit a machine with {len(view):#x}")
     for at, old in save_ram(ram).items():
         view[at : at + len(old)] = bytes(len(old))
     for at, run in pages.items():
@@ -92,5 +92,5 @@ def restore_device(d: Device, saved: Mapping[str, Any]) -> None:
             restore_pages(part.memory(), saved["memory"], d.id)
         if "written" in saved:
             part.set_written_sectors(saved["written"])
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise StateError(f"{d.id}: not the state of this device ({type(e).__name__}: {e})") from None
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as e:
+        raise StateError(f"{d.id}: not the state of this device ({type(e).__name__}: {str(e)[:100]!r})") from None
