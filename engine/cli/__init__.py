@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "replay shipped recordings of real boots over every path, check every answer, write a report",
     "replay": "replay recorded guests against their references",
     "diff": "compare parts with QEMU, or with another configuration of the engine, by random programs",
+    "screenshot": "write what a recorded guest's screen shows, as a PNG file",
     "trace": "look into a recorded guest, take its content out, export it",
     "machine": "check, show and import machine files",
     "devices": "list the modelled parts and their registers",

@@ -3,8 +3,8 @@
 Documents: IBM VGA/XGA Technical Reference Manual, May 1992 (TRM), VGA function; Bochs VBE display API (DISPI); QEMU's
 docs/specs/standard-vga (PCI).  Modelled: every register of the five register groups, the memory window with its four
 maps, three addressings (chain-4, odd/even, planes), write modes 0 to 3 and read modes 0 and 1, DISPI with its limits,
-the memory-mapped copy of the ports, the EDID.  Not modelled: the picture itself (memory() and the registers hold all
-that one needs), retrace times, the light pen, interrupts (the part has none).  Deviations: docs/devices/vga.md.
+the memory-mapped copy of the ports, the EDID, the picture (engine/screen.py draws it when it is asked for).  Not modelled:
+retrace times, the light pen, interrupts (the part has none).  Deviations: docs/devices/vga.md.
 Called by the owning worker only.
 
 Video memory is memory, not device state: it lies outside the state struct, and memory() gives it.
@@ -18,6 +18,7 @@ from engine._device cimport IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK, RESE
 from engine.devices.edid import edid
 from engine.errors import MachineError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
+from engine.screen import draw
 from engine.types import RO, RW, WO, Region, Register, Space
 
 # Writable bits: TRM, each register's figure.  Unused bits of a byte read as zero.
@@ -626,6 +627,28 @@ cdef class Vga(PciFunction):
             memset(self.rom, 0, ROM_SIZE)
             memcpy(self.rom, <const char *>(<bytes>data), len(data))
             self.rom_known = True
+
+    def values(self):
+        """The registers by the names of REGISTERS, as they are in force, and what else decides the picture."""
+        cdef vga_state *s = self.s
+        cdef uint32_t n
+        out = {"ATT_INDEX": s.att_index, "DAC_8BIT": s.dac_8bit, "BIG_ENDIAN": s.big_endian, "LINE_OFFSET": s.line_offset,
+               "START_ADDR": s.start_addr}
+        for n, name in enumerate(SEQUENCER):
+            out[f"SEQ_{name}"] = self.sequencer(n)
+        for n, name in enumerate(GRAPHICS):
+            out[f"GFX_{name}"] = s.gfx[n]
+        for n, name in enumerate(ATTRIBUTES):
+            out[f"ATT_{name}"] = s.att[n]
+        for n, name in enumerate(CRT):
+            out[f"CRTC_{name}"] = s.crtc[n]
+        for n in range(DISPI_N):
+            out[f"DISPI_{DISPI[n]}"] = s.dispi[n]
+        return out
+
+    def picture(self, bint cursor=True, blink=None):
+        """What a monitor shows now: (width, height, three bytes a pixel).  The options: engine.screen.draw."""
+        return tuple(draw(self.values(), (<char *>self.s.palette)[:PALETTE_N], self.memory(), cursor=cursor, blink=blink))
 
     def text(self):
         """The text screen as lines, or None in a graphics mode."""

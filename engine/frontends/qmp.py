@@ -5,8 +5,8 @@ A Guest is what monitors command: a machine, and whether it runs.  A Monitor is 
 all events.
 
 Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands,
-query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, stop, cont, quit, eject and
-blockdev-change-medium (floppy disks), device_add and device_del (refused, as for a device that is no model).  Others
+query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, stop, cont, quit, screendump,
+eject and blockdev-change-medium (floppy disks), device_add and device_del (refused, as for a device that is no model).  Others
 answer CommandNotFound. QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
 """
 
@@ -328,6 +328,27 @@ def _device_del(g: Guest, a: Json) -> Json:
     raise QmpError(f"Device '{_want(a, 'id')}' not found", "DeviceNotFound")
 
 
+def _screendump(g: Guest, a: Json) -> Json:
+    path, device, how = _want(a, "filename"), a.get("device", ""), a.get("format", "ppm")
+    if how not in ("ppm", "png"):
+        raise QmpError(f"Parameter 'format' does not accept value '{how}'")
+    if "head" in a and not device:
+        raise QmpError("'head' must be specified together with 'device'")
+    planned = {p.id: p for p in g.machine.plan.devices} if g.machine is not None else {}
+    if device and device not in planned:
+        raise QmpError(f"Device '{device}' not found", "DeviceNotFound")
+    if device and not hasattr(planned[device].cls, "picture"):
+        raise QmpError(f"Device {device} (head {a.get('head', 0)}) is not bound to a QemuConsole")
+    if g.machine is None or not any(hasattr(p.cls, "picture") for p in planned.values()):
+        raise QmpError("There is no console to take a screendump from")
+    picture = g.machine.screen(device)
+    try:
+        Path(path).write_bytes(picture.ppm() if how == "ppm" else picture.png())
+    except OSError as e:
+        raise QmpError(f"failed to open file '{path}': {e.strerror}") from None
+    return {}
+
+
 def _floppy(g: Guest, a: Json) -> tuple[str, int]:
     """(controller, drive) that a command names: floppy0, floppy1."""
     name = a.get("device") or a.get("id") or ""
@@ -374,6 +395,7 @@ COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
     "quit": _quit,
     "device_add": _device_add,
     "device_del": _device_del,
+    "screendump": _screendump,
     "eject": _eject,
     "blockdev-change-medium": _change,
 }

@@ -26,6 +26,7 @@ from engine.machine.build import Plan, connect, make_device, plan
 from engine.machine.derive import derive
 from engine.machine.spec import MachineSpec, check_workers, load
 from engine.machine.state import FORMAT, restore_device, restore_ram, save_device, save_ram
+from engine.screen import Picture
 from engine.sequencer import INPUT, RAM, Sequencer
 from engine.types import Space
 from engine.workers import placement
@@ -224,6 +225,16 @@ class Machine:
         got = getattr(self.devices[device], method)(*args)
         self.executor.refresh()
         return got
+
+    def screen(self, device: str = "", *, cursor: bool = True, blink: bool | None = None) -> Picture:
+        """What a monitor on the machine's display adapter shows now; cursor and blink as for engine.screen.draw.
+
+        device: the adapter's id, if there is more than one.  Raises UsageError if there is none of that name.
+        """
+        adapters = [p.id for p in self.plan.devices if hasattr(p.cls, "picture") and device in ("", p.id)]
+        if not adapters:
+            raise UsageError(f"{device!r} is no display adapter" if device else "the machine has no display adapter")
+        return Picture(*self.call(adapters[0], "picture", cursor, blink))
 
     def inspect(self) -> dict[str, dict[str, Any]]:
         """Device id -> its fields and the levels of its output pins, for people and logs."""

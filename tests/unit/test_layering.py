@@ -23,6 +23,7 @@ CORE = (*BASE, "_shm", "_ring", "_dispatch", "_device", "_executor")
 MAY: dict[str, tuple[str, ...]] = {
     "errors": (),
     "types": (),
+    "screen": (),
     "_abi": ("_abi",),
     "_atomics": (),
     "_shm": (*BASE, "_shm"),
@@ -32,7 +33,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "_device": (*BASE, "_device"),
     "_executor": (*BASE, "_device", "_executor"),
     "pci": (*BASE, "_device", "pci"),
-    "devices": (*BASE, "_device", "pci", "devices"),
+    "devices": (*BASE, "_device", "pci", "devices", "screen"),
     "registry": ("errors", "_device"),  # the classes themselves are named as text, and loaded when one is asked for
     "machine.spec": ("errors", "types"),
     "machine.cmos": ("errors",),
@@ -46,7 +47,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "workers.placement": ("errors", "machine.spec", "machine.build"),
     "sequencer": (*CORE, "pci._decode", "workers._wait", "machine.build", "sequencer"),
     "workers": (*CORE, "sequencer", "machine", "workers"),
-    "machine": (*CORE, "sequencer", "registry", "machine", "workers"),
+    "machine": (*CORE, "sequencer", "registry", "machine", "workers", "screen"),
     "frontends": (
         *CORE,
         "_foreign",
@@ -61,7 +62,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "measure": (*CORE, "sequencer", "registry", "machine", "workers", "frontends", "testing", "measure", "data"),
     "study": (*CORE, "sequencer", "machine", "workers", "frontends", "measure", "data", "study"),
     "testing": (*CORE, "_foreign", "sequencer", "pci", "machine", "workers", "measure", "testing"),
-    "cli": (*CORE, "registry", "machine", "workers", "frontends", "measure", "study", "testing", "data", "cli"),
+    "cli": (*CORE, "screen", "registry", "machine", "workers", "frontends", "measure", "study", "testing", "data", "cli"),
     "data": ("errors", "data"),
     "__main__": ("cli",),
     "": ("errors", "types", "_device", "_abi", "machine"),
