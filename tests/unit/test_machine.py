@@ -394,6 +394,7 @@ def test_reset_is_the_bus_and_cold_is_the_switch(small):
         assert small.clock.now == now and small.clock.next() is None and memoryview(small.ram)[0] == 9
         assert [x["state"]["levels"] for x in d.values()] == [0, 0, 0]
         assert d["d1"]["state"]["inputs"] == 0  # the wire from d0 fell with it
+        assert (d["d2"]["state"]["seen"] == at_power_on["d2"]["state"]["seen"]) == cold
         own = [{k: v for k, v in x["state"].items() if k not in ("now", "seen")} for x in d.values()]
         assert own == [{k: v for k, v in x["state"].items() if k not in ("now", "seen")} for x in at_power_on.values()]
 
