@@ -32,6 +32,14 @@ TYPES: dict[str, str] = {
     "fw-cfg": "engine.devices.fw_cfg:FwCfg",
     "debugcon": "engine.devices.debugcon:Debugcon",
     "port80": "engine.devices.port80:Port80",
+    "pvpanic": "engine.devices.pvpanic:Pvpanic",
+    "pvpanic-pci": "engine.devices.pvpanic:PvpanicPci",
+    "ib700": "engine.devices.ib700:Ib700",
+    "i6300esb": "engine.devices.i6300esb:I6300esb",
+    "isa-debug-exit": "engine.devices.isa_debug_exit:IsaDebugExit",
+    "pc-testdev": "engine.devices.pc_testdev:PcTestdev",
+    "pci-testdev": "engine.devices.pci_testdev:PciTestdev",
+    "edu": "engine.devices.edu:Edu",
     "post-card": "engine.devices.python.post_card:PostCard",
 }
 

@@ -89,7 +89,7 @@ cdef class PciFunction(Device):
         self.cap_next = HEADER_SIZE
 
     def add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=False, bint is64=False, str name=None,
-                     tuple accepts=(1, 2, 4), tuple implements=(1, 4), bint posted=False):
+                     tuple accepts=(1, 2, 4), tuple implements=(1, 4), bint posted=False, bint barrier=False):
         """Declare base address register n: PCI 6.2.5.1.  Raises MachineError for what no BAR can be."""
         cdef bint io = space == Space.PIO
         cdef uint8_t reg = <uint8_t>(BAR0 + 4 * n)
@@ -108,7 +108,7 @@ cdef class PciFunction(Device):
             self.bars[n + 1].reg = <uint8_t>(reg + 4)
         self.all_regions = None
         # ports of a BAR hide fixed ones, memory of a BAR lies behind the chipset's
-        self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted, priority=1 if io else -1)
+        self.bar_regions[n] = Region(name or f"bar{n}", space, size, accepts, implements, posted, barrier, priority=1 if io else -1)
 
     def add_rom(self, uint64_t size, str name="rom"):
         """Declare the expansion ROM base address register: PCI 6.2.5.2."""
