@@ -1251,10 +1251,15 @@ cdef class Sequencer:
 
     cdef int _reset_in_time(self, uint64_t t_ns, uint64_t key) except -1 nogil:
         """Before what has `key` at t_ns: a cut at each moment when a timer may reset the machine, as the local path has it."""
+        cdef uint64_t when
         while self.timed_reset <= t_ns:
+            when = self.timed_reset
             self.key = key & ~<uint64_t>1
-            self.now = max(self.now, self.timed_reset)
-            self._finish(self.timed_reset)
+            self.now = max(self.now, when)
+            self._finish(when)
+            if self.timed_reset <= when:       # settled, and still due
+                with gil:
+                    raise RingError(f"a worker's deadline stands still at {when} ns: it is broken or hostile")
         return 0
 
     cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil:
