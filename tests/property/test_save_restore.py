@@ -1,0 +1,138 @@
+"""A state put back is the moment it was taken: what follows is the same again, on every path and placement."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.machine import Machine
+from engine.machine.spec import load
+from engine.workers import pool
+from engine.workers.placement import shuffled
+
+from .guests import Threads, random_stream, streams
+
+RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+BOARDS = ("i440fx", "q35")
+LINKS = ("sync", "buffered", "batched")
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Workers are threads, so that a machine starts at once."""
+    monkeypatch.setattr(pool, "Pool", Threads)
+
+
+def cut(stream, at):
+    """A stream in two: what comes before access `at`, and the rest."""
+    acc, inputs = stream
+    k = int(np.searchsorted(inputs["index"], at))
+    rest = inputs[k:].copy()
+    rest["index"] -= np.uint64(at)
+    return (acc[:at], inputs[:k]), (acc[at:], rest)
+
+
+def run(machine, part):
+    """All that a guest and the wires' observer see of a part of a stream."""
+    value, status, answers = machine.run(*part)
+    return value.tolist(), status.tolist(), answers.tolist(), machine.lines().tolist()
+
+
+def without_now(state):
+    """A state without the times at which devices last looked at the clock, which are no state of the machine."""
+    devices = {
+        id: {**d, "state": {k: v for k, v in d["state"].items() if k != "now"}} for id, d in state["devices"].items()
+    }
+    return {**state, "devices": devices}
+
+
+def same(a, b, what):
+    """Assert that two runs or states are one, and show where not."""
+    if isinstance(a, tuple):
+        for name, x, y in zip(("values", "status", "answers", "lines"), a, b, strict=True):
+            differ = [(i, p, q) for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q][:3]
+            assert x == y, f"{what}: {name} {differ or (len(x), len(y))}"
+        return
+    for id in a["devices"]:
+        p, q = a["devices"][id], b["devices"][id]
+        differ = {k: (v, q["state"].get(k)) for k, v in p["state"].items() if v != q["state"].get(k)}
+        assert p == q, f"{what}: {id} {differ}"
+    assert a == b, what
+
+
+def there_and_back(machine, first, rest, noise):
+    """Run on, go back, run on again; what was seen: (first part, state there, second part, state at the end)."""
+    machine.load(there_and_back.new[machine.spec.board.name])
+    machine.lines()
+    one = run(machine, first)
+    there = machine.save()
+    snapshot = machine.snapshot()
+    assert machine.lines().tolist() == []
+    two = run(machine, rest)
+    end = machine.save()
+    for put_back in (lambda: machine.load(there), lambda: machine.restore(snapshot)):
+        run(machine, noise)
+        machine.lines()
+        put_back()
+        assert machine.lines().tolist() == [], "putting a state back made an edge"
+        same(machine.save(), there, "the state put back")
+        assert machine.lines().tolist() == []
+        same(run(machine, rest), two, "the run from a state put back")
+        same(without_now(machine.save()), without_now(end), "the state after it")
+    return one, without_now(there), two, without_now(end)
+
+
+there_and_back.new = {}
+
+
+@pytest.fixture(scope="module")
+def locals_():
+    """A machine of each board in this process."""
+    machines = {name: Machine.from_file(name).start() for name in BOARDS}
+    for name, machine in machines.items():
+        there_and_back.new[name] = machine.save()
+    yield machines
+    for machine in machines.values():
+        machine.stop()
+
+
+@pytest.mark.parametrize("name", BOARDS)
+@settings(max_examples=12, **RELAXED)
+@given(data=st.data())
+def test_run_save_run_load_run(threads, locals_, name, data):
+    local = locals_[name]
+    stream = data.draw(streams(local.plan, 40))
+    first, rest = cut(stream, data.draw(st.integers(0, len(stream[0]))))
+    noise = data.draw(streams(local.plan, 15))
+    want = there_and_back(local, first, rest, noise)
+    workers = data.draw(st.integers(1, 3))
+    owners = shuffled(local.plan, workers, data.draw(st.integers(0, 1 << 16)))
+    path = data.draw(st.sampled_from(LINKS))
+    with Machine.from_spec(load(name), workers=workers, owners=owners, path=path) as machine:
+        got = there_and_back(machine, first, rest, noise)
+    for what, a, b in zip(("before", "the state", "after", "the end"), got, want, strict=True):
+        same(a, b, f"{what}, {path} {owners}")
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_state_moves_between_processes(locals_, name):
+    """From this process to workers on one placement, on to workers on another, and back."""
+    local = locals_[name]
+    local.load(there_and_back.new[name])
+    local.lines()
+    stream = random_stream(local.plan, 400, 5)
+    first, rest = cut(stream, len(stream[0]) // 2)
+    run(local, first)
+    state = local.save()
+    want, end = run(local, rest), without_now(local.save())
+    for seed, path in ((1, "batched"), (2, "buffered")):
+        with Machine.from_file(name, workers=2, owners=shuffled(local.plan, 2, seed), path=path) as machine:
+            machine.load(state)
+            state = machine.save()
+            same(run(machine, rest), want, path)
+            same(without_now(machine.save()), end, path)
+    local.load(state)
+    local.lines()
+    same(run(local, rest), want, "back")
