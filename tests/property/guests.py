@@ -19,23 +19,22 @@ from engine.sequencer import INPUT
 from engine.workers._loop import WorkerLoop
 from engine.workers.main import ATTENTION, STOP, _obey, plain
 
+
+def _numbers(text):
+    return tuple(int(word, 16) for word in text.split())
+
+
 # Ports whose reads and writes of single bytes do something on both boards.
-PORTS = tuple(
-    int(word, 16)
-    for word in """
+PORTS = _numbers("""
 00 08 20 21 40 41 42 43 60 61 64 70 71 80 81 92 A0 A1 B2 B3 C0 D0 170 177 1CE 1F0 1F6 1F7 378 379 37A 376 3B4
 3C0 3C4 3C5 3CE 3CF 3D4 3D5 3DA 3F2 3F4 3F5 3F6 3F7 3F8 3F9 3FA 3FB 3FC 3FD 402 4D0 510 511 CF9 600 604 608
 700 C000
-""".split()
-)
-MEMORY = tuple(
-    int(word, 16)
-    for word in """
+""")
+MEMORY = _numbers("""
 A0000 A0004 AFFFC B8000 FEC00000 FEC00010 FED00000 FED00010 FED000F0 FED00100 FED00108 FEE00020 FEE00080
 FEE000B0 FEE000F0 FEE00100 FEE00200 FEE00320 FEE00350 FEE00390 E0000000 FEBF0000 B0000000 B00F8000 C0000000
 100000
-""".split()
-)
+""")
 # What needs several accesses in a row: out, in, store and load with size, address and value in hexadecimal; ? is drawn.
 IDIOMS = tuple(
     line.split()
