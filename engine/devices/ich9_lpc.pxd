@@ -118,6 +118,7 @@ cdef enum:                    # pins
     OUT_SMI = 25
     OUT_POWER_OFF = 26
     OUT_SUSPEND = 27
+    OUT_WATCHDOG = 28
 
 cdef struct ich9_lpc_state:
     pci_state pci
@@ -141,7 +142,7 @@ cdef struct ich9_lpc_state:
 cdef class Ich9Lpc(PciFunction):
     cdef ich9_lpc_state *s
     cdef hotplug_facts facts
-    cdef bint smm
+    cdef bint smm, no_reboot, resets
     cdef void update_ranges(self) noexcept nogil
     cdef void lock(self) noexcept nogil
     cdef uint32_t pirq_for(self, uint32_t slot, uint32_t intx) noexcept nogil
@@ -155,6 +156,7 @@ cdef class Ich9Lpc(PciFunction):
     cdef void smi(self) noexcept nogil
     cdef void apmc_write(self, uint8_t value) noexcept nogil
     cdef uint64_t tco_period(self) noexcept nogil
+    cdef bint tco_reboots(self) noexcept nogil
     cdef bint tco_heard(self) noexcept nogil
     cdef bint tco_runs(self) noexcept nogil
     cdef void tco_reload(self) noexcept nogil

@@ -25,6 +25,7 @@ from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
 from engine.devices._acpi_pm import ACPI_HOTPLUG_STATE, ACPI_PM_STATE, check_cpus
+from engine.devices._watchdog import checked_action
 from engine.errors import StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, WO, Region, Register, Space
@@ -82,7 +83,7 @@ REGISTERS = (
     *(Register(f"D{n}IR", at, 16, RW, DIR_RESET, 0xFFFF, f"routes INTA# to INTD# of slot {n}", f"316972-004 10.1 D{n}IR", RC_REGION)
       for n, at in _ROUTES),
     Register("D30IR", D30IR, 16, RW, 0, 0xFFFF, "none", "316972-004 10.1 D30IR", RC_REGION),
-    Register("GCS", GCS, 32, RW, GCS_NO_REBOOT, 0xFFFFFFFF, "NO_REBOOT: TCO's second timeout does not reset", "316972-004 10.1 GCS", RC_REGION),
+    Register("GCS", GCS, 32, RW, GCS_NO_REBOOT, 0xFFFFFFFF, "NO_REBOOT: TCO's second timeout does not reset; nor does it with the strap", "316972-004 10.1 GCS", RC_REGION),
     Register("APM_CNT", 0, 8, RW, 0, 0xFF, "SMI; 02h and 03h set and clear SCI_EN", _S + "7 APM_CNT", APM_REGION),
     Register("APM_STS", 1, 8, RW, 0, 0xFF, "none", _S + "7 APM_STS", APM_REGION),
     Register("RST_CNT", 0, 8, RW, 0, SYS_RST | FULL_RST, "bit 2 resets the machine", _S + "7 RST_CNT", RST_REGION),
@@ -94,7 +95,7 @@ REGISTERS = (
     Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", "acpi_pci_hotplug", PCIHP_REGION),
 )
 IN = (*(f"pirq{c}" for c in "abcdefgh"), *(f"d{slot}{pin}" for slot in range(25, 32) for pin in "abcd"), "pwrbtn")
-OUT = ("inta", *(f"gsi{n}" for n in range(N_GSI)), "smi", "power_off", "suspend")
+OUT = ("inta", *(f"gsi{n}" for n in range(N_GSI)), "smi", "power_off", "suspend", "watchdog")
 
 # Where the routes of slots 25 to 31 are.
 cdef uint16_t DIR_AT[7]
@@ -110,14 +111,15 @@ cdef class Ich9Lpc(PciFunction):
 
     pirqa-pirqh: wired-OR levels of the board's PCI interrupt lines; dNNa-dNNd: INTA# to INTD# of the chipset's own slots, which
     DNNIR routes; pwrbtn: the power button (a rising edge presses it).  gsi0-gsi15 are ISA interrupts, for the 8259s and the
-    IOAPIC, gsi16-gsi23 the IOAPIC's own; smi gives a pulse; power_off and suspend rise when software asks for it and fall at reset.
+    IOAPIC, gsi16-gsi23 the IOAPIC's own; smi and watchdog give a pulse; power_off and suspend rise when software asks for it and fall at reset.
     """
     TITLE = "Intel 82801IB (ICH9) LPC bridge"
     REGISTERS = REGISTERS
     IN = IN
     OUT = OUT
     TIMED_RESET = True              # TCO: what can bring its reset nearer is a barrier
-    CONFIG = {**PCI_CONFIG, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False, "cpus": 1, "max_cpus": 1}
+    CONFIG = {**PCI_CONFIG, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False, "cpus": 1, "max_cpus": 1,
+              "no_reboot": True, "action": "reset"}
     STATE = PCI_STATE + (
         ("pm_base", "u8"), ("rc_base", "u8"), ("tco_expires", "u8"), *ACPI_PM_STATE, *ACPI_HOTPLUG_STATE, ("smi_en", "u4"), ("smi_sts", "u4"),
         ("tco_rld", "u2"), ("tco1_sts", "u2"), ("tco2_sts", "u2"), ("tco1_cnt", "u2"), ("tco2_cnt", "u2"), ("tco_tmr", "u2"),
@@ -131,6 +133,8 @@ cdef class Ich9Lpc(PciFunction):
         check_cpus(id, c["cpus"], c["max_cpus"])
         self.facts.cpus, self.facts.max_cpus = c["cpus"], c["max_cpus"]
         self.smm = c["smm"]
+        self.no_reboot = c["no_reboot"]
+        self.set_action(c["action"])
         self.s = <ich9_lpc_state *>self.pci_alloc(sizeof(ich9_lpc_state))
         self.s.pm_base = self.s.rc_base = UNMAPPED
         self.identify(0x8086, 0x2918, 0x02, 0x060100, multifunction=True)
@@ -146,6 +150,10 @@ cdef class Ich9Lpc(PciFunction):
             if c[name]:
                 self.initial[LPC_IO_DEC + 2] |= 1 << bit
         self.power_on()
+
+    def set_action(self, str action):
+        """What TCO's second timeout does beside its pulse, from now on.  Raises MachineError."""
+        self.resets = checked_action(self.id, action)
 
     def fixed_regions(self):
         return (Region("pm-event", Space.PIO, 4, (1, 2, 4), (2, 2)),
@@ -399,7 +407,11 @@ cdef class Ich9Lpc(PciFunction):
 
     cdef bint tco_heard(self) noexcept nogil:
         """Does a timeout do anything that is seen at once: an SMI, or the second one's reset?"""
-        return self.s.smi_en & TCO_EN or not self.s.rc[GCS] & GCS_NO_REBOOT
+        return self.s.smi_en & TCO_EN or self.tco_reboots()
+
+    cdef bint tco_reboots(self) noexcept nogil:
+        """10.1 GCS.NO_REBOOT, which cannot override the strap."""
+        return not self.no_reboot and not self.s.rc[GCS] & GCS_NO_REBOOT
 
     cdef void tco_reload(self) noexcept nogil:
         """From now on the whole count.  One of 0 stops the timer: 13.9 TCO_TMR."""
@@ -410,16 +422,19 @@ cdef class Ich9Lpc(PciFunction):
         return not self.s.tco1_cnt & TCO_TMR_HLT and self.s.tco_tmr > 1
 
     cdef void tco_expired(self) noexcept nogil:
-        """A timeout at this moment: every second one resets the machine, unless GCS.NO_REBOOT forbids it."""
+        """A timeout at this moment: every second one resets the machine, unless that is forbidden."""
         self.s.tco_rld = 0
         self.s.tco1_sts |= TIMEOUT
         self.s.tco_timeouts += 1
         if self.s.tco_timeouts == 2:
             self.s.tco2_sts |= SECOND_TO_STS | BOOT_STS
             self.s.tco_timeouts = 0
-            if not self.s.rc[GCS] & GCS_NO_REBOOT:
+            if self.tco_reboots():
                 self.s.tco_expires = NEVER
-                self.emit(ENGINE_EFFECT_RESET, 0, 0, RESET_BUS)
+                self.set_line(OUT_WATCHDOG, 1)
+                self.set_line(OUT_WATCHDOG, 0)
+                if self.resets:
+                    self.emit(ENGINE_EFFECT_RESET, 0, 0, RESET_BUS)
                 return
         if self.s.smi_en & TCO_EN:
             self.smi()

@@ -26,6 +26,13 @@ def bus():
     return FakeBus(Ich9Lpc())
 
 
+def rebooting(**config):
+    """A part whose strap allows TCO's reset, with GCS.NO_REBOOT cleared."""
+    bus = FakeBus(Ich9Lpc(no_reboot=False, **config))
+    bus.write(RC, GCS, 0, 4)
+    return bus
+
+
 def maps(bus):
     return [(e.pin, e.addr, e.value) for e in bus.take() if e.kind == "map"]
 
@@ -278,19 +285,44 @@ def test_13_9_timeouts_with_no_reboot(bus):
     assert bus.read(TCO, 6, 2) == 0x06 and bus.take() == []
 
 
-def test_13_9_the_second_timeout_resets(bus):
-    bus.write(RC, GCS, 0, 4)
+def test_13_9_the_second_timeout_resets():
+    bus = rebooting()
     start(bus)
     bus.step(8 * TICK - 1)
-    assert not [e for e in bus.take() if e.kind == "reset"]
+    assert bus.take() == []
     bus.step(1)
-    assert [(e.t_ns, e.kind) for e in bus.take()] == [(8 * TICK, "reset")]
+    assert [(e.t_ns, e.kind, e.pin, e.value) for e in bus.take()] == [
+        (8 * TICK, "line", "watchdog", 1),
+        (8 * TICK, "line", "watchdog", 0),
+        (8 * TICK, "reset", 0, 1),
+    ]
     bus.step(100 * TICK)
     assert bus.take() == []  # it stands then
 
 
-def test_13_9_reloading_in_time_prevents_it(bus):
+def test_13_9_a_host_that_wants_no_reset_is_told_and_the_timer_stands():
+    bus = rebooting(action="none")
+    start(bus)
+    bus.step(100 * TICK)
+    assert [(e.t_ns, e.kind, e.pin) for e in bus.take()] == [(8 * TICK, "line", "watchdog")] * 2
+    assert bus.read(TCO, 6, 2) == 0x06
+    bus.dut.set_action("reset")
+    start(bus)
+    bus.step(8 * TICK)
+    assert [e.kind for e in bus.take()] == ["line", "line", "reset"]
+    with pytest.raises(MachineError, match="action = 'explode'"):
+        bus.dut.set_action("explode")
+
+
+def test_10_1_the_strap_forbids_the_reset_whatever_gcs_says(bus):
     bus.write(RC, GCS, 0, 4)
+    start(bus)
+    bus.step(100 * TICK)
+    assert bus.read(TCO, 6, 2) == 0x06 and bus.take() == []
+
+
+def test_13_9_reloading_in_time_prevents_it():
+    bus = rebooting()
     start(bus)
     for _ in range(10):
         bus.step(5 * TICK)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from engine import ACC, Machine
+from engine.machine.spec import load
 
 BASE, RC, LPC = 0xB0000000, 0xFED1C000, 0x1F << 15
 PIO, MMIO = 0, 1
@@ -23,13 +24,18 @@ SETUP = [
 ]
 
 
+def q35():
+    """The board, without the strap that forbids TCO's reset."""
+    return load("q35").with_config("lpc", no_reboot=False)
+
+
 def run(path, workers, reads):
     acc = np.zeros(len(SETUP) + len(reads), ACC)
     for i, (space, addr, size, value) in enumerate(SETUP):
         acc[i] = (0, addr, value, 0, size, space, 1, 0, 0)
     for i, t in enumerate(reads, len(SETUP)):
         acc[i] = (t, 0x604, 0, 0, 2, PIO, 0, 0, 0)
-    with Machine.from_file("q35", path=path, workers=workers) as machine:
+    with Machine(q35(), path=path, workers=workers) as machine:
         values = [int(v) for v in machine.submit(acc)[len(SETUP) :]]
         lines = machine.lines()
         return values, lines.tobytes(), len(lines), machine.sequencer.counters["resets"]
@@ -45,7 +51,7 @@ def test_every_path_resets_at_the_same_moment(path, workers):
 
 @pytest.mark.parametrize(("path", "workers"), [("local", None), ("batched", 2)])
 def test_it_comes_when_the_clock_is_stepped(path, workers):
-    with Machine.from_file("q35", path=path, workers=workers) as machine:
+    with Machine(q35(), path=path, workers=workers) as machine:
         for space, addr, size, value in SETUP:
             machine.write(space, addr, size, value)
         machine.clock.step(8 * TICK - 1)
