@@ -17,7 +17,7 @@ from uuid import UUID
 
 from engine.cli import command_parser
 from engine.errors import EngineError, MachineError, UsageError
-from engine.frontends.qmp import Guest
+from engine.frontends.qmp import ACTIONS, Guest
 from engine.frontends.qtest import Endpoint, Server, observing_all
 from engine.machine import PATHS, Machine
 from engine.machine.cmos import pc_cmos
@@ -70,7 +70,7 @@ class _Wanted:
 
     endpoints: list[Endpoint] = field(default_factory=list)
     stopped: bool = False
-    reboot: bool = True
+    actions: dict[str, str] = field(default_factory=dict)
     machine: str = "pc"
     name: str = ""
     uuid: str = ""
@@ -98,6 +98,15 @@ def _endpoint(protocol: str, text: str, chardevs: dict[str, dict[str, str]]) -> 
     return Endpoint(protocol, path, o.get("server", "off") != "off")
 
 
+def _actions(given: dict[str, str]) -> dict[str, str]:
+    for what, action in given.items():
+        if what not in ACTIONS:
+            raise UsageError(f"-action {what}={action}: what can be chosen is {', '.join(ACTIONS)}")
+        if action not in ACTIONS[what]:
+            raise UsageError(f"-action {what}={action}: choose one of {', '.join(ACTIONS[what])}")
+    return given
+
+
 def _wanted(args: Sequence[str]) -> _Wanted:
     w = _Wanted()
     given = list(pairs(args))
@@ -110,8 +119,12 @@ def _wanted(args: Sequence[str]) -> _Wanted:
             w.endpoints.append(_endpoint("qmp", value, chardevs))
         elif name == "-S":
             w.stopped = True
-        elif name == "-no-reboot" or (name == "-action" and o.get("reboot") == "shutdown"):
-            w.reboot = False
+        elif name == "-no-reboot":
+            w.actions["reboot"] = "shutdown"
+        elif name == "-no-shutdown":
+            w.actions["shutdown"] = "pause"
+        elif name in ("-action", "-watchdog-action"):
+            w.actions |= _actions(o if name == "-action" else {"watchdog": value})
         elif name in ("-M", "-machine"):
             w.machine = o.get("", o.get("type", w.machine))
         elif name == "-name":
@@ -198,7 +211,7 @@ def serve(
             board = stack.enter_context(
                 Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path)
             )
-        guest = Guest(board, running=not wanted.stopped, reboot=wanted.reboot, name=wanted.name, uuid=wanted.uuid)
+        guest = Guest(board, running=not wanted.stopped, actions=wanted.actions, name=wanted.name, uuid=wanted.uuid)
         if lasting is not None:
             guest.first_reset = lambda: _boot_once(guest, lasting)
         server = Server(guest, rom)

@@ -13,11 +13,13 @@ answer CommandNotFound. QEMU Machine Protocol Specification; QEMU QMP Reference 
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine._device import LINE
 from engine.errors import EngineError
 from engine.frontends.replay import OWNERS
 from engine.machine import Machine
@@ -28,6 +30,14 @@ VERSION = {"major": 7, "minor": 2, "micro": 0}  # of the reference whose protoco
 MAX_REQUEST = 64 << 20
 BOARDS = {"i440fx": ("pc-i440fx-7.2", "pc"), "q35": ("pc-q35-7.2", "q35")}  # board -> machine type, alias
 MODELS = {ours: theirs for theirs, ours in OWNERS.items() if ours}  # our device types -> the reference's
+POWER_BUTTONS = ("piix4-pm", "ich9-lpc")
+# What the host does when the guest ends, crashes, hangs: QMP reference, set-action.  The first is the default.
+ACTIONS = {
+    "reboot": ("reset", "shutdown"),
+    "shutdown": ("poweroff", "pause"),
+    "panic": ("shutdown", "pause", "exit-failure", "none"),
+    "watchdog": ("reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"),
+}
 Json = dict[str, Any]
 
 
@@ -40,19 +50,37 @@ class QmpError(Exception):
 
 
 class Guest:
-    """A machine (None: one without devices) and its run state.  status is the exit status once it has ended."""
+    """A machine (None: one without devices) and its run state.  status is the exit status once it has ended.
+
+    actions: what happens at a guest's reset, end, crash, hang, where it is not the default; see ACTIONS.
+    """
 
     def __init__(
-        self, machine: Machine | None, *, running: bool = True, reboot: bool = True, name: str = "", uuid: str = ""
+        self,
+        machine: Machine | None,
+        *,
+        running: bool = True,
+        actions: Mapping[str, str] | None = None,
+        name: str = "",
+        uuid: str = "",
     ) -> None:
         self.machine = machine
-        self.reboot = reboot
+        self.actions = {what: choices[0] for what, choices in ACTIONS.items()} | dict(actions or {})
         self.name, self.uuid = name, uuid
         self.state = "running" if running else "prelaunch"
         self.status: int | None = None
         self.changed: Callable[[], None] = lambda: None  # something beside the accesses has moved the machine
         self.first_reset: Callable[[], None] | None = None  # what the first reset does beside its own
         self.monitors: list[Monitor] = []
+        # wires by which devices tell the host something -> what it does
+        self.notices: dict[str, Callable[[], None]] = {
+            "panicked": self._panicked,
+            "crash_loaded": lambda: self.event("GUEST_CRASHLOADED", action="run"),
+            "watchdog": self._watchdog,
+            "power_off": lambda: self.shutdown(True, "guest-shutdown"),
+            "suspend": self._suspend,
+            "exit": self._exit,
+        }
 
     @property
     def ended(self) -> bool:
@@ -66,19 +94,78 @@ class Guest:
         for m in list(self.monitors):
             m.tell({"timestamp": stamp, "event": name, **({"data": data} if data else {})})
 
+    def set_actions(self, **actions: str) -> None:
+        """Choose what happens from now on.  Raises QmpError."""
+        for what, action in actions.items():
+            if action not in ACTIONS[what]:
+                raise QmpError(f"Parameter '{what}' does not accept value '{action}'")
+        self.actions |= actions
+        if "watchdog" in actions and self.machine is not None:
+            own = "reset" if actions["watchdog"] == "reset" else "none"
+            for p in self.machine.plan.devices:
+                if hasattr(p.cls, "set_action"):
+                    self.machine.call(p.id, "set_action", own)
+
+    # ------------------------------------------------------------------ what the guest does
+
     def resets(self, n: int) -> None:
         """The guest has pulled its reset line n times."""
         for _ in range(n):
-            if self.reboot:
+            if self.actions["reboot"] == "reset":
                 self._once()
                 self.event("RESET", guest=True, reason="guest-reset")
             else:
-                self.end(True, "guest-reset")
+                self.shutdown(True, "guest-reset")
+
+    def _stopped(self, state: str) -> None:
+        if self.state == "running":
+            self.event("STOP")
+        self.state = state
+
+    def _panicked(self) -> None:
+        action = self.actions["panic"]
+        if action == "pause" or (action == "shutdown" and self.actions["shutdown"] == "pause"):
+            self.event("GUEST_PANICKED", action="pause")
+            self._stopped("guest-panicked")
+        elif action in ("shutdown", "exit-failure"):
+            self.event("GUEST_PANICKED", action="poweroff")
+            self._stopped("guest-panicked")
+            self.shutdown(True, "guest-panic", int(action == "exit-failure"))
+        else:
+            self.event("GUEST_PANICKED", action="run")
+
+    def _watchdog(self) -> None:
+        """A watchdog has bitten.  A reset it has made by itself."""
+        action = self.actions["watchdog"]
+        self.event("WATCHDOG", action=action)
+        if action == "shutdown":
+            self.powerdown()
+        elif action == "poweroff":
+            self.quit()
+        elif action == "pause":
+            self._stopped("watchdog")
+        elif action == "debug":
+            print("watchdog: timer fired", file=sys.stderr)
+
+    def _suspend(self) -> None:
+        self.state = "suspended"
+        self.event("SUSPEND")
+
+    def _exit(self) -> None:
+        """A debug exit port was written: the process ends with the guest's status, and no word more."""
+        assert self.machine is not None
+        for p in self.machine.plan.devices:
+            if p.spec.type == "isa-debug-exit":
+                status = self.machine.call(p.id, "status")
+                if status is not None:
+                    self.quit(status)
+
+    # ------------------------------------------------------------------ what the host does
 
     def system_reset(self) -> None:
         """Reset from outside."""
-        if not self.reboot:
-            self.end(False, "host-qmp-system-reset")
+        if self.actions["reboot"] != "reset":
+            self.shutdown(False, "host-qmp-system-reset")
             return
         if self.machine is not None:
             self.machine.reset()
@@ -86,16 +173,38 @@ class Guest:
             self.changed()
         self.event("RESET", guest=False, reason="host-qmp-system-reset")
 
+    def powerdown(self) -> None:
+        """Press the power button."""
+        self.event("POWERDOWN")
+        if self.machine is not None:
+            for p in self.machine.plan.devices:
+                if p.spec.type in POWER_BUTTONS:
+                    for level in (1, 0):
+                        self.machine.input(LINE, p.id, level, "pwrbtn")
+
     def _once(self) -> None:
         if self.first_reset is not None:
             then, self.first_reset = self.first_reset, None
             then()
 
+    def shutdown(self, guest: bool, reason: str, status: int = 0) -> None:
+        """The machine is switched off: the process ends, unless a shutdown is to pause it."""
+        if self.actions["shutdown"] != "pause":
+            self.end(guest, reason, status)
+            return
+        self.event("SHUTDOWN", guest=guest, reason=reason)
+        self._stopped("shutdown")
+
     def end(self, guest: bool, reason: str, status: int = 0) -> None:
-        """Let the process end."""
+        """Let the process end, and say why."""
         if self.status is None:
             self.status = status
             self.event("SHUTDOWN", guest=guest, reason=reason)
+
+    def quit(self, status: int = 0) -> None:
+        """Let the process end without a word."""
+        if self.status is None:
+            self.status = status
 
 
 class Monitor:
@@ -310,6 +419,27 @@ def _cont(g: Guest, a: Json) -> Json:
     return {}
 
 
+def _powerdown(g: Guest, a: Json) -> Json:
+    g.powerdown()
+    return {}
+
+
+def _set_action(g: Guest, a: Json) -> Json:
+    odd = set(a) - set(ACTIONS)
+    if odd:
+        raise QmpError(f"Parameter '{sorted(odd)[0]}' is unexpected")
+    g.set_actions(**{what: _want(a, what) for what in a})
+    return {}
+
+
+def _watchdog_action(g: Guest, a: Json) -> Json:
+    action = _want(a, "action")
+    if action not in ACTIONS["watchdog"]:
+        raise QmpError(f"Parameter 'action' does not accept value '{action}'")
+    g.set_actions(watchdog=action)
+    return {}
+
+
 def _quit(g: Guest, a: Json) -> Json:
     g.end(False, "host-qmp-quit")
     return {}
@@ -390,6 +520,9 @@ COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
     "qom-list": _qom_list,
     "qom-get": _qom_get,
     "system_reset": _reset,
+    "system_powerdown": _powerdown,
+    "set-action": _set_action,
+    "watchdog-set-action": _watchdog_action,
     "stop": _stop,
     "cont": _cont,
     "quit": _quit,

@@ -28,7 +28,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,7 +98,8 @@ class Qtest:
     """One client's side of the protocol, on a started machine (None: a machine without any device).
 
     rom: the firmware.  names: other names of devices -> id.  stopping: asked between the parts of a long clock step.
-    reset: called with the number of resets since the last call, after the access that made them.  One thread.
+    reset: called with the number of resets since the last call, after the accesses that made them.  notices: wires by
+    which devices tell the host something -> what to do when one has risen.  One thread.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Qtest:
         names: dict[str, str] | None = None,
         stopping: Callable[[], bool] = lambda: False,
         reset: Callable[[int], None] = lambda n: None,
+        notices: Mapping[str, Callable[[], None]] | None = None,
     ) -> None:
         self.machine = machine
         self.names = names or {}
@@ -120,6 +122,7 @@ class Qtest:
         self._inward = False
         self._watch: dict[int, list[int]] = {}
         self._levels: dict[int, int] = {}
+        self._notices: dict[int, Callable[[], None]] = {}
         self._done = 0  # accesses since the line changes were last taken
         self._commands: dict[str, Callable[[list[str]], str]] = {
             "read": self._read,
@@ -143,6 +146,8 @@ class Qtest:
             self._resets = int(machine.sequencer.counters["resets"])
             self._ecam = machine.spec.board.config_access == "ecam"
             self._bus_end = (1 << 32) - len(rom)
+            observed = machine.plan.observed
+            self._notices = {observed.index(w): do for w, do in (notices or {}).items() if w in observed}
         self._stale = False
 
     def moved(self) -> None:
@@ -230,12 +235,16 @@ class Qtest:
         values = m.sequencer.run(acc, None, m.path)[0]
         first, self._done = self._done, self._done + len(acc)
         before = self._lines(first) if self._changed() else {}
-        resets = int(m.sequencer.counters["resets"])
+        self._look_for_resets()
+        return values, before
+
+    def _look_for_resets(self) -> None:
+        assert self.machine is not None
+        resets = int(self.machine.sequencer.counters["resets"])
         if resets != self._resets:
             self._stale = True
             n, self._resets = resets - self._resets, resets
             self.reset(n)
-        return values, before
 
     def _slow(self, line: bytes) -> None:
         words = line.decode("latin-1").split(" ")
@@ -256,7 +265,7 @@ class Qtest:
     def _changed(self) -> bool:
         """Whether to ask for line changes.  Workers hand theirs over only when asked."""
         m = self.machine
-        return m is not None and bool(m.sequencer.n_pending_lines or (self._watch and m.workers))
+        return m is not None and bool(m.sequencer.n_pending_lines or ((self._watch or self._notices) and m.workers))
 
     def _lines(self, first: int = 0) -> dict[int, bytes]:
         """The watched line changes since the last call, by the access in which they happened, counted from `first`."""
@@ -264,6 +273,9 @@ class Qtest:
         out: dict[int, bytes] = {}
         changes = self.machine.lines()
         self._done = 0
+        if self._notices:
+            for c in changes[(changes["level"] != 0) & np.isin(changes["line"], list(self._notices))]:
+                self._notices[int(c["line"])]()
         if not self._watch:
             return out
         for c in changes[np.isin(changes["line"], list(self._watch))]:
@@ -402,6 +414,7 @@ class Qtest:
             m.clock.step(min(STEP_NS, target - m.clock.now))
             if self._changed():
                 self._out += self._lines().values()
+            self._look_for_resets()
         self._now = m.clock.now
         return f"OK {self._now}"
 
@@ -597,6 +610,7 @@ class Server:
             {theirs: ours for ours, theirs in MODELS.items()},
             lambda: self.guest.ended,
             self.guest.resets,
+            self.guest.notices,
         )
         self.guest.changed = client.moved
         return client

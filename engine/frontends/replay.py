@@ -70,6 +70,13 @@ OWNERS = {
     "ich9-ahci": "ich9-ahci",
     "ICH9-SMB": "ich9-smbus",
     "edu": "edu",
+    "pvpanic": "pvpanic",
+    "pvpanic-pci": "pvpanic-pci",
+    "ib700": "ib700",
+    "i6300esb": "i6300esb",
+    "isa-debug-exit": "isa-debug-exit",
+    "pc-testdev": "pc-testdev",
+    "pci-testdev": "pci-testdev",
 }
 NAMES = {"ide": "piix3-ide", "io": "", "ioport80": "port80", "ioportF0": "port80"}  # of regions without an owner
 # Owners that may look into guest RAM some time after the write that told them to.

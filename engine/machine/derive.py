@@ -79,6 +79,9 @@ def derive(spec: MachineSpec) -> MachineSpec:
             dma = d.config.get("dma_enabled", True)
         elif d.type == "hpet":
             hpet = True
+        elif d.type == "pvpanic" and d.at:
+            port = next(iter(d.at.values()))
+            own["files"] = {**own.get("files", {}), "etc/pvpanic-port": port.to_bytes(2, "little")}
     boot = {"boot_order": own.pop("boot_order", "cad"), "check_floppy_signature": own.pop("check_floppy_signature", True)}
     given: dict[str, Any] = {"machine": CHIPSET[board.chipset], "ram": board.ram, "cpus": board.cpus, "dma": dma, "hpet": hpet, **own}
     given["uuid"] = UUID(given["uuid"]).bytes if given.get("uuid") else b""

@@ -24,7 +24,21 @@ SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-charde
           "-watchdog-action", "-overcommit", "-incoming", "-tpmdev", "-fw_cfg", "-option-rom", "-numa", "-add-fd", "-set"}
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
-PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000"}
+PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000", "pvpanic-pci": "pvpanic-pci", "i6300esb": "i6300esb", "pci-testdev": "pci-testdev",
+               "edu": "edu"}
+# Parts on the ISA bus: regions with their ports, the property that moves the first one, wires.
+ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
+    "pvpanic": ({"pvpanic": 0x505}, "ioport", {"panicked": "panicked", "crash_loaded": "crash_loaded"}),
+    "ib700": ({"ib700": 0x441}, "", {"watchdog": "watchdog"}),
+    "isa-debug-exit": ({"debug-exit": 0x501}, "iobase", {"exit": "exit"}),
+    "pc-testdev": ({"word": 0xE0, "flush": 0xE4, "bytes": 0xE8, "lines": 0x2000, "memory": 0xFF000000}, "",
+                   {f"irq{n}": f"isa{n}" if n < 16 else f"gsi{n}" for n in range(24)}),
+}  # fmt: skip
+# Wires that tell the host something, by our type.
+NOTICES = {"pvpanic-pci": {"panicked": "panicked", "crash_loaded": "crash_loaded"}, "i6300esb": {"watchdog": "watchdog"}}
+# Properties of added devices that are settings of ours under the same name.
+SETTINGS = {"pvpanic": ("events",), "pvpanic-pci": ("events",), "pci-testdev": ("membar",), "edu": ("dma_mask",)}
+WATCHDOGS = ("ib700", "i6300esb")
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
 # Properties of ide-hd and ide-cd -> keys of our drive tables; "" is dealt with apart.
 _DRIVE = {"serial": "serial", "ver": "firmware", "model": "model", "unit": "", "cyls": "", "heads": "", "secs": "", "bios-chs-trans": ""}
@@ -108,6 +122,7 @@ class _Import:
         self.default_nic = True
         self.macs: set[int] = set()
         self.added: list[tuple[str, dict[str, Any]]] = []
+        self.watchdog_action = "reset"
         self.remarks: list[str] = []
         self.unmodelled: list[tuple[str, str]] = []
 
@@ -120,6 +135,10 @@ class _Import:
                     self.facts["check_floppy_signature"] = False
                 elif name == "-netdev":
                     self.default_nic = False
+                elif name == "-watchdog-action":
+                    self.watchdog_action = value
+                elif name == "-action":
+                    self.watchdog_action = options(value).get("watchdog", self.watchdog_action)
                 continue
             self._option(name, value)
 
@@ -267,6 +286,17 @@ class _Import:
         for key, name in (("splash-time", "splash_time"), ("reboot-timeout", "reboot_timeout")):
             if key in self.boot:
                 facts[name] = int(self.boot[key])
+        if "lpc" in have:
+            lpc: dict[str, Any] = {}
+            if self.globals.get("ICH9-LPC.noreboot", "on") in ("off", "false", "no", "0"):
+                lpc["no_reboot"] = False
+            if self.watchdog_action != "reset":
+                lpc["action"] = "none"
+            if lpc:
+                tables.append(("lpc", {"config": lpc}))
+        parts = [d for d in self.devices if d.get("", "") in ISA_PARTS]
+        for n, d in enumerate(parts):
+            self._isa_part(d, sum(e[""] == d[""] for e in parts[:n]))
         self._slots("vga" in have and "vga" not in remove)
         remove = [r for r in remove if r in have]
         tables = [(i, t) for i, t in tables if i in have and i not in remove] + self.added
@@ -338,7 +368,7 @@ class _Import:
             taken -= {1}
         if vga:
             taken.add(slot)
-        devices = [d for d in self.devices if d.get("") not in ISA_DEVICES and d.get("") not in PASSIVE]
+        devices = [d for d in self.devices if not {d.get("")} & {*ISA_DEVICES, *ISA_PARTS, *PASSIVE}]
         nic = "e1000e" if self.machine.startswith("q35") else "e1000"
         for d in [{"": nic, **n} for n in (self.nics or [{}] * self.default_nic)] + devices:
             if d[""].startswith("isa-"):
@@ -355,6 +385,23 @@ class _Import:
             taken.add(dev)
             self._pci_device(d, dev, fn)
 
+    def _settings(self, d: Mapping[str, Any]) -> dict[str, Any]:
+        """Properties of an added device that are settings of ours."""
+        kind = d[""]
+        own = {k: parse_size(str(d[k])) if k == "membar" else int(str(d[k]), 0) for k in SETTINGS.get(kind, ()) if k in d}
+        if kind == "isa-debug-exit" and "iosize" in d:
+            own["size"] = int(str(d["iosize"]), 0)
+        return own | ({"action": "none"} if kind in WATCHDOGS and self.watchdog_action != "reset" else {})
+
+    def _isa_part(self, d: Mapping[str, Any], n: int) -> None:
+        """A part on the ISA bus: a [[device]] of ours at its ports."""
+        kind = d[""]
+        at, base, lines = ISA_PARTS[kind]
+        at = dict(at)
+        if base and base in d:
+            at[next(iter(at))] = int(str(d[base]), 0)
+        self.added.append((d.get("id", f"{kind}-{n}" if n else kind), {"type": kind, "at": at, "lines": lines, "config": self._settings(d)}))
+
     def _pci_device(self, d: Mapping[str, str], dev: int, fn: int) -> None:
         """A PCI function: a [[device]] of ours, its INTA# wired as the board swizzles slots, or one that is not modelled."""
         bdf, kind = f"00:{dev:02x}.{fn}", PCI_DEVICES.get(d[""])
@@ -365,12 +412,12 @@ class _Import:
         if kind is None:
             self.unmodelled.append((d[""], bdf))
             return
-        config: dict[str, Any] = {}
+        config: dict[str, Any] = self._settings(d)
         if kind == "e1000":
             config["mac"] = self._mac(d.get("mac", ""))
             if d.get("romfile", "unset"):
                 self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
-        self.added.append((d.get("id", f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, "lines": {"inta": wire}, "config": config}))
+        self.added.append((d.get("id", f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, "lines": {"inta": wire, **NOTICES.get(kind, {})}, "config": config}))
 
     def _mac(self, text: str) -> str:
         """A station address: the one given, or the first of QEMU's own that is free."""
