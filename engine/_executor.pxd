@@ -22,7 +22,8 @@ cdef struct region_entry:
     uint8_t direct         # those that reach the device's code as they are
     uint8_t impl_min
     uint8_t impl_max
-    uint64_t pad[2]
+    uint8_t ports          # ports of a byte each, with a decoder each: Region.ports
+    uint8_t pad[15]
 
 # A wire that begins and ends within one unit: delivered here, at once.
 cdef struct wire_entry:
@@ -60,6 +61,8 @@ cdef class Executor:
     cdef void _fire(self, unit_entry *u, uint64_t t_ns) noexcept nogil
     cdef void _deliver(self, uint32_t mark) noexcept nogil
     cdef void _refresh(self, unit_entry *u) noexcept nogil
+    cdef uint32_t _two_ports(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
+                             uint64_t *value) noexcept nogil
     cdef uint32_t _narrow(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
                           uint64_t *value) noexcept nogil
     cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) noexcept nogil

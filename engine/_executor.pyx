@@ -81,6 +81,7 @@ cdef class Executor:
                 for width in r.accepts:
                     e.accepts |= <uint8_t>width       # widths are powers of two: each is its own bit
                 e.impl_min, e.impl_max = r.implements
+                e.ports = r.ports
                 for width in r.accepts:
                     if e.impl_min <= width <= e.impl_max:
                         e.direct |= <uint8_t>width
@@ -230,6 +231,30 @@ cdef class Executor:
             value[0] = whole
         return worst
 
+    cdef uint32_t _two_ports(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
+                             uint64_t *value) noexcept nogil:
+        """Two bytes at ports of a byte each: two ports, low one first; the one behind the region's last reads as ones.  What
+        begins where no port is, and what is wider, is nobody's."""
+        cdef uint64_t low = value[0] & 0xFF, high = value[0] >> 8 & 0xFF
+        cdef uint32_t status, other = IO_OK
+        cdef PyObject *d = e.dev
+        if size != 2:
+            return IO_NO_REGISTER
+        if write:
+            status = (<Device>d).write(e.index, offset, 1, low)
+            if status == IO_OK and offset + 1 < e.size:
+                (<Device>d).write(e.index, offset + 1, 1, high)
+            return status
+        status = (<Device>d).read(e.index, offset, 1, &low)
+        high = 0xFF
+        if not status & ~<uint32_t>IO_CONTENT and offset + 1 < e.size:
+            other = (<Device>d).read(e.index, offset + 1, 1, &high)
+            if other & ~<uint32_t>IO_CONTENT:
+                other = IO_OK
+                high = 0xFF
+        value[0] = low & 0xFF | (high & 0xFF) << 8
+        return status | other
+
     cdef uint32_t _narrow(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
                           uint64_t *value) noexcept nogil:
         """An access wider than the region accepts: its halves, low address first.  A narrower one is refused."""
@@ -251,7 +276,7 @@ cdef class Executor:
 
     cdef uint32_t access(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
                          uint64_t *value) noexcept nogil:
-        """One access that lies inside region e.  value: in for a write, out for a read, cut to size."""
+        """One access that begins in region e.  value: in for a write, out for a read, cut to size."""
         cdef PyObject *d = e.dev
         cdef uint32_t offset = <uint32_t>(addr - e.base), status, mark
         if e.unit.next <= t_ns:
@@ -264,7 +289,9 @@ cdef class Executor:
             value[0] &= ~<uint64_t>0 >> (64 - 8 * size)
         elif self.learning:
             (<Device>d).learn(e.index, offset, size, value[0])
-        if size > e.impl_max or size < e.impl_min:
+        if e.ports and size > 1:
+            status = self._two_ports(e, offset, size, write, value)
+        elif size > e.impl_max or size < e.impl_min:
             status = self._split(e, offset, size, write, value)
         elif write:
             status = (<Device>d).write(e.index, offset, size, value[0])

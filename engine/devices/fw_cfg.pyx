@@ -148,7 +148,7 @@ cdef class FwCfg(Device):
 
     def regions(self):
         """The selector with the data port, and the DMA address (which answers nothing without `dma_enabled`)."""
-        return (Region("fwcfg", Space.PIO, 2, (1, 2), (1, 2)), Region("fwcfg.dma", Space.PIO, 8, (1, 2, 4, 8), (1, 8)))
+        return (Region("fwcfg", Space.PIO, 2), Region("fwcfg.dma", Space.PIO, 8, (1, 2, 4, 8), (1, 8)))
 
     # ------------------------------------------------------------------ accesses
 

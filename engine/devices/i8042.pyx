@@ -88,9 +88,9 @@ cdef class I8042(Device):
 
     def regions(self):
         """Data (the output port is written through it), status and command, port 92h: each can reset and move A20."""
-        return (Region("i8042-data", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True),
-                Region("i8042-cmd", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True),
-                Region("port92", Space.PIO, 1, accepts=(1,), implements=(1, 1), barrier=True))
+        return (Region("i8042-data", Space.PIO, 1, implements=(1, 1), barrier=True),
+                Region("i8042-cmd", Space.PIO, 1, implements=(1, 1), barrier=True),
+                Region("port92", Space.PIO, 1, implements=(1, 1), barrier=True))
 
     def on_restore(self):
         """Hold what counts queue bytes in range."""

@@ -170,8 +170,8 @@ cdef class I82078(DmaClient):
 
     def regions(self):
         """3F1h to 3F5h, and 3F7h; 3F6h between them is a disk controller's."""
-        return (Region("fdc", Space.PIO, 5, implements=(1, 1)),
-                Region("fdc-dir", Space.PIO, 1, accepts=(1,), implements=(1, 1)))
+        return (Region("fdc", Space.PIO, 5, ports=True),
+                Region("fdc-dir", Space.PIO, 1, ports=True))
 
     def on_restore(self):
         """Hold what selects array members in range."""
@@ -279,7 +279,9 @@ cdef class I82078(DmaClient):
         self.s.dor = v
 
     cdef void write_dsr(self, uint8_t v) noexcept nogil:
-        if v & (DSR_RESET | DSR_POWERDOWN):
+        if v & DSR_RESET:
+            self.controller_reset(True)
+        if v & DSR_POWERDOWN:                 # the reference resets a second time, which takes the interrupt back for a moment
             self.controller_reset(True)
         self.s.dsr = v
 

@@ -94,8 +94,8 @@ cdef class I82093aa(Device):
             self.s.regsel = <uint8_t>value
         elif offset == IOWIN and size == 4:
             self.write_indexed(<uint32_t>value)
-        elif offset == EOIR and size == 4 and self.version >= 0x20:
-            self.end_of_interrupt(value & VECTOR)
+        elif offset == EOIR and size == 4 and self.version >= 0x20 and value <= VECTOR:   # the rest of the word is reserved
+            self.end_of_interrupt(<uint32_t>value)
         return IO_OK
 
     cdef void on_time(self) noexcept nogil:

@@ -87,7 +87,7 @@ cdef class I8237(Device):
     def regions(self):
         """Two controllers and the page registers, from 81h."""
         return (Region("dma0", Space.PIO, 16, implements=(1, 1)), Region("dma1", Space.PIO, 32, implements=(1, 1)),
-                Region("page0", Space.PIO, 15, implements=(1, 1)))
+                Region("page0", Space.PIO, 15, ports=True))
 
     def on_restore(self):
         """No transfer is under way between two records."""

@@ -70,7 +70,7 @@ cdef class I8259(Device):
             value[0] = self.s.elcr[region - ELCR0]
         elif self.s.poll[region]:
             value[0] = self.poll_byte(region)
-        elif offset == OCW1:
+        elif offset:                     # OCW1; behind the second port too, as wide accesses reach it
             value[0] = self.s.imr[region]
         elif self.s.read_isr[region]:
             value[0] = self.s.isr[region]
@@ -83,7 +83,7 @@ cdef class I8259(Device):
         if region >= ELCR0:
             # Takes effect at the next change of each line, as in the reference; 290550 2.5.3.9 does not say.
             self.s.elcr[region - ELCR0] = v & (ELCR0_WMASK if region == ELCR0 else ELCR1_WMASK)
-        elif offset == OCW1:
+        elif offset:
             self.write_data(region, v)
         elif v & ICW1_SELECT:
             self.write_icw1(region, v)

@@ -38,7 +38,7 @@ cdef class Parallel(Device):
 
     def regions(self):
         """Eight ports; the upper five, EPP's, have nothing behind them."""
-        return (Region("parallel", Space.PIO, PORTS, implements=(1, 1)),)
+        return (Region("parallel", Space.PIO, PORTS, ports=True),)
 
     def output(self):
         """The bytes printed so far, as far as they are kept; empty for backend "null"."""

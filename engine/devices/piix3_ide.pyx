@@ -92,8 +92,8 @@ cdef class Piix3Ide(PciFunction):
         self.power_on()
 
     def fixed_regions(self):
-        return (Region("ide0-cmd", Space.PIO, 8), Region("ide0-ctl", Space.PIO, 1),
-                Region("ide1-cmd", Space.PIO, 8), Region("ide1-ctl", Space.PIO, 1))
+        return (Region("ide0-cmd", Space.PIO, 8, unaligned=True), Region("ide0-ctl", Space.PIO, 1, ports=True),
+                Region("ide1-cmd", Space.PIO, 8, unaligned=True), Region("ide1-ctl", Space.PIO, 1, ports=True))
 
     # ------------------------------------------------------------------ reset
 
@@ -116,7 +116,7 @@ cdef class Piix3Ide(PciFunction):
         if region >= FIRST_FIXED:
             n = (region - FIRST_FIXED) >> 1
             if region & 1:
-                value[0] = 0xFFFFFF00u | (<AtaChannel>self.channel[n]).alternate_status()
+                value[0] = (<AtaChannel>self.channel[n]).alternate_status()
                 return IO_OK
             return self.cmd_read(n, offset, size, value)
         if region == CONFIG_REGION:

@@ -34,8 +34,8 @@ cdef class Port80(Device):
 
     def regions(self):
         """The two ports.  A POST code may be posted; F0h moves an interrupt line that its writer waits for."""
-        return (Region("port80", Space.PIO, 1, accepts=(1,), implements=(1, 1), posted=True),
-                Region("portF0", Space.PIO, 1, accepts=(1,), implements=(1, 1)))
+        return (Region("port80", Space.PIO, 1, implements=(1, 1), posted=True),
+                Region("portF0", Space.PIO, 1, implements=(1, 1)))
 
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         value[0] = 0xFF
@@ -43,7 +43,8 @@ cdef class Port80(Device):
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         if region == REGION_POST:
-            self.s.code = <uint8_t>value
+            if offset == 0:               # the code's byte of a wide write
+                self.s.code = <uint8_t>value
         elif self.s.ferr:
             self.set_line(PIN_IRQ, False)
             self.set_line(PIN_IGNNE, True)

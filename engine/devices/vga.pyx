@@ -165,7 +165,7 @@ cdef class Vga(PciFunction):
 
     def fixed_regions(self):
         """The legacy ranges: five of ports, the display interface's, the window at A0000h."""
-        ports = tuple(Region(f"vga-{port:x}", Space.PIO, n, unaligned=True) for port, n in RANGES)
+        ports = tuple(Region(f"vga-{port:x}", Space.PIO, n, ports=True) for port, n in RANGES)
         return (*ports, Region("vbe", Space.PIO, 4, unaligned=True),
                 Region("vga-lowmem", Space.MMIO, WINDOW_SIZE, (1, 2, 4, 8), (1, 8), posted=True, unaligned=True))
 
@@ -200,10 +200,7 @@ cdef class Vga(PciFunction):
             memcpy(value, self.rom + offset, size)
             return <io_status>(IO_OK | IO_CONTENT)
         elif region >= PORTS and region < VBE:
-            if size > 2:
-                return IO_BAD_SIZE      # the ports are 8 bits wide; a word is two of them, a longer access none
-            for n in range(size):
-                value[0] |= <uint64_t>self.port_read(first_port[region - PORTS] + offset + n) << (8 * n)
+            value[0] = self.port_read(first_port[region - PORTS] + offset)
         else:
             return IO_NO_REGISTER
         return IO_OK
@@ -231,10 +228,7 @@ cdef class Vga(PciFunction):
                 self.mmio_write(offset + done, n, <uint32_t>(value >> (8 * done)))
                 done += n
         elif region >= PORTS and region < VBE:
-            if size > 2:
-                return IO_BAD_SIZE
-            for n in range(size):
-                self.port_write(first_port[region - PORTS] + offset + n, <uint8_t>(value >> (8 * n)))
+            self.port_write(first_port[region - PORTS] + offset, <uint8_t>value)
         elif region != ROM:
             return IO_NO_REGISTER
         return IO_OK

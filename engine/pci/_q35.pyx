@@ -82,7 +82,7 @@ cdef class Q35Mch(PciFunction):
 
     def fixed_regions(self):
         """Names of the ranges whose attributes change, whose memory is the board's; then those that come and go."""
-        ecam = tuple(Region(name, Space.MMIO, mib * MIB, (1, 2, 4, 8), (1, 4), ecam=True)
+        ecam = tuple(Region(name, Space.MMIO, mib * MIB, ecam=True)
                      for name, mib in (("ecam", 256), ("ecam-128m", 128), ("ecam-64m", 64)))
         shut = tuple(Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8), priority=1, hidden_in_smm=True)
                      for name, size in (("tseg-1m", MIB), ("tseg-2m", 2 * MIB), ("tseg-8m", 8 * MIB), ("tseg-ext", self.ext_tseg * MIB),
