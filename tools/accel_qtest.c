@@ -10,6 +10,7 @@
  *   outl 0xfe00, N   accesses now come from vCPU N (its local APIC answers); until then from none, as in QEMU's module
  *   inl  0xfe04      that vCPU takes an interrupt: the vector, or ~0 if there is none
  *   outl 0xfe04, B   the user's keyboard sends byte B
+ *   outl 0xfe08, L   ISA interrupt L & 15 becomes high (L & 256) or low
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,11 +52,13 @@ extern void *qemu_get_cpu(int index);
 extern int cpu_get_pic_interrupt(void *env);
 extern void *object_resolve_path_type(const char *path, const char *type, bool *ambiguous);
 extern void ps2_queue(void *keyboard, int byte);
+extern void *isa_get_irq(void *device, unsigned line);
+extern void qemu_set_irq(void *irq, int level);
 extern void *get_system_io(void);
 extern void memory_region_init_io(void *region, void *owner, const void *ops, void *opaque, const char *name, uint64_t size);
 extern void memory_region_add_subregion_overlap(void *region, uint64_t offset, void *sub, int priority);
 
-enum { CONTROL_PORT = 0xfe00, CONTROL_SIZE = 8, SELECT_CPU = 0, ACKNOWLEDGE = 4, KEY = 4, REGION_BYTES = 4096, PRIORITY = 1000 };
+enum { CONTROL_PORT = 0xfe00, CONTROL_SIZE = 16, SELECT_CPU = 0, ACKNOWLEDGE = 4, KEY = 4, LINE = 8, REGION_BYTES = 4096, PRIORITY = 1000 };
 
 static uint64_t control_read(void *opaque, uint64_t addr, unsigned size)
 {
@@ -74,6 +77,8 @@ static void control_write(void *opaque, uint64_t addr, uint64_t data, unsigned s
         void *keyboard = object_resolve_path_type("", "ps2-kbd", NULL);
         if (keyboard)
             ps2_queue(keyboard, (int)data);
+    } else if (addr == LINE) {
+        qemu_set_irq(isa_get_irq(NULL, data & 15), data >> 8 & 1);
     }
 }
 

@@ -35,7 +35,7 @@ from engine.machine.derive import derive
 from engine.machine.qemu_args import from_qemu
 from engine.machine.spec import MachineSpec
 from engine.sequencer import INPUT
-from engine.types import RO, WO, Register, Space
+from engine.types import RO, RW, WO, Register, Space
 
 Array = npt.NDArray[Any]
 
@@ -45,13 +45,15 @@ BOARDS = {
                "-device", "e1000,romfile=,mac=52:54:00:12:34:56,addr=3"],
 }  # fmt: skip
 ACK, KEY, LINE = 8, 9, 10  # spaces of records that are no accesses
-CONTROL = 0xFE00  # port of the reference's control registers: tools/accel_qtest.c
-EVENTS = {"i8259": (ACK,), "ioapic": (ACK,), "lapic": (ACK,), "i8042": (KEY, ACK)}
+CONTROL, CONTROL_BYTES = 0xFE00, 16  # ports of the reference's control registers: tools/accel_qtest.c
+EVENTS = {"i8259": (ACK, ACK, LINE), "ioapic": (ACK, LINE, LINE), "lapic": (ACK, ACK, LINE), "i8042": (KEY, ACK)}
+LINES = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)  # interrupts that no part raises while another is under test
 LATCH, DATA = 0xCF8, 0xCFC
 PIO_BARS, MMIO_BARS = 0xC000, 0xE0000000
 DEFAULT_STEP_NS = 50_000_000
 ROM_BYTES = 1 << 16  # of zeros, where a firmware would be: what devices read there by DMA is the same on both sides
 BLOCK = 512  # qtest requests under way at once
+IDLE = 2  # requests of their own after which what QEMU has put off is done
 MINIMISE_S, MINIMISE_RUNS = 30.0, 400
 ANSWER_S = 20
 
@@ -63,7 +65,7 @@ def _holds(rule: Mapping[str, Any], value: int, present: int) -> bool:
     """The condition of an [[excluded]] entry for the bytes of its register that a write has: see docs/diff.md."""
     bits = int(rule.get("bits", 0))
     if "below" in rule:
-        return value < int(rule["below"])
+        return value & (bits or -1) < int(rule["below"])
     if "value" in rule:
         return bits & present == bits and value & bits == int(rule["value"])
     return not bits or value & bits & present != 0
@@ -93,7 +95,7 @@ def load_entries(path: Path = FOLDER / "differences.toml") -> dict[str, Any]:
         raw = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"{path}: cannot be used ({e})") from None
-    for table in ("difference", "excluded"):
+    for table in ("difference", "excluded", "deferred"):
         for n, row in enumerate(raw.get(table, [])):
             missing = [k for k in ("part", "register", "condition", "section", "reason") if not isinstance(row.get(k), str) or not row[k].strip("* ")]
             if missing:
@@ -163,6 +165,9 @@ class Board:
         self.moved = Entry({}, "any PCI function", "base address registers", "an address that is not one of the part's own", "PCI 3.0 6.2.5.1",
                            "what answers where two ranges overlap is the board's affair and not the part's")  # fmt: skip
         self._keys()
+        slow = {(e["part"], e["register"]) for e in self.raw.get("deferred", [])}
+        self.deferred = [w.base + r.offset for p in self.parts.values() for w in p.windows for r in w.direct
+                         if w.space == Space.PIO and (p.type, r.name) in slow]  # fmt: skip
 
     def _fixed(self, part: Part, p: PlannedDevice, placed: dict[int, int]) -> None:
         """Ranges that [[setup]] turns on: where the function's own mapping registers put them."""
@@ -184,6 +189,8 @@ class Board:
         same = next((i["same"] for i in self.raw.get("index", []) if i["part"] == p.spec.type and i["region"] == r.name and "same" in i), r.name)
         source = next(n for n, x in enumerate(p.regions) if x.name == same)
         registers = [x for x in p.cls.REGISTERS if x.region in (index, source)]
+        registers += [Register(x["name"], x["offset"], x["width"], RW, None, -1 & (1 << x["width"]) - 1) for x in self.raw.get("register", [])
+                      if x["part"] == p.spec.type and x["region"] == r.name]  # fmt: skip
         return Window(
             index, r.space, base, r.size, r.accepts, tuple(x for x in registers if x.index is None),
             tuple((i["at"], i.get("width", 8) // 8, x) for x in registers if x.index is not None for i in [how[r.name, x.offset]]))  # fmt: skip
@@ -193,9 +200,11 @@ class Board:
         self.rules: dict[tuple[int, int], list[tuple[str, Entry, int, int | None]]] = {}  # kind, entry, byte of the register, index
         self.index_ports: dict[tuple[int, int], tuple[int, int]] = {}  # data port -> index port and its bytes
         self.base_bytes: dict[int, tuple[Part, int]] = {}
+        self.single: set[tuple[int, int]] = set()  # ranges of one byte, whose register every byte of a wide access meets
         for part in self.parts.values():
             named = {r for b in self.raw.get("base", []) if b["part"] == part.type for r in b["registers"]}
             for w in part.windows:
+                mirrors = {r.name: [0, *self._mirrors(part.type, r.name)] for r in w.direct}
                 for r in w.direct:
                     if w.space == Space.CONFIG and r.name in named:
                         self.base_bytes |= {w.base + r.offset + n: (part, r.offset) for n in range(r.width // 8)}
@@ -209,22 +218,38 @@ class Board:
                             for name in {e.register, e.raw.get("after", {}).get("register", e.register)}:
                                 if r.name == name:
                                     use = kind if name == e.register else "after"
-                                    # a wide write at a range of one byte meets its register again and again
-                                    for n in range(4 if w.size == 1 and kind == "excluded" else r.width // 8):
-                                        self.rules.setdefault((w.space, w.base + r.offset + n), []).append((use, e, n % (r.width // 8), index))
+                                    for n in range(r.width // 8):
+                                        for away in mirrors[name] if index is None else (0,):
+                                            self.rules.setdefault((w.space, w.base + r.offset + away + n), []).append((use, e, n, index))
+                                    if w.size == 1 and index is None:
+                                        self.single.add((w.space, w.base))
             if part.number is not None:
                 base = part.number << 32
                 self.base_bytes |= {base + n: (part, n & ~3) for n in [*range(0x10, 0x28), *range(0x30, 0x34)]}
 
-    def preamble(self) -> list[tuple[int, int, int, int, int]]:
-        """(space, address, bytes, 1, value) of the writes that place every function's ranges."""
+    def _mirrors(self, type: str, register: str) -> list[int]:
+        return [away for e in self.raw.get("excluded", []) if e["part"] == type and e["register"] == register for away in e.get("mirrors", [])]
+
+    def preamble(self, under_test: Part | None = None) -> list[tuple[int, int, int, int, int]]:
+        """(space, address, bytes, 1, value) of the writes that place every function's ranges, and of a part's own set-up."""
         out: list[tuple[int, int, int, int, int]] = []
+        for s in self.raw.get("setup", []):
+            if under_test is not None and s["part"] == under_test.type:
+                out += [(Space.PIO, port, size, 1, value) for port, size, value in s.get("ports", [])]
         for part in self.parts.values():
             if part.number is None:
                 continue
             rows = [(reg, 4, base) for reg, (base, _) in part.bases.items()] + [tuple(r) for r in self._setup(part.type)] + [(4, 2, 7)]
             for reg, size, value in rows:
                 out += [(Space.PIO, LATCH, 4, 1, 1 << 31 | part.number << 8 | reg & 0xFC), (Space.PIO, DATA + (reg & 3), size, 1, value)]
+        return out
+
+    def late(self, program: Array) -> Array:
+        """For each record whether the reference may put off what it does: an access to a register of [[deferred]]."""
+        out = np.zeros(len(program), bool)
+        if self.deferred:
+            for n in range(8):
+                out |= (program["space"] == Space.PIO) & (program["dir"] == 1) & (program["size"] > n) & np.isin(program["addr"] + np.uint64(n), self.deferred)
         return out
 
     def select(self, names: Sequence[str]) -> list[Part]:
@@ -247,7 +272,11 @@ class Filter:
         self.touched: list[tuple[str, Entry, int, int | None]] = []
 
     def _bytes(self, space: int, addr: int, size: int) -> Iterable[tuple[int, int]]:
-        if space == Space.PIO and addr < DATA + 4 and addr + size > DATA and self.latch >> 31:
+        """What each byte of an access reaches: a space and an address, that of configuration space behind its window."""
+        if (space, addr) in self.board.single:  # a range of one byte takes every byte of a wide access
+            for _ in range(size):
+                yield space, addr
+        elif space == Space.PIO and addr < DATA + 4 and addr + size > DATA and self.latch >> 31:
             base = (self.latch >> 8 & 0xFFFF) << 32 | self.latch & 0xFC
             for n in range(size):
                 if DATA <= addr + n < DATA + 4:
@@ -264,10 +293,11 @@ class Filter:
             return True
         b = self.board
         value &= (1 << 8 * size) - 1
-        if space == Space.PIO and CONTROL - 8 < addr < CONTROL + 8:
+        if space == Space.PIO and CONTROL - 8 < addr < CONTROL + CONTROL_BYTES:
             return False
         self.touched = []
-        found: dict[int, tuple[str, Entry, int, int]] = {}
+        found: dict[tuple[int, str, int], list[int]] = {}  # entry, its use, where the register begins in the access -> value, bytes that are there
+        entries: dict[int, Entry] = {}
         for n, key in enumerate(self._bytes(space, addr, size)):
             byte = value >> 8 * n & 0xFF
             if write and key[0] == Space.CONFIG and key[1] in b.base_bytes and not self._own(key[1], space, addr, size, value):
@@ -279,18 +309,24 @@ class Filter:
                 if index is not None and self.index.get(b.index_ports[key][0]) != index:
                     continue
                 self.touched.append(rule)
-                _, _, v, present = found.get(id(e) ^ (kind == "after"), (kind, e, 0, 0))
-                found[id(e) ^ (kind == "after")] = (kind, e, v | byte << 8 * at, present | 0xFF << 8 * at)
+                entries[id(e)] = e
+                has = found.setdefault((id(e), kind, n - at), [0, 0])
+                has[0] |= byte << 8 * at
+                has[1] |= 0xFF << 8 * at
         if not write:
             return True
-        for kind, e, v, present in found.values():
+        for (which, kind, _), (v, present) in found.items():
+            e = entries[which]
             if kind == "excluded" and _holds(e.raw, v, present) and self._after(e):
                 if self.count:
                     e.count += 1
                 return False
-        for kind, e, v, _ in found.values():
-            if kind == "after":
-                self.last[id(e)] = v
+        for (which, kind, _), (v, _) in found.items():
+            among = entries[which].raw.get("after", {}).get("among")
+            if kind == "after" and (among is None or v in among):
+                self.last[which] = v
+            elif kind == "excluded" and among is not None:
+                self.last.pop(which, None)  # this is the write that the other one waited for
         if space == Space.PIO and addr == LATCH and size == 4:
             self.latch = value
         for n in range(size):
@@ -333,13 +369,13 @@ class Generator:
         self.rows: list[tuple[int, int, int, int, int, int]] = []
         self.now = 0
         self.step_max = int(board.raw.get("step", {}).get(part.type, DEFAULT_STEP_NS))
-        self.past_ends = seed % 4 == 3  # whether accesses may begin inside a range and end behind it
+        self.high = 0  # input lines
         self.events = EVENTS.get(part.type, ()) if events else ()
         self.targets = [(w, r, i) for w in part.windows for r, i in [(r, None) for r in w.direct] + [(r, (at, n)) for at, n, r in w.indexed]]
 
     def program(self, accesses: int) -> Array:
         """At least so many accesses, then what reads every register once more."""
-        for row in self.board.preamble():
+        for row in self.board.preamble(self.part):
             self._emit(*row)
         while len(self.rows) < accesses:
             self._turn()
@@ -347,6 +383,16 @@ class Generator:
         out = np.zeros(len(self.rows), ACC)
         out["t_ns"], out["space"], out["addr"], out["size"], out["dir"], out["value"] = np.array(self.rows, np.uint64).T
         return out
+
+    def _event(self) -> None:
+        """Something from outside: an interrupt is taken, a key typed, an input line moves."""
+        kind = self.random.choice(self.events)
+        if kind == LINE:
+            line = self.random.choice(LINES)
+            self.high ^= 1 << line
+            self._emit(LINE, line, 4, 0, self.high >> line & 1)
+        else:
+            self._emit(kind, 0, 4, 0, self.random.getrandbits(7) if kind == KEY else 0)
 
     def _turn(self) -> None:
         pick = self.random.random()
@@ -368,9 +414,8 @@ class Generator:
             self._access(w, offset, size, self.random.random() < 0.5, self.random.getrandbits(8 * size))
         elif pick < 0.935:
             self._sweep()
-        elif self.events and pick < 0.99:
-            kind = self.random.choice(self.events)
-            self._emit(kind, 0, 4, 0, self.random.getrandbits(7) if kind == KEY else 0)
+        elif self.events:
+            self._event()
 
     def _value(self, r: Register) -> int:
         bits, pick = r.width, self.random.random()
@@ -388,7 +433,7 @@ class Generator:
             self._emit(Space.PIO, LATCH, 4, 1, 1 << 31 | (w.base >> 32) << 8 | offset & 0xFC)
             self._emit(Space.PIO, DATA + (offset & 3), size, int(write), value)
         else:
-            if w.space == Space.MMIO or not self.past_ends:
+            if w.space == Space.MMIO or self.random.random() < 0.9:  # else it may end behind the range
                 offset = max(0, min(offset, w.size - size))
                 size = min(size, w.size)
             self._emit(w.space, w.base + offset, size, int(write), value & (1 << 8 * size) - 1)
@@ -450,7 +495,8 @@ class EngineSide:
         self.board, self.path, self.workers, self.one_by_one = board, path, workers, one_by_one
         self.title = f"engine, {path} path" + (", one access at a time" if one_by_one else f", {workers} workers" if path != "local" else "")
         names = {p.spec.type: p.rank for p in reversed(board.plan.devices)}
-        self.ack, self.key, self.line = names.get("lapic", names.get("i8259", 0)), names.get("i8042", 0), names.get("ioapic", 0)
+        self.pic, self.ioapic, self.key = names["i8259"], names["ioapic"], names.get("i8042", 0)
+        self.ack = names.get("lapic", self.pic)
 
     def run(self, program: Array) -> Result:
         """Run it on a new machine."""
@@ -461,10 +507,15 @@ class EngineSide:
         given = np.zeros(len(events), INPUT)
         given["t_ns"], given["value"] = events["t_ns"], events["value"]
         given["index"] = np.cumsum(access)[~access]
-        kinds = {ACK: (INTACK, self.ack << 8), KEY: (KEY_INPUT, self.key << 8), LINE: (LINE_INPUT, self.line << 8)}
+        kinds = {ACK: (INTACK, self.ack << 8), KEY: (KEY_INPUT, self.key << 8), LINE: (LINE_INPUT, self.ioapic << 8)}
         for n, e in enumerate(events):
             given["kind"][n], given["target"][n] = kinds[int(e["space"])]
             given["target"][n] |= int(e["addr"])
+        at_pic = np.flatnonzero((events["space"] == LINE) & (events["addr"] < 16))  # both controllers see it
+        again = given[at_pic]
+        again["target"] = self.pic << 8 | events["addr"][at_pic].astype(np.uint32)
+        given = np.insert(given, at_pic, again)
+        first = np.delete(np.arange(len(given)), at_pic + np.arange(len(at_pic)))  # what answers an event
         options: dict[str, Any] = {"path": self.path} | ({"workers": self.workers} if self.path != "local" else {})
         value = np.zeros(len(program), np.uint64)
         with Machine(self.board.spec, **options) as machine:
@@ -474,10 +525,13 @@ class EngineSide:
             else:
                 values, _, answers = machine.run(acc, given)
                 lines = machine.lines()
-        value[access], value[~access] = values, answers.astype(np.int64).view(np.uint64) & np.uint64(0xFFFFFFFF)
+        value[access], value[~access] = values, answers[first].astype(np.int64).view(np.uint64) & np.uint64(0xFFFFFFFF)
         where = np.append(np.flatnonzero(access), len(program))
         rows = [(int(where[int(c["index"])]), int(c["line"]), int(c["level"])) for c in lines]
-        return Result(value, _sorted_lines(rows))
+        driven = np.flatnonzero(program["space"] == LINE)
+        rows += zip(where[np.searchsorted(where, driven)].tolist(), program["addr"][driven].tolist(), program["value"][driven].tolist(), strict=True)
+        value[driven] = program["value"][driven]
+        return Result(value, _sorted_lines(sorted(rows, key=lambda r: r[0])))
 
     @staticmethod
     def _single(machine: Machine, acc: Array, given: Array) -> tuple[Array, Array, Array]:
@@ -511,7 +565,7 @@ def qtest_lines(program: Array) -> tuple[list[str], list[int]]:
         elif space == Space.MMIO:
             text = f"write{SUFFIX[size]} {addr:#x} {value:#x}" if write else f"read{SUFFIX[size]} {addr:#x}"
         else:
-            text = {ACK: f"inl {CONTROL + 4:#x}", KEY: f"outl {CONTROL + 4:#x} {value:#x}", LINE: f"set_irq_in ioapic unnamed-gpio-in {addr} {value}"}[space]
+            text = {ACK: f"inl {CONTROL + 4:#x}", KEY: f"outl {CONTROL + 4:#x} {value:#x}", LINE: f"outl {CONTROL + 8:#x} {value << 8 | addr:#x}"}[space]
         out.append(text)
         tags.append(i)
     return out, tags
@@ -561,21 +615,30 @@ class QemuSide:
         access = np.append(np.flatnonzero(space <= Space.MMIO), len(program))
         following = access[np.searchsorted(access, np.arange(len(program) + 1))].tolist()  # record -> the access it is, or comes before
         reads = ((program["dir"] == 0) & (space <= ACK)).tolist()
+        late = self.board.late(program).tolist()
+        stops = [n + 1 for n, tag in enumerate(tags) if tag >= 0 and late[tag]] + [len(requests)]
         with _Qemu(self) as q:
             at = 0
-            for start in range(0, len(requests), BLOCK):
-                part = requests[start : start + BLOCK]
-                for line in q.block(part):
-                    tag = tags[at] if at < len(tags) else 0
-                    i = tag if tag >= 0 else ~tag
-                    if line.startswith(b"IRQ"):
-                        words = line.split()
-                        rows.append((following[i], int(words[2]), int(words[1] == b"raise")))
-                        continue
-                    if tag >= 0 and reads[i]:
-                        value[i] = int(line[3:], 16)
-                    at += 1
+            for stop in stops:
+                while at < stop:
+                    for line in q.block(requests[at : min(at + BLOCK, stop)]):
+                        tag = tags[min(at, stop - 1)]
+                        i = tag if tag >= 0 else ~tag
+                        if line.startswith(b"IRQ"):
+                            rows.append((following[i], *_irq(line)))
+                            continue
+                        if tag >= 0 and reads[i]:
+                            value[i] = int(line[3:], 16)
+                        at += 1
+                for _ in range(IDLE if at else 0):  # its main loop goes round: what it left for later is done
+                    rows += [(following[i], *_irq(line)) for line in q.block(["endianness"]) if line.startswith(b"IRQ")]
         return Result(value, _sorted_lines(rows))
+
+
+def _irq(line: bytes) -> tuple[int, int]:
+    """Line and level of an IRQ message."""
+    words = line.split()
+    return int(words[2]), int(words[1] == b"raise")
 
 
 class _Qemu:
@@ -728,8 +791,10 @@ def describe(board: Board, f: Filter, row: tuple[int, int, int, int, int]) -> st
     return f"{'port' if space == Space.PIO else 'memory'} {addr:#x}, {size} byte{'s' * (size > 1)}"
 
 
-def minimise(board: Board, program: Array, found: Difference, ours: Side, theirs: Side, tick: Callable[[], None] = lambda: None) -> tuple[Array, Difference]:
-    """A short program with the same difference (the same place), and that difference: delta debugging, each trial from power-on."""
+def minimise(board: Board, program: Array, found: Difference, ours: Side, theirs: Side, head: int = 0,
+             tick: Callable[[], None] = lambda: None) -> tuple[Array, Difference]:
+    """A short program with the same difference (the same place), and that difference: delta debugging, each trial from power-on.
+    The first `head` records are a set-up."""
     best, where = program[: found.index + 1], found
     end, runs = time.monotonic() + MINIMISE_S, 0
 
@@ -751,7 +816,7 @@ def minimise(board: Board, program: Array, found: Difference, ours: Side, theirs
     def spent() -> bool:
         return time.monotonic() > end or runs >= MINIMISE_RUNS
 
-    head, keep = len(board.preamble()), 1
+    keep = 1
     while keep < len(best) and not spent():  # the cause is often near: the last few accesses, with or without the set-up
         whole = best
         if still(whole[-keep:]) or (keep + head < len(whole) and still(np.concatenate([whole[:head], whole[-keep:]]))):
@@ -828,7 +893,7 @@ def one_seed(board: Board, row: Row, seed: int, accesses: int, ours: Side, their
     row.line_changes += sum(len(v) for v in a.lines.values())
     row.explained += sum(e.count for e in board.differences) - before
     if found is not None:
-        short, found = minimise(board, program, found, ours, theirs, tick)
+        short, found = minimise(board, program, found, ours, theirs, len(board.preamble(row.part)), tick)
         log, case = write_case(board, row.part, seed, short, found, folder)
         row.found.append({"part": row.part.id, "seed": seed, "what": found.what, "where": found.where, "engine": found.ours, "other": found.theirs,
                           "records": len(short), "qtest": str(log), "case": str(case)})  # fmt: skip
