@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CITED = re.compile(r"`((?:engine|tests|perf|tools|docs)/[\w./-]+\.\w+)(?:(::?)(\w+))?`")
@@ -38,3 +40,8 @@ def test_numbers_of_the_ordering_page() -> None:
     (shift,) = re.findall(r"^    KEY_INDEX_SHIFT = (\d+)", code, re.MULTILINE)
     assert f"key = index << {shift} | place << 1 | phase" in page
     assert re.search(r"^    PLACE_ACCESS = \(1 << 20\) - 1$", code, re.MULTILINE) and "2^20 - 1" in page
+
+
+def test_the_readme_has_every_command() -> None:
+    page = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"^\| `engine (\w+)", page, re.MULTILINE)) == set(COMMANDS)
