@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import COMMANDS
+from engine.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,3 +45,9 @@ def test_numbers_of_the_ordering_page() -> None:
 def test_the_readme_has_every_command() -> None:
     page = (ROOT / "README.md").read_text()
     assert set(re.findall(r"^\| `engine (\w+)", page, re.MULTILINE)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"\nexample:\n  engine {command} " in capsys.readouterr().out
