@@ -193,8 +193,10 @@ def _board(raw: Mapping[str, Any], base: BoardSpec, lines: _Lines) -> BoardSpec:
             changes[key] = _typed(where, key, value, int)
             if not 1 <= value <= 255:
                 raise MachineError(f"{where}: cpus = {value} should lie between 1 and 255")
-        elif key in ("observe", "external"):
+        elif key == "observe":
             changes[key] = _strings(where, key, value)
+        elif key == "external":
+            changes[key] = (*base.external, *_strings(where, key, value))
         elif key == "facts":
             changes[key] = {**base.facts, **_typed(where, key, value, dict)}
         else:

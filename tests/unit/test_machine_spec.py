@@ -354,6 +354,13 @@ def test_an_external_wire_needs_no_driver() -> None:
     assert (net.name, net.sources, net.sinks) == ("fpu", [], [(0, 0)])
 
 
+def test_external_wires_are_added_to_those_of_the_base() -> None:
+    text = '[board]\nbase = "i440fx"\nexternal = ["fpu"]\n[[device]]\nid = "port80"\ninputs = { ferr = "fpu" }\n'
+    board = parse(text).board
+    assert set(board.external) == {*load("i440fx").board.external, "fpu"}
+    plan(parse(text))
+
+
 def test_levels_put_drivers_first() -> None:
     built = plan(load("i440fx"))
     level = {built.devices[r].id: built.unit_level[u] for u, ranks in enumerate(built.units) for r in ranks}
