@@ -77,6 +77,7 @@ OWNERS = {
     "isa-debug-exit": "isa-debug-exit",
     "pc-testdev": "pc-testdev",
     "pci-testdev": "pci-testdev",
+    "cfi.pflash01": "pflash",
 }
 NAMES = {"ide": "piix3-ide", "io": "", "ioport80": "port80", "ioportF0": "port80"}  # of regions without an owner
 # Owners that may look into guest RAM some time after the write that told them to.

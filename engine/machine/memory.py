@@ -2,7 +2,7 @@
 
 From the bottom: RAM; the video window A0000h-BFFFFh, RAM while SMRAM is open (D_OPEN); thirteen segments
 C0000h-FFFFFh, each steered by its PAM attribute (bit 0 RE, bit 1 WE); RAM; the bus; the firmware ROM, which ends at 4
-GiB and whose last 128 KiB stand below 1 MiB too; the rest of RAM above 4 GiB.  C0000h-DFFFFh of the bus is an empty
+GiB (unless a flash part stands there) and whose last 128 KiB stand below 1 MiB too; the rest of RAM above 4 GiB.  C0000h-DFFFFh of the bus is an empty
 ROM.  As on the reference machine, RAM shines through where nobody answers on the bus below 1 MiB, WE without RE reads
 RAM as well (82441FX, 290549-001, section 3.2.18 would read the bus), and D_OPEN opens SMRAM with and without
 G_SMRAME.  Over all of it lie the ranges that the host bridge keeps from everybody outside system management mode
@@ -40,6 +40,7 @@ class Memory:
         self.ram = memoryview(machine.ram)
         self.rom = rom
         self.low = min(machine.spec.board.low_ram, len(self.ram))
+        self._flash = any(q.space == Space.MMIO and q.base + q.size == GIB4 for q in machine.plan.placed)
         self._video = any(q.space == Space.MMIO and q.base <= VIDEO < q.base + q.size for q in machine.plan.placed)
         self._regions: tuple[Region, ...] = ()
         self._host = ""
@@ -77,7 +78,7 @@ class Memory:
                 ranges += [(start, min(low, split), RAM, start), (split, start + size, ROM, len(rom) - LOW_END + split)]
         ranges += [
             (LOW_END, low, RAM, LOW_END),
-            (GIB4 - len(rom), GIB4, ROM, 0),
+            (GIB4 if self._flash else GIB4 - len(rom), GIB4, ROM, 0),
             (GIB4, GIB4 + len(self.ram) - low, RAM, low),
             (BUS_END, 1 << 64, NOTHING, 0),
         ]

@@ -118,6 +118,7 @@ class _Import:
         self.globals: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
         self.firmware = ""
+        self.snapshot = False
         self.nics: list[dict[str, str]] = []
         self.default_nic = True
         self.macs: set[int] = set()
@@ -131,6 +132,8 @@ class _Import:
             if name in SILENT or name in SILENT_FLAGS:
                 if name == "-nographic":
                     self.facts["nographic"] = True
+                elif name == "-snapshot":
+                    self.snapshot = True
                 elif name == "-no-fd-bootchk":
                     self.facts["check_floppy_signature"] = False
                 elif name == "-netdev":
@@ -297,9 +300,10 @@ class _Import:
         parts = [d for d in self.devices if d.get("", "") in ISA_PARTS]
         for n, d in enumerate(parts):
             self._isa_part(d, sum(e[""] == d[""] for e in parts[:n]))
+        tables += self._flash()
         self._slots("vga" in have and "vga" not in remove)
         remove = [r for r in remove if r in have]
-        tables = [(i, t) for i, t in tables if i in have and i not in remove] + self.added
+        tables = [(i, t) for i, t in tables if (i in have and i not in remove) or "type" in t] + self.added
         return Imported(_toml(board, self.ram, self.cpus, facts, remove, tables),
                         self.unmodelled, self.remarks, self.firmware, self.boot.get("once", ""))
 
@@ -323,7 +327,6 @@ class _Import:
                 floppies[int(d.get("index", d.get("unit", "0")))] = self._medium(d)[1]
                 continue
             if where == "pflash":
-                self.firmware = self.firmware or self._medium(d)[1]
                 continue
             if where != "ide":
                 self.unmodelled.append((f"{where} drive", ""))
@@ -359,6 +362,43 @@ class _Import:
         if self.defaults and not named & {"ide-cd", "ide-hd", "scsi-cd", "scsi-hd"}:
             ide.setdefault((1, 0), {"channel": 1, "unit": 0, "kind": "cdrom"})
         return [ide[k] for k in sorted(ide) if k[0] < channels and k[1] < units], floppies
+
+    def _flash(self) -> list[tuple[str, dict[str, Any]]]:
+        """Flash parts, the first one ending at 4 GiB, the second one below it; the first holds the firmware."""
+        parts: dict[int, tuple[Mapping[str, str], str]] = {}
+        for d in self.drives:
+            if d.get("if") == "pflash":
+                unit = int(d.get("unit", d.get("index", len(parts))))
+                parts[unit] = (d, d.get("file", d.get("file.filename", "")))
+        for unit in (0, 1):
+            name = self.switches.get(f"pflash{unit}", "")
+            if name and name not in self.nodes:
+                raise MachineError(f"QEMU command line: pflash{unit}={name}: there is no block node of that name")
+            if name:
+                node = self.nodes[name]
+                parts[unit] = (self._node(name) | {k: node[k] for k in ("read-only",) if k in node}, "")
+        if set(parts) not in (set(), {0}, {0, 1}):
+            raise MachineError(f"QEMU command line: pflash unit {max(parts)} without the one before it; there are units 0 and 1")
+        out: list[tuple[str, dict[str, Any]]] = []
+        base = 1 << 32
+        for unit, (d, text) in sorted(parts.items()):
+            size, image = self._medium(d)
+            if not size:
+                self.unmodelled.append((f"pflash unit {unit} without a medium", ""))
+                continue
+            base -= size
+            name = f"system.flash{unit}"
+            config: dict[str, Any] = {"size": size, "name": name}
+            if image:
+                config["image"] = image
+            if d.get("readonly", d.get("read-only", "off")) in ("on", "true", "True", "yes"):
+                config["readonly"] = True
+            elif image and d.get("snapshot", "on" if self.snapshot else "off") != "on" and not text.startswith("{"):
+                config["write"] = True  # a file that the command line names itself, as in QEMU; a recording's stays as it is
+            out.append((f"pflash{unit}", {"type": "pflash", "at": {name: base}, "config": config}))
+            if unit == 0:
+                self.firmware = self.firmware or image
+        return out
 
     def _slots(self, vga: bool) -> None:
         """PCI slots as QEMU gives them: in order of the command line, the lowest free one."""
@@ -436,7 +476,7 @@ def _value(v: Any) -> str:
         return json.dumps(v)
     if isinstance(v, list):
         return "[" + ", ".join(_value(x) for x in v) + "]"
-    return "{ " + ", ".join(f"{k} = {_value(x)}" for k, x in v.items()) + " }"
+    return "{ " + ", ".join(f"{json.dumps(k) if '.' in k else k} = {_value(x)}" for k, x in v.items()) + " }"
 
 
 def _toml(board: str, ram: int, cpus: int, facts: Mapping[str, Any], remove: Sequence[str], tables: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
