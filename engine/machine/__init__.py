@@ -197,6 +197,14 @@ class Machine:
         for name in ("sequencer", "executor", "ram"):  # they hold descriptors and memory
             self.__dict__.pop(name, None)
 
+    def _rank(self, id: str) -> int:
+        try:
+            return self.plan.rank(id)
+        except KeyError:
+            raise UsageError(
+                f"no device {id!r} in this machine; it has {', '.join(d.id for d in self.plan.devices)}"
+            ) from None
+
     def _running(self) -> None:
         if not self._started:
             raise EngineError("the machine is not running: use `with machine:` or machine.start()")
@@ -220,6 +228,7 @@ class Machine:
     def call(self, device: str, method: str, *args: Any) -> Any:
         """A method of a device between two accesses, wherever the device is (to swap a disk, to see its output)."""
         self._settle()
+        self._rank(device)
         if self.pool is not None:
             return self.pool.call(device, method, *args)
         got = getattr(self.devices[device], method)(*args)
@@ -376,8 +385,9 @@ class Machine:
         Times are raised so that they never decrease.
         """
         self._running()
-        if acc.dtype != ACC:
-            raise UsageError(f"a batch needs records of engine.ACC (32 bytes), not {acc.dtype}")
+        if not isinstance(acc, np.ndarray) or acc.dtype != ACC or acc.ndim != 1:
+            what = f"{acc.ndim} dimensions of {acc.dtype}" if isinstance(acc, np.ndarray) else type(acc).__name__
+            raise UsageError(f"a batch needs records of engine.ACC (32 bytes) in one row, not {what}")
         check_batch(acc)
         now = self.clock.now
         if inputs is not None and len(inputs):
@@ -423,8 +433,11 @@ class Machine:
 
     def input(self, kind: int, target: str, value: int = 0, pin: str | None = None, addr: int = 0) -> int:
         """Something from outside for one device: a key, a line, a message (see engine._device's kinds).  Its answer."""
-        rank = self.plan.rank(target)
-        number = self.plan.devices[rank].cls.IN.index(pin) if pin is not None else 0
+        rank = self._rank(target)
+        pins = self.plan.devices[rank].cls.IN
+        if pin is not None and pin not in pins:
+            raise UsageError(f"device {target!r} has no input pin {pin!r}; it has {', '.join(pins) or 'none'}")
+        number = pins.index(pin) if pin is not None else 0
         one = np.zeros(1, INPUT)
         one[0] = (self.clock.now, 0, addr, value, kind, rank << 8 | number)
         return int(self.run(np.zeros(0, ACC), one)[2][0])

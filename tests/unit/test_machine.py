@@ -167,7 +167,7 @@ def test_a_batch_with_an_impossible_record_does_nothing(small, field, value):
 
 
 def test_a_batch_of_other_records(small):
-    for bad in (np.zeros(3, np.uint64), np.zeros(1, INPUT)):
+    for bad in (np.zeros(3, np.uint64), np.zeros(1, INPUT), np.zeros((2, 2), ACC), [1, 2], None):
         with pytest.raises(UsageError, match=r"engine\.ACC"):
             small.submit(bad)
     with pytest.raises(UsageError, match="INPUT"):
@@ -231,6 +231,10 @@ def test_an_input_and_its_answer(small):
     for bad in ((4, "d1"), (9, "d1")):
         with pytest.raises(UsageError, match="input 0 is impossible"):
             small.input(*bad)
+    with pytest.raises(UsageError, match="no device 'nobody' in this machine; it has d0, d1"):
+        small.input(KEY, "nobody", 7)
+    with pytest.raises(UsageError, match="device 'd1' has no input pin 'i9'; it has i0, i1, i2, i3"):
+        small.input(LINE, "d1", 1, "i9")
     with pytest.raises(UsageError, match="times end"):
         small.run(np.zeros(0, ACC), np.array([(1 << 63, 0, 0, 1, KEY, 0)], INPUT))
 

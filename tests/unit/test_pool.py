@@ -315,7 +315,7 @@ def test_errors_of_commands():
         with pytest.raises(EngineError, match=r"d0: state of None") as e:
             machine.call("d0", "restore", {})
         assert type(e.value).__name__ == "StateError"
-        with pytest.raises(KeyError):
+        with pytest.raises(UsageError, match="no device 'nobody' in this machine; it has d0"):
             machine.call("nobody", "save")
         assert machine.pool.command(0, "stats")["devices"] == ["d0"]
 
