@@ -46,7 +46,7 @@ def add(parsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status: 0 if every replication is there and every run of a load read the same values."""
+    """Exit status: 0 if the replications are there and every run of a load read the same values."""
     design = load(args.study, args.quick)
     report.check_libraries()
     folder = Path(args.out)
@@ -80,7 +80,10 @@ def _measure(design: Design, journal: Journal, scheduler: str | None) -> None:
 
 
 def _ok(r: Results) -> bool:
-    return len(r.rows) >= r.design.size and not r.disagreeing()
+    """Everything is there (where there was a time limit: each combination once at least), and reads agree."""
+    enough = r.design.size if not r.design.seconds else len(r.design.cells)
+    there = len(r.rows) if not r.design.seconds else len({row["cell"] for row in r.rows})
+    return there >= enough and not r.disagreeing()
 
 
 def _write(r: Results, folder: Path, args: argparse.Namespace) -> list[str]:
@@ -173,9 +176,13 @@ def show(r: Results, files: list[str], out: Output) -> None:
     for d in r.disagreeing():
         out.line(f"reads did not give the same values in every run of {d}", BAD)
     out.line(f"{len(r.rows):,} of {r.design.size:,} replications; {', '.join(files)}", GOOD if _ok(r) else BAD)
+    if len(r.rows) < r.design.size:
+        limit = f"stopped at the time limit of {r.design.seconds} s; " if r.design.seconds else ""
+        out.line(f"{limit}the same command goes on with what is missing", NOTE)
     quiet = report.noise(r)
     if quiet:
         out.line(
-            f"host meanwhile: cache line round trip {quiet['pingpong']}, load {quiet['load']}, CPU share {quiet['share']}",
+            f"host meanwhile: cache line round trip {quiet['pingpong']}, load {quiet['load']}, "
+            f"CPU share {quiet['share']}",
             NOTE,
         )

@@ -35,13 +35,15 @@ def quantile(edges: Array, counts: Array, q: float) -> float:
         i = int(np.flatnonzero(counts)[0])
     inside = (want - (up_to[i] - float(counts[i]))) / float(counts[i])
     low, high = float(edges[i]), float(edges[i + 1])
-    return low + min(1.0, max(0.0, inside)) * (high - low)
+    at: float = low + min(1.0, max(0.0, inside)) * (high - low)
+    return at
 
 
 def middles(edges: Array) -> Array:
     """The middle of each bucket."""
-    e = np.asarray(edges, float)
-    return (e[:-1] + e[1:]) / 2
+    e: Array = np.asarray(edges, float)
+    middle: Array = (e[:-1] + e[1:]) / 2
+    return middle
 
 
 def mean(edges: Array, counts: Array) -> float:

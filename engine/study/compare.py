@@ -1,4 +1,4 @@
-"""Where one path pays against another: pairs of cells that differ in the path alone, and the verdict of their intervals."""
+"""Where one path pays against another: pairs of cells that differ in the path alone, and their verdicts."""
 
 from __future__ import annotations
 

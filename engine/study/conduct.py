@@ -1,11 +1,14 @@
 """Carrying out a study: every replication that is not yet finished, here or on the hosts of a Dask cluster.
 
-Here: one after the other, in the design's order.  On a cluster: each host runs one replication at a time, and a replicate's
-cells stay on one host as long as it lives, so that what is compared was measured on one machine within minutes.
+Here: one after the other, in the design's order.  On a cluster: each host runs one replication at a time, and the
+cells of a replicate stay on one host as long as it lives, so that what is compared was measured on one machine within
+minutes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,14 +34,20 @@ def one(cell: dict[str, Any], replicate: int, seed: int, accesses: int) -> dict[
 
 
 def here(design: Design, journal: Journal, advance: Callable[[int], None]) -> None:
-    """Run what is missing in this process.  Raises UsageError before the first if this host cannot run a cell."""
+    """Run what is missing in this process, as far as the design's time goes.
+
+    Raises UsageError before the first if this host cannot run a cell.
+    """
     left = missing(design, journal)
     for cell in dict.fromkeys(cell for _, _, cell in left):
         try:
             run.check(cell)
         except UsageError as e:
             raise UsageError(f"{design.source}: {cell}: {e}") from None
+    end = time.monotonic() + (design.seconds or 1e9)
     for replicate, number, cell in left:
+        if time.monotonic() > end:
+            return
         try:
             got = run.replication(cell, replicate, design.seed, design.accesses)
         except EngineError as e:
@@ -49,7 +58,7 @@ def here(design: Design, journal: Journal, advance: Callable[[int], None]) -> No
 
 def _failed(cell: Cell, e: BaseException, journal: Journal) -> EngineError:
     return EngineError(
-        f"{cell}: {str(e) or type(e).__name__}; {len(journal.rows)} finished replications are kept: give the same command again to go on"
+        f"{cell}: {_line(e)}; {len(journal.rows)} finished replications are kept: give the same command again to go on"
     )
 
 
@@ -57,32 +66,36 @@ def spread(design: Design, journal: Journal, advance: Callable[[int], None], add
     """Run what is missing on an existing Dask cluster."""
     try:
         from distributed import Client, wait
+        from distributed.comm.registry import backends
     except ImportError:
         raise UsageError("--scheduler needs Dask: pip install ioreq-engine[cluster]") from None
     left = missing(design, journal)
     if not left:
         return
+    scheme, found, _ = address.rpartition("://")
+    if found and scheme not in backends:
+        raise UsageError(f"--scheduler {address}: unknown scheme; an address is like tcp://HOST:8786")
+    _quiet()
     try:
-        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        client: Any = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TypeError, ImportError) as e:
         raise UsageError(f"--scheduler {address}: no Dask scheduler answers there ({_line(e)})") from None
     try:
         _Cluster(design, journal, advance, address, client, wait).run(left)
     finally:
-        _close(client)
+        with contextlib.suppress(Exception):
+            client.close(timeout=2)
+
+
+def _quiet() -> None:
+    """What Dask logs about a scheduler that has gone is said by the error that ends the study."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _line(e: BaseException) -> str:
-    return (str(e) or type(e).__name__).splitlines()[0][:160]
-
-
-def _close(client: Any) -> None:
-    import contextlib
-    import logging
-
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it says about a scheduler that has gone
-    with contextlib.suppress(Exception):
-        client.close(timeout=2)
+    return (str(e) or type(e).__name__).splitlines()[0][:240]
 
 
 class _Cluster:
@@ -103,16 +116,17 @@ class _Cluster:
         self.mine: dict[str, int] = {}  # host -> the replicate it is at
         self.lost: dict[tuple[int, int], int] = {}  # how often a replication's worker went away
 
-    def gone(self, why: str) -> EngineError:
+    def gone(self) -> EngineError:
+        """What ends a study whose scheduler has gone."""
         return EngineError(
-            f"--scheduler {self.address}: the scheduler went away ({why}); {len(self.journal.rows)} finished replications are kept: "
-            "give the same command again, with a scheduler that is there, to go on"
+            f"--scheduler {self.address}: the scheduler went away; {len(self.journal.rows)} finished "
+            "replications are kept: give the same command again, with a scheduler that is there, to go on"
         )
 
     def hosts(self) -> dict[str, str]:
         """Host -> the one of its Dask workers that is used."""
         if self.client.status != "running":
-            raise self.gone("the connection is closed")
+            raise self.gone()
         try:
             info = self.client.scheduler_info(n_workers=-1)
         except TypeError:  # older than 2025.4
@@ -124,15 +138,18 @@ class _Cluster:
 
     def run(self, left: list[Task]) -> None:
         """Until nothing is left."""
-        patience = time.monotonic() + CONNECT_S
+        patience, end = time.monotonic() + CONNECT_S, time.monotonic() + self.design.seconds
         try:
             while left or self.running:
+                if self.design.seconds and time.monotonic() > end:
+                    left.clear()
                 hosts = self.hosts()
                 if hosts:
                     patience = time.monotonic() + CONNECT_S
                 elif time.monotonic() > patience:
                     raise EngineError(
-                        f"--scheduler {self.address}: the cluster has no worker; {len(self.journal.rows)} finished replications are kept"
+                        f"--scheduler {self.address}: the cluster has no worker; {len(self.journal.rows)} finished "
+                        "replications are kept: give the same command again to go on"
                     )
                 for host, worker in hosts.items():
                     if host not in self.running and left:
@@ -146,17 +163,17 @@ class _Cluster:
                     if future.done():
                         del self.running[host]
                         self._take(host, future, task, left)
-        except (OSError, RuntimeError, TimeoutError) as e:  # what its client raises when the connection breaks
-            raise self.gone(_line(e)) from None
+        except (OSError, RuntimeError, TimeoutError):  # what its client raises when the connection breaks
+            raise self.gone() from None
 
     def _wait(self, futures: list[Any]) -> None:
         try:
             self.wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
         except TimeoutError:
             pass
-        except Exception as e:  # CancelledError when the scheduler has forgotten them
+        except Exception:  # CancelledError when the scheduler has forgotten them
             if self.client.status != "running":
-                raise self.gone(_line(e)) from None
+                raise self.gone() from None
 
     def _next(self, host: str, left: list[Task]) -> Task:
         """The next task for a host: of the replicate that it is at, else of one that nobody is at, else any."""
@@ -197,7 +214,7 @@ class _Cluster:
             self.mine.pop(host, None)  # its worker, or the scheduler, has gone: once more elsewhere
             again = self.lost[replicate, number] = self.lost.get((replicate, number), 0) + 1
             if self.client.status != "running" or again > 3:
-                raise self.gone("replications were cancelled")
+                raise self.gone()
             left.insert(0, task)
             return
         if isinstance(error, UsageError):

@@ -20,7 +20,7 @@ from typing import Any
 from engine import data
 from engine.errors import UsageError
 from engine.machine import PATHS
-from engine.machine.spec import MAX_WORKERS, shipped_boards
+from engine.machine.spec import MAX_WORKERS
 from engine.study.mixes import MIXES
 
 FORMAT = 1
@@ -70,7 +70,7 @@ FACTORS = {
     )
 }
 STUDY_KEYS = {"name", "question", "format", "seed", "replications", "accesses", "machine"}
-QUICK_KEYS = {"replications", "accesses", "leave_out"}
+QUICK_KEYS = {"replications", "accesses", "leave_out", "seconds"}
 BLOCK_KEYS = {"name", "question"}
 
 
@@ -121,6 +121,7 @@ class Design:
     machine: str
     blocks: tuple[Block, ...]
     quick: bool = False
+    seconds: int = 0  # how long one `engine study` may measure; 0: until all is done
     source: str = field(default="", compare=False)
 
     @property
@@ -157,6 +158,7 @@ class Design:
             "accesses": self.accesses,
             "machine": self.machine,
             "quick": self.quick,
+            "seconds": self.seconds,
             "blocks": [
                 {
                     "name": b.name,
@@ -177,7 +179,10 @@ class Design:
         )
         return Design(
             **{
-                **{k: raw[k] for k in ("name", "question", "seed", "replications", "accesses", "machine", "quick")},
+                **{
+                    k: raw[k]
+                    for k in ("name", "question", "seed", "replications", "accesses", "machine", "quick", "seconds")
+                },
                 "blocks": blocks,
             }
         )
@@ -256,7 +261,8 @@ def parse(text: str, source: str = "study.toml", quick: bool = False) -> Design:
     machine = head.get("machine", "i440fx")
     if machine != "i440fx":
         raise UsageError(
-            f"{source}: [study] machine = {machine!r}: the synthetic mixes are made for i440fx (shipped boards: {', '.join(shipped_boards())})"
+            f"{source}: [study] machine = {machine!r}: the synthetic mixes are made for i440fx; recorded guests bring "
+            "their own machine"
         )
     design = Design(
         name=name,
@@ -276,6 +282,7 @@ def parse(text: str, source: str = "study.toml", quick: bool = False) -> Design:
                 source, "[quick] replications", fast.get("replications", min(3, design.replications)), 1, 100_000
             ),
             accesses=_number(source, "[quick] accesses", fast.get("accesses", design.accesses), 100, 10_000_000),
+            seconds=_number(source, "[quick] seconds", fast.get("seconds", 0), 0, 1 << 30),
         )
     if len(design.cells) > MAX_CELLS:
         raise UsageError(f"{source}: {len(design.cells)} combinations; {MAX_CELLS} are possible")
@@ -374,7 +381,8 @@ def _possible(where: str, levels: Mapping[str, list[Any]]) -> None:
         odd = [p for p in paths if p not in FACTORS[key].paths]
         if odd and (len(levels[key]) > 1 or len(odd) == len(paths)):
             raise UsageError(
-                f"{where}: {key} means nothing on path {odd[0]}; give {' and '.join(FACTORS[key].paths)} a block of their own"
+                f"{where}: {key} means nothing on path {odd[0]}; give {' and '.join(FACTORS[key].paths)} a block of "
+                "their own"
             )
     traces = [m for m in levels.get("mix", []) if m not in MIXES]
     if "write_share" in levels and traces:

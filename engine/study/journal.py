@@ -1,7 +1,7 @@
 """Where finished replications are kept: one line of JSON each, appended whole or not at all.
 
-The first line says of which experiment they are.  What a crash left of a line at the end is cut off; anything else that is
-not understood is refused, so that no result is ever mixed with another experiment's or another version's.
+The first line says of which experiment they are.  What a crash left of a line at the end is cut off; anything else that
+is not understood is refused, so that no result is ever mixed with another experiment's or another version's.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Journal:
                     self._take(got)
             except (ValueError, KeyError, TypeError) as e:
                 raise UsageError(
-                    f"{self.path}:{n}: not a study's results ({type(e).__name__}: {e}); move it away, or give another --out"
+                    f"{self.path}:{n}: not a study's results ({type(e).__name__}: {e}); move it away, or give another "
+                    "--out"
                 ) from None
         return len(whole)
 
@@ -101,8 +102,8 @@ class Journal:
             )
         if got["digest"] != self.design.digest:
             raise UsageError(
-                f"{self.path}: results of another experiment (its cells, accesses or seed differ from {self.design.source}'s); "
-                "move it away, or give another --out"
+                f"{self.path}: results of another experiment (its cells, accesses or seed differ from "
+                f"{self.design.source}'s); move it away, or give another --out"
             )
 
     def _take(self, got: Row) -> None:

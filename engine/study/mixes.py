@@ -1,7 +1,7 @@
 """The accesses of a study: synthetic mixes on the i440FX board, or a recorded guest.
 
-A synthetic mix repeats what one kind of guest code does.  Writes and reads are spread evenly by the mix's write share, the
-n-th access being a write when n * share passes a whole number, so that every machine and every run sees the same.
+A synthetic mix repeats what one kind of guest code does.  Writes and reads are spread evenly by the mix's write share,
+the n-th access being a write when n * share passes a whole number, so that every machine and every run sees the same.
 """
 
 from __future__ import annotations

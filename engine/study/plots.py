@@ -63,7 +63,7 @@ def derive(r: Results) -> None:
 
 
 def block_plots(r: Results, block: Block) -> list[Plot]:
-    """Throughput and latency against each factor that the block varies; CPU time and cost where it varies how one waits."""
+    """Throughput and latency against each factor that the block varies; CPU time and cost where that may vary."""
     names = [n for n in block.varied if n not in ("mix", "path")] or (["mix"] if "mix" in block.varied else ["path"])
     metrics = [THROUGHPUT, LATENCY]
     if {"wait", "cpus", "workers"} & set(block.varied):
@@ -130,10 +130,10 @@ def _against(r: Results, block: Block, name: str, m: Metric, offered: bool = Fal
             ax.set_xlim(-0.6, len(levels) - 0.4)
         if mix:
             ax.set_title(mix[0])
+        ax.set_xlabel(_axis(name))
     for ax in axes[len(by_mix) :]:
         ax.set_visible(False)
     f.supylabel(m.axis, fontsize=9)
-    f.supxlabel(_axis(name), fontsize=9)
     found: dict[str, Any] = {}
     for ax in axes:
         for h, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -157,7 +157,8 @@ def _colour(key: tuple[Any, ...], others: Sequence[str], k: int) -> str:
     if not rest:
         return mc.to_hex(base)
     lighter = 0.18 * (k % 4)
-    return mc.to_hex([v + (1 - v) * lighter for v in base])
+    r, g, b = (v + (1 - v) * lighter for v in base)
+    return mc.to_hex((r, g, b))
 
 
 def _key_text(key: tuple[Any, ...], others: Sequence[str]) -> str:
@@ -186,7 +187,7 @@ def _block_sentence(r: Results, block: Block, name: str, m: Metric, others: Sequ
     for mix, cells in grouped(block.cells, () if name == "mix" else ("mix",)).items():
         where = f"{mix[0]}: " if mix else ""
         if name in ("mix", "path"):
-            parts.append(_extremes(r, cells, m, metric, where, [n for n in block.varied]))
+            parts.append(_extremes(r, cells, m, metric, where, block.varied))
             continue
         ends = list(dict.fromkeys(getattr(c, name) for c in cells))
         moves = []
@@ -197,9 +198,9 @@ def _block_sentence(r: Results, block: Block, name: str, m: Metric, others: Sequ
                 continue
             i = r.speedup(last, first) if metric == "per_s" else r.ratio(last, first, metric)
             if i:
-                word = "undecided " if not i.known or i.low <= 1 <= i.high else ""
+                word = "(undecided) " if not i.known or i.low <= 1 <= i.high else ""
                 moves.append(
-                    f"{_key_text(key, others) or 'it'} {word}× {times(i.value)}"
+                    f"{_key_text(key, others) or 'it'} {word}{times(i.value)} times"
                     + (f" ({times(i.low)} to {times(i.high)})" if i.known else "")
                 )
         if moves:
@@ -256,7 +257,7 @@ def pays(r: Results, path: str, base: str = "sync") -> Plot | None:
         ax.axvline(1, color=LIMIT, lw=0.8, ls=":")
         ax.set_xscale("log")
         ax.set_title(g.name, fontsize=8.5)
-        ax.set_xlabel(f"× better than {base}", fontsize=8)
+        ax.set_xlabel(f"times better than {base}", fontsize=8)
         ax.set_ylim(len(got) - 0.5, -0.5)
         ax.grid(axis="y", visible=True)
     axes[0].set_yticks(range(len(got)), [p.label for p, _ in got], fontsize=7.5)
@@ -275,14 +276,14 @@ def _pays_sentence(
 ) -> str:
     flat = [(p, g, i) for p, gs in got for g, i in gs if i]
     text = (
-        f"Of {len(flat)} comparisons with equal load, {path} is better than {base} in {count[PAYS]}, worse in {count[COSTS]}, "
-        f"and in {count['undecided']} the interval does not decide"
+        f"Of {len(flat)} comparisons with equal load, {path} is better than {base} in {count[PAYS]}, worse in "
+        f"{count[COSTS]}, and in {count['undecided']} the interval does not decide"
     )
     for word, v, pick in (("It pays most", PAYS, max), ("It costs most", COSTS, min)):
         some = [(i.value, p, g, i) for p, g, i in flat if verdict(i) == v]
         if some:
             _, p, g, i = pick(some, key=lambda s: s[0])
-            text += f". {word} in {g.name} of {p.label}: × {times(i.value)} ({times(i.low)} to {times(i.high)})"
+            text += f". {word} in {g.name} of {p.label}: {times(i.value)} times ({times(i.low)} to {times(i.high)})"
     return text + "."
 
 
@@ -363,8 +364,9 @@ def fallbacks(r: Results) -> Plot | None:
         i, label, c = max(full, key=lambda x: x[0].value)
         n = r.mean(c, "n_fallback")
         sentence = (
-            f"The ring was ever full in {len(full)} of {len(rows)} loads; most on {label}, where {with_interval(i, lambda v: f'{v:.2%}')} of the "
-            f"posted writes ({n.value:,.0f} a run) fell back to a synchronous access."
+            f"The ring was ever full in {len(full)} of {len(rows)} loads; most on {label}, where "
+            f"{with_interval(i, lambda v: f'{v:.2%}')} of the posted writes ({n.value:,.0f} a run) fell back to a "
+            "synchronous access."
         )
     else:
         sentence = f"No posted write of any of the {len(rows)} loads found the ring full."
@@ -409,7 +411,9 @@ def stalls(r: Results) -> Plot | None:
     i, c, label = max(ratios, key=lambda x: x[0].value)
     sentence = (
         "Stalls are charged to every access that was due meanwhile. The two views differ most on "
-        f"{c.path}, {label}: × {times(i.value)}" + (f" ({times(i.low)} to {times(i.high)})" if i.known else "") + "."
+        f"{c.path}, {label}: {times(i.value)} times"
+        + (f" ({times(i.low)} to {times(i.high)})" if i.known else "")
+        + "."
     )
     return Plot("Latency from the schedule, and as a closed loop would see it", svg(f), sentence)
 

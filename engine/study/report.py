@@ -93,7 +93,7 @@ def render(r: Results) -> str:
 
 
 def noise(r: Results) -> dict[str, str]:
-    """How quiet the main host was: what a round trip of a cache line took there meanwhile, and how much was else to do."""
+    """How quiet the main host was: a cache line's round trip meanwhile, and how much else there was to do."""
     import numpy as np
 
     mine = [row for row in r.rows if row["host"] == r.host]

@@ -97,7 +97,7 @@ class Results:
 
     @cached_property
     def host(self) -> str:
-        """The host with most replications: absolute numbers are its own, since those of different hosts are never compared."""
+        """The host with most replications: absolute numbers are its own, those of hosts are never compared."""
         ids = [r["host"] for r in self.rows]
         return max(dict.fromkeys(ids), key=ids.count) if ids else ""
 
@@ -127,8 +127,8 @@ class Results:
         return {k: np.array(row["parts_ns"].split(), float) for k, row in sorted(rows.items())}
 
     def throughput(self, cell: Cell) -> Interval:
-        """Accesses a second.  In a closed loop from the medians of the run's parts over the replications: what other work
-        on the host stops for a moment spoils a part of one replication, and not the run."""
+        """Accesses a second.  In a closed loop from the medians of the run's parts over the replications: what other
+        work on the host stops for a moment spoils a part of one replication, and not the run."""
         if cell.load is not None:
             return self.median(cell, "per_s")
         parts = [p for (host, _), p in self._parts(cell).items() if host == self.host]
@@ -152,7 +152,8 @@ class Results:
         n = self.rows_of(a)[0]["accesses"] / self.rows_of(b)[0]["accesses"]
 
         def ratio(rows: Array) -> Array:
-            return n * np.median(y[rows], axis=-2).sum(axis=-1) / np.median(x[rows], axis=-2).sum(axis=-1)
+            got: Array = n * np.median(y[rows], axis=-2).sum(axis=-1) / np.median(x[rows], axis=-2).sum(axis=-1)
+            return got
 
         return _over_rows(len(keys), ratio, self.design.seed)
 
@@ -222,8 +223,8 @@ class Results:
 
     def write_parquet(self, path: Path) -> None:
         """A Parquet file with the same columns; design and host records are in its metadata.  Raises EngineError."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
         flat = self.flat()
         about = {"study": self.design.as_dict(), "digest": self.design.digest, "hosts": self.hosts}
@@ -257,7 +258,8 @@ class Results:
             for r in raw:
                 if r["digest"] != design.digest:
                     raise UsageError(
-                        f"{path}: results of another experiment than {design.source} (its cells, accesses or seed differ)"
+                        f"{path}: results of another experiment than {design.source} (its cells, accesses or seed "
+                        "differ)"
                     )
                 row = {k: _value(k, v) for k, v in r.items() if not k.startswith(HOST)}
                 if any(row[name] != level for name, level in cells[row["cell"]].as_dict().items()):
@@ -271,7 +273,7 @@ class Results:
         return Results(design, rows, hosts)
 
     def write_hgrm(self, folder: Path) -> None:
-        """A HdrHistogram percentile file for each cell and kind of latency, all replications together.  Raises UsageError."""
+        """A HdrHistogram file for each cell and kind of latency, all replications together.  Raises UsageError."""
         edges = _offer.edges()
         for n, c in enumerate(self.design.cells):
             for kind in ("reads", "writes", "age"):
@@ -404,8 +406,8 @@ def with_interval(i: Interval, show: Callable[[float], str]) -> str:
 
 
 def times(v: float) -> str:
-    """A ratio: 1.35 or 0.072."""
-    return f"{v:.2f}" if v >= 0.1 else f"{v:.3f}"
+    """A ratio: 135, 13.5, 1.35 or 0.0072."""
+    return f"{v:,.0f}" if v >= 100 else f"{v:.{2 if v < 10 else 1}f}" if v >= 0.1 else f"{v:.2g}"
 
 
 def grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[tuple[Any, ...], list[Cell]]:
