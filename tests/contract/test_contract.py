@@ -84,6 +84,7 @@ def test_regions_are_well_formed(kind: str) -> None:
         low, high = r.implements
         assert low in (1, 2, 4, 8) and high in (1, 2, 4, 8) and low <= high
         assert max(r.accepts) <= (4 if r.space == Space.CONFIG else 8)
+        assert not (r.posted and r.barrier), "what can change the map or reset is never posted"
 
 
 @every_type
