@@ -29,6 +29,7 @@ TYPES: dict[str, str] = {
     "i8237": "engine.devices.i8237:I8237",
     "fdc": "engine.devices.i82078:I82078",
     "e1000": "engine.devices.e1000:E1000",
+    "e1000e": "engine.devices.e1000e:E1000E",
     "fw-cfg": "engine.devices.fw_cfg:FwCfg",
     "debugcon": "engine.devices.debugcon:Debugcon",
     "port80": "engine.devices.port80:Port80",

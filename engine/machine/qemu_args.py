@@ -453,7 +453,7 @@ class _Import:
             self.unmodelled.append((d[""], bdf))
             return
         config: dict[str, Any] = self._settings(d)
-        if kind == "e1000":
+        if kind in ("e1000", "e1000e"):
             config["mac"] = self._mac(d.get("mac", ""))
             if d.get("romfile", "unset"):
                 self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
