@@ -15,6 +15,7 @@ from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Output, progress
 from engine.cli.text import write_json
 from engine.errors import EngineError, UsageError
+from engine.measure import histogram
 
 ROOT = Path(engine.__file__).parent.parent
 PEERS = "peers"
@@ -32,6 +33,9 @@ def add(parsers: Any) -> None:
     )
     p.add_argument("names", nargs="*", metavar="NAME", help="benches to run (default: all; a wrong name lists them)")
     p.add_argument("--quick", action="store_true", help="fewer repetitions: about a minute")
+    p.add_argument(
+        "--hgrm", metavar="DIR", help="a HdrHistogram percentile file of the engine's latencies for each path measured"
+    )
     p.add_argument("--json", metavar="FILE", help="write the results as JSON too ('-': instead, to standard output)")
 
 
@@ -90,11 +94,20 @@ def run(args: argparse.Namespace) -> int:
     bench(wanted[0])  # puts the source on the path
     with progress(args.json == "-") as step:
         out = measure(wanted, args.quick, step("benches", len(wanted)))
+    if args.hgrm:
+        write_histograms(Path(args.hgrm))
     if args.json:
         write_json(args.json, out)
     if args.json != "-":
         show(out)
     return 0 if out["ok"] else 1
+
+
+def write_histograms(folder: Path) -> None:
+    """NAME.hgrm for every latency histogram that the benches kept, in microseconds.  Raises UsageError."""
+    edges = histogram.sequencer_edges()
+    for name, counts in importlib.import_module("perf.benches._common").HISTOGRAMS.items():
+        histogram.write_hgrm(folder, name, edges, counts)
 
 
 def figure(x: float) -> str:

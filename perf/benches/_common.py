@@ -31,6 +31,9 @@ Array = npt.NDArray[Any]
 Row = dict[str, Any]
 
 
+HISTOGRAMS: dict[str, Array] = {}  # of the engine's own latencies, by what was measured; for --hgrm
+
+
 class Skipped(EngineError):
     """A bench that this host cannot run; the message says why."""
 
@@ -130,6 +133,11 @@ def later(m: Machine, acc: Array) -> Array:
     acc = acc.copy()
     acc["t_ns"] += np.uint64(m.clock.now)
     return acc
+
+
+def keep(name: str, histogram: Array) -> None:
+    """Add a sequencer's latency histogram to what --hgrm writes."""
+    HISTOGRAMS[name] = HISTOGRAMS.get(name, 0) + histogram
 
 
 def quantile(histogram: Array, q: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from perf.benches._common import Row, accesses, later, machine, pinned, recording, row, turns
+from perf.benches._common import Row, accesses, keep, later, machine, pinned, recording, row, turns
 
 AIM = 0.8
 RATE_GOAL = 20.0  # M accesses/s on an idle host of the 2-core class (docs/performance.md)
@@ -38,6 +38,8 @@ def run(quick: bool = False) -> list[Row]:
             row("batched.seabios-pc", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM)
         )
         rows.append(row("batched.seabios-pc.rate", "M/s", ours, "promised on an idle host", RATE_GOAL, 1.0, ">="))
+        keep("batched.seabios-pc", m.sequencer.histogram())
+        m.sequencer.clear_histogram()
         same = accesses(200_000, 0, UART_SCR)
 
         def register() -> float:
@@ -51,4 +53,5 @@ def run(quick: bool = False) -> list[Row]:
         rows.append(
             row("batched.register", "M/s", ours, "raw pair of rings, same look-ups and calls", raw, None, ">=", AIM)
         )
+        keep("batched.register", m.sequencer.histogram())
     return rows

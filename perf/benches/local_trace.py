@@ -11,7 +11,7 @@ from typing import Any
 
 from engine import data
 from engine.machine import Machine
-from perf.benches._common import Row, later, recording, row, turns
+from perf.benches._common import Row, keep, later, recording, row, turns
 
 LOOP_GOAL = 3.0
 RATE_GOAL = 60.0  # M accesses/s of seabios-pc on an idle host of the 2-core class (docs/performance.md)
@@ -36,6 +36,7 @@ def run(quick: bool = False) -> list[Row]:
 
             rounds = max(7, int((4e5 if quick else 2e6) / n))
             ours, raw = turns(engine, lambda r=r, walk=walk, n=n: walk.local(r.acc)[0] * 1e9 / n, rounds)
+            keep(f"local_trace.{name}", m.sequencer.histogram())
         rows.append(row(f"local_trace.{name}", "ns", ours, "raw loop over the same devices", raw, LOOP_GOAL, aim=1.3))
         rows.append(
             row(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from perf.benches._common import Array, Row, accesses, later, machine, pinned, recording, row, turns
+from perf.benches._common import Array, Row, accesses, keep, later, machine, pinned, recording, row, turns
 
 AIM = 0.8
 LOADS = {"port80": (0, 0x80, 1), "vga": (1, 0xB8000, 4)}
@@ -26,6 +26,7 @@ def run(quick: bool = False) -> list[Row]:
         m.run(later(m, r.acc), inputs, ram)  # the firmware maps the window
         m.path = "buffered"
         for name, (space, addr, size) in LOADS.items():
+            m.sequencer.clear_histogram()
             acc = accesses(20_000 if quick else 50_000, space, addr, size, write=True)
 
             def ours(acc: Array = acc) -> float:
@@ -53,4 +54,5 @@ def run(quick: bool = False) -> list[Row]:
                         AIM if batch == 1 else None,
                     )
                 )
+            keep(f"posted.{name}", m.sequencer.histogram())
     return rows

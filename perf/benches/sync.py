@@ -14,7 +14,7 @@ from typing import Any
 from engine.machine import Machine
 from engine.machine.spec import load
 from engine.measure import _limits
-from perf.benches._common import Row, accesses, later, machine, pinned, quantile, row, turns
+from perf.benches._common import Row, accesses, keep, later, machine, pinned, quantile, row, turns
 
 UART_SCR = 0x3FF
 SPIN_P50, SPIN_P99, BLOCK_P50 = 1.6, 3.0, 1.1
@@ -29,6 +29,7 @@ def _series(wait: str, limit: Callable[..., dict[str, Any]], n: int, rounds: int
             with pinned(on[0]):
                 m.run(later(m, acc))
             h = m.sequencer.histogram()
+            keep(f"sync_{wait}", h)
             return quantile(h, 0.5), quantile(h, 0.99)
 
         def raw() -> tuple[float, float]:

@@ -143,3 +143,19 @@ def test_a_bench_the_host_cannot_run_is_named(monkeypatch):
     monkeypatch.setattr(bench, "bench", lambda name: Fake())
     got = bench.measure(["sync"], True)
     assert got["skipped"] == [{"name": "sync", "why": "needs two CPUs"}] and got["results"] == []
+
+
+def test_kept_histograms_become_percentile_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(_common, "HISTOGRAMS", {})
+    n = len(_common.Sequencer.bucket_ticks())
+    one = np.zeros(n, np.uint64)
+    one[100] = 7
+    _common.keep("sync_spin", one)
+    _common.keep("sync_spin", one)
+    bench.write_histograms(tmp_path / "made")
+    text = (tmp_path / "made" / "sync_spin.hgrm").read_text()
+    assert text.splitlines()[0].split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+    assert "Total count    =           14]" in text
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        bench.write_histograms(tmp_path / "file")
