@@ -47,7 +47,7 @@ cdef class PcTestdev(Device):
 
     def regions(self):
         """Two windows to four bytes, the page port, the line ports, the memory."""
-        return (Region("word", Space.PIO, 4, (1, 2, 4), (1, 4)), Region("flush", Space.PIO, 4, (4,), (4, 4)),
+        return (Region("word", Space.PIO, 4, (1, 2, 4), (1, 4)), Region("flush", Space.PIO, 4),
                 Region("bytes", Space.PIO, 4, (1, 2, 4), (1, 1)), Region("lines", Space.PIO, N_LINES, (1,), (1, 1)),
                 Region("memory", Space.MMIO, MEMORY_SIZE, (1, 2, 4, 8), (1, 4), posted=True))
 

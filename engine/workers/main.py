@@ -31,7 +31,10 @@ from engine.workers._loop import WorkerLoop
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STOP, ATTENTION = 1, 2
 ANSWER_MAX = 1 << 30  # bytes
-METHODS = ("inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture")
+METHODS = (
+    "inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture", "set_action", "status",
+    "recorded", "forget",
+)  # fmt: skip
 
 
 def send(sock: socket.socket, message: Any, fds: list[int] | None = None) -> None:

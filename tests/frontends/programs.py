@@ -3,6 +3,8 @@ system_reset."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from engine.testing.qtest_client import QtestClient
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts.txt")
 RESET = "reset"
+EVENTS = "events"  # what the monitor has heard since the last time, without times
+PAUSE = "pause"  # wait a little for what the reference does in a thread of its own
 SETTLE = "settle"  # wait until the reference has done what it does from its main loop: resets of machine and drives
 BIOS = "{bios}"  # the path of an image of 64 KiB
 VM_CLOCK = ["-rtc", "base=2024-02-28T23:59:50,clock=vm"]
@@ -283,7 +287,8 @@ def _ports() -> Iterator[str]:
     yield from ["inl 0x81", "inb 0x82", "inb 0x84", "foo", "Inb 0x70", "rtas a 1 2 3 4", "module_load hw- none"]
 
 
-# Parts of byte registers, where the reference gives up on 4 bytes and on 2 that leave the part; ours give what is there.
+# Parts of byte registers, where the reference gives up on 4 bytes and on 2 that leave the part; ours give what is
+# there.
 BYTES_ONLY = (
     (0x80, 0x90),
     (0x170, 0x178),
@@ -372,6 +377,183 @@ def _resets() -> Iterator[str]:
         yield from watched
 
 
+def _enable(devfn: int, bar: int = 0, base: int = 0xE0000000) -> Iterator[str]:
+    """Show a function's header, size a base address register, place it and open every gate."""
+    for register in range(0, 0x44, 4):
+        yield from config_read(devfn, register)
+    yield from config_write(devfn, 0x10 + 4 * bar, 0xFFFFFFFF, "l")
+    yield from config_read(devfn, 0x10 + 4 * bar)
+    yield from config_write(devfn, 0x10 + 4 * bar, base, "l")
+    yield from config_write(devfn, 4, 7, "w")
+    yield from config_read(devfn, 4)
+
+
+def _pvpanic() -> Iterator[str]:
+    yield from ["inb 0x505", "inw 0x505", "inl 0x504", "outb 0x505 4", "outb 0x505 2", "inb 0x505"]
+    yield from [EVENTS, "outb 0x505 1", EVENTS, "outb 0x505 3", EVENTS]
+    yield from ["outb 0x510 0", "inb 0x511"]
+    yield from _enable(0x10)
+    base = 0xE0000000
+    for width in "bwl":
+        yield f"read{width} {base:#x}"
+    yield from [f"readb {base + 1:#x}", f"readb {base + 2:#x}", f"writew {base:#x} 0x0201", EVENTS]
+    yield from [f"writeb {base + 1:#x} 1", EVENTS, f"writeb {base + 2:#x} 1", EVENTS]
+    yield from [RESET, EVENTS, f"readb {base:#x}", *config_read(0x10, 0x10), "inb 0x505"]
+
+
+def _ib700() -> Iterator[str]:
+    """Every time, stopped, started anew, and bitten."""
+    for port in range(0x440, 0x447):
+        yield from (f"in{w} {port:#x}" for w in "bw")
+    for value in (0, 5, 14, 0xF3):
+        time = (30 - 2 * (value & 15)) * 10**9
+        yield from [f"outb 0x443 {value}", f"clock_step {time - 1}", EVENTS, "clock_step 1", SETTLE, EVENTS]
+        yield from [f"outb 0x444 {value}", f"clock_step {time - 1}", "outb 0x443 14", "clock_step 1999999999", EVENTS]
+        yield from ["outb 0x441 1", "clock_step 100000000000", EVENTS]
+    yield from ["outb 0x443 14", "outb 0x442 0", "clock_step 3000000000", EVENTS]
+    yield from ["outb 0x443 14", RESET, "clock_step 3000000000", EVENTS]
+
+
+def _i6300esb() -> Iterator[str]:
+    devfn, base = 0x10, 0xE0000000
+    yield from _enable(devfn)
+
+    def unlocked(request: str) -> Iterator[str]:
+        yield from [f"writeb {base + 12:#x} 0x80", f"writeb {base + 12:#x} 0x86", request]
+
+    for register, widths in ((0x60, "bwl"), (0x62, "w"), (0x68, "bwl"), (0x69, "b")):
+        for w in widths:
+            yield from config_read(devfn, register, w)
+            yield from config_write(devfn, register, 0xFFFFFFF8, w)
+            yield from config_read(devfn, register, w)
+    yield from config_write(devfn, 0x60, 0x04, "w")  # 1 MHz, reboot
+    for offset in range(16):
+        yield from (f"read{w} {base + offset:#x}" for w in "bwl")
+    yield f"writel {base:#x} 10"  # locked: not taken
+    yield from unlocked(f"writel {base:#x} 1000")
+    yield from unlocked(f"writel {base + 4:#x} 0xfff007d0")
+    yield from unlocked(f"writew {base:#x} 5")
+    yield from config_write(devfn, 0x68, 2)
+    yield from config_read(devfn, 0x68, "b")
+    yield from ["clock_step 959999", *unlocked(f"writew {base + 12:#x} 0x100")]  # in time
+    yield from ["clock_step 960000", f"clock_step {0xF07D0 * 960 - 1}", EVENTS, "clock_step 1", SETTLE, EVENTS]
+    yield from [*config_read(devfn, 0x68, "b"), *config_read(devfn, 4), *config_write(devfn, 0x10, base, "l")]
+    yield from [*config_write(devfn, 4, 7, "w"), f"readw {base + 12:#x}", f"readl {base + 12:#x}"]
+    yield from [*unlocked(f"writew {base + 12:#x} 0x200"), f"readw {base + 12:#x}"]
+    yield from config_write(devfn, 0x60, 0x20, "w")  # no reboot, 1 kHz
+    yield from unlocked(f"writel {base:#x} 3")
+    yield from unlocked(f"writel {base + 4:#x} 5")
+    for mode in (2, 0, 6, 7, 0):  # once, stopped, free-running, locked, and not to be stopped
+        yield from config_write(devfn, 0x68, mode)
+        yield from ["clock_step 100000000000", EVENTS, *config_read(devfn, 0x68, "b")]
+    yield from config_write(devfn, 0x60, 0, "w")  # reboot after all: at which moment depends on all stages until now
+    yield from ["clock_step 983040", "clock_step 6881280", SETTLE, EVENTS, *config_read(devfn, 0x68, "b")]
+
+
+def _edu() -> Iterator[str]:
+    devfn, base = 0x10, 0xE0000000
+    yield "irq_intercept_in ioapic"
+    yield from _enable(devfn)
+    for offset in (0, 4, 8, 0xC, 0x20, 0x24, 0x60, 0x64, 0x80, 0x84, 0x88, 0x90, 0x98, 0x9C, 0xA0, 0x40000, 0xFFFFC):
+        yield from (f"read{w} {base + offset:#x}" for w in "bwlq")
+    for value in (0, 1, 0x12345678, 0xFFFFFFFF):
+        yield from [f"writel {base + 4:#x} {value}", f"readl {base + 4:#x}"]
+    yield from [f"writew {base + 4:#x} 1", f"writeq {base + 4:#x} 1", f"readl {base + 4:#x}"]
+    for value in (0, 1, 5, 12, 13, 33, 34, 1000):
+        yield from [f"writel {base + 8:#x} {value}", PAUSE, f"readl {base + 8:#x}", f"readl {base + 0x20:#x}"]
+    yield from [f"writel {base + 0x20:#x} 0xffffffff", f"readl {base + 0x20:#x}"]
+    yield from [f"writel {base + 8:#x} 7", PAUSE, f"readl {base + 8:#x}", f"readl {base + 0x24:#x}"]
+    yield from [f"writel {base + 0x60:#x} 0x80000002", f"readl {base + 0x24:#x}", f"writel {base + 0x64:#x} 1"]
+    yield from [f"readl {base + 0x24:#x}", f"writel {base + 0x64:#x} -1", f"readl {base + 0x24:#x}"]
+    yield from [f"writel {base + 0x20:#x} 0", *config_read(devfn, 4)]
+    # to the device and back; the registers are locked meanwhile
+    yield from ["write 0x100000 16 0x00112233445566778899aabbccddeeff", "memset 0x200000 32 0xee"]
+    moves = ((0x100000, 0x40010, 16, 5), (0x40014, 0x200002, 8, 3), (0x40000, 0x10200010, 4, 7))
+    for source, destination, count, command in moves:
+        for offset, value in ((0x80, source), (0x88, destination), (0x90, count), (0x98, 2), (0x98, command)):
+            yield f"writeq {base + offset:#x} {value:#x}"
+        yield from [f"writel {base + 0x90:#x} 1", f"readq {base + 0x98:#x}", "clock_step 99999999", "readl 0x200000"]
+        yield from [f"readq {base + 0x98:#x}", "clock_step 1", f"readq {base + 0x98:#x}", "clock_step 1000000"]
+        yield from [f"readq {base + offset:#x}" for offset in (0x80, 0x88, 0x90, 0x98)]
+        yield from [
+            f"readl {base + 0x24:#x}",
+            "read 0x200000 32",
+            f"writel {base + 0x64:#x} 0x100",
+            "clock_step 123457",
+        ]
+    # messages: to memory, which the test can see
+    for register, value in ((0x44, 0x300000), (0x48, 0), (0x4C, 0x1234), (0x40, 0x00810005)):
+        yield from config_write(devfn, register, value, "l")
+    yield from [*config_read(devfn, 0x40), f"writel {base + 0x60:#x} 1", "readl 0x300000", "memset 0x300000 4 0"]
+    yield from [f"writel {base + 0x60:#x} 0", "readl 0x300000", f"writel {base + 0x64:#x} 1", "memset 0x300000 4 0"]
+    yield from [f"writel {base + 0x60:#x} 0", "readl 0x300000", RESET, *config_read(devfn, 0x40)]
+    yield from [*config_write(devfn, 0x10, base, "l"), *config_write(devfn, 4, 2, "w"), f"readl {base + 4:#x}"]
+    yield from [f"readl {base + 8:#x}", f"readq {base + 0x80:#x}"]
+
+
+def _testdevs() -> Iterator[str]:
+    yield from ["outb 0x43 0x30", "irq_intercept_in ioapic"]
+    for port in (0xE0, 0xE4, 0xE8):
+        for n in range(4):
+            yield from [f"outb {port + n:#x} {0x11 * n + 0x80:#x}", f"inb {port + n:#x}", "inl 0xe0", "inl 0xe8"]
+        for n in range(3):
+            yield from [f"outw {port + n:#x} {0xA1B2 + n:#x}", f"inw {port + n:#x}", "inl 0xe0"]
+        yield from [f"outl {port:#x} 0x12345678", f"inl {port:#x}", "inl 0xe0", f"inl {port + 2:#x}"]
+    for line in (3, 5, 15):
+        yield from [f"outb {0x2000 + line:#x} 1", f"outb {0x2000 + line:#x} 2", f"inb {0x2000 + line:#x}"]
+        yield f"outb {0x2000 + line:#x} 0"
+    yield from ["outw 0x2004 1", "inw 0x2004", "inl 0x2004"]
+    at = 0xFF000000
+    yield from [f"writeq {at:#x} 0x0123456789abcdef", f"readq {at:#x}", f"readl {at + 2:#x}", f"writew {at + 3:#x} -1"]
+    yield from [f"read {at:#x} 16", f"writel {at + 0xFFFC:#x} 7", f"readq {at + 0xFFFC:#x}", f"readq {at + 0xFFF9:#x}"]
+    devfn, memory, ports = 0x10, 0xE0000000, 0xC000
+    yield from _enable(devfn)
+    for bar in (1, 2, 3):
+        yield from config_write(devfn, 0x10 + 4 * bar, 0xFFFFFFFF, "l")
+        yield from config_read(devfn, 0x10 + 4 * bar)
+    yield from [*config_write(devfn, 0x14, ports, "l"), *config_write(devfn, 0x18, 0xF0000000, "l")]
+    yield from [*config_write(devfn, 0x1C, 0, "l"), "readl 0xf0000000", "writel 0xf0000000 1", "readq 0xf0000ff8"]
+    for test in (0, 1, 2, 3, 5, 0):
+        for start, at, write in ((f"writeb {memory:#x}", memory, "write"), (f"outb {ports:#x}", ports, "out")):
+            read = "read" if write == "write" else "in"
+            yield f"{start} {test}"
+            yield from [f"{read}b {at + n:#x}" for n in range(40)]
+            offset = (0x800 if write == "write" else 0x80) + test % 3 + (0 if write == "write" else 3)
+            for value in (0xFA, 0xCE, 0):
+                for w in "bwl":
+                    yield from [f"{write}{w} {at + offset:#x} {value:#x}", f"{read}l {at + 12:#x}"]
+            yield from [f"{write}w {at + offset - 1:#x} 0xfafa", f"{read}l {at + 12:#x}", f"{read}w {at + 15:#x}"]
+            yield f"writeb {memory + 0x84:#x} 0xfa"  # the other range's offset
+            yield f"{read}l {at + 12:#x}"
+    yield from [RESET, *config_write(devfn, 0x10, memory, "l"), *config_write(devfn, 4, 7, "w")]
+    yield from [f"readl {memory + 12:#x}", "inl 0xe0", f"readl {0xFF000000:#x}", f"writeb {memory:#x} 1"]
+    yield f"readl {memory + 12:#x}"
+
+
+def _tco() -> Iterator[str]:
+    """ICH9: both timeouts, heard and not, with the reset that the strap allows."""
+    lpc = 0x1F << 3
+    setup = [
+        *config_write(lpc, 0x40, 0x601, "l"),
+        *config_write(lpc, 0x44, 0x80),
+        *config_write(lpc, 0xF0, 0xFED1C001, "l"),
+    ]
+    show = [f"inw {0x660 + n:#x}" for n in range(0, 0x14, 2)]
+    tick = 600_000_000
+    yield from [*setup, *show, "writel 0xfed1f410 0", "outw 0x672 5", "outw 0x660 1", "outw 0x668 0"]
+    yield from [
+        f"clock_step {5 * tick - 1}",
+        *show,
+        "clock_step 1",
+        *show,
+        EVENTS,
+        f"clock_step {5 * tick - 1}",
+        EVENTS,
+    ]
+    yield from ["clock_step 1", SETTLE, EVENTS, "inw 0x666", *setup, *show, f"clock_step {50 * tick}", EVENTS, *show]
+
+
+BITE = ["outb 0x443 0", EVENTS, "clock_step 30000000000", SETTLE, EVENTS]
 BOOT = {
     "boot-default": [],
     "boot-c": ["-boot", "c"],
@@ -413,6 +595,28 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "fdc": ([*BARE, "-drive", "if=floppy,index=0"], list(_fdc())),
     "resets": (BARE, list(_resets())),
+    "pvpanic": ([*BARE, "-device", "pvpanic", "-device", "pvpanic-pci", "-action", "panic=none"], list(_pvpanic())),
+    "pvpanic-pause": (
+        [*BARE, "-device", "pvpanic,ioport=0x600,events=1", "-action", "panic=pause"],
+        ["inb 0x505", "inb 0x600", "outb 0x600 1", EVENTS, "outb 0x600 1", EVENTS],
+    ),
+    "ib700": ([*BARE, "-device", "ib700", "-watchdog-action", "reset"], list(_ib700())),
+    "ib700-none": ([*BARE, "-device", "ib700", "-action", "watchdog=none"], list(_ib700())),
+    "ib700-pause": ([*BARE, "-device", "ib700", "-watchdog-action", "pause"], BITE),
+    "ib700-shutdown": ([*BARE, "-device", "ib700", "-watchdog-action", "shutdown"], BITE),
+    "i6300esb": ([*BARE, "-device", "i6300esb"], list(_i6300esb())),
+    "i6300esb-debug": ([*BARE, "-device", "i6300esb", "-watchdog-action", "debug"], list(_i6300esb())),
+    "edu": ([*BARE, "-device", "edu"], list(_edu())),
+    "testdevs": ([*BARE, "-device", "pc-testdev", "-device", "pci-testdev,membar=16M"], list(_testdevs())),
+    "tco": (
+        [*VM_CLOCK, "-machine", "q35", "-nodefaults", "-global", "ICH9-LPC.noreboot=false"],
+        list(_tco()),
+    ),
+    "tco-none": (
+        [*VM_CLOCK, "-machine", "q35", "-nodefaults", "-global", "ICH9-LPC.noreboot=off", "-watchdog-action", "none"],
+        list(_tco()),
+    ),
+    "tco-strap": ([*VM_CLOCK, "-machine", "q35", "-nodefaults"], list(_tco())),
     **{
         name: ([*BARE, *args], [*cmos(*range(0x10, 0x40), 0x5B, 0x5C, 0x5D, 0x5F), RESET, *cmos(0x38, 0x3D)])
         for name, args in BOOT.items()
@@ -426,7 +630,7 @@ def play(guest: QtestClient, requests: list[str]) -> list[str]:
     out: list[str] = []
     waiting: list[str] = []
     for request in [*requests, ""]:
-        if request and request not in (RESET, SETTLE):
+        if request and request not in (RESET, SETTLE, EVENTS, PAUSE):
             waiting.append(request)
             continue
         out += guest.transcript(waiting)
@@ -436,9 +640,17 @@ def play(guest: QtestClient, requests: list[str]) -> list[str]:
             out += [
                 line for _ in range(3) for line in guest.transcript(["clock_step 0"]) if line.startswith("IRQ ")
             ] + [answer]
+        elif request == PAUSE:
+            time.sleep(0.02)
+        elif request == EVENTS:
+            status = guest.execute("query-status")["return"]["status"]
+            heard = [f"{e['event']} {json.dumps(e.get('data', {}), sort_keys=True)}" for e in guest.events]
+            guest.events.clear()
+            out.append("; ".join([f"status {status}", *heard]))
         elif request == RESET:
             out.append(next(iter(guest.execute("system_reset"))))
             guest.event("RESET")
+            guest.events.clear()
     return out
 
 

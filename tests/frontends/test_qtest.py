@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from programs import PROGRAMS, RESET, SETTLE, recorded, run
+from programs import PAUSE, PROGRAMS, RESET, SETTLE, recorded, run
 
 from engine.errors import MachineError
 from engine.frontends.qmp import Guest, Monitor
@@ -682,6 +683,8 @@ BAD_LINES = {
     "no uuid": ["-qtest", "stdio", "-uuid", "xyz"],
     "odd size": ["-qtest", "stdio", "-m", "lots"],
     "two on stdio": ["-qtest", "stdio", "-qmp", "stdio"],
+    "no such action": ["-qtest", "stdio", "-watchdog-action", "explode"],
+    "nothing to act on": ["-qtest", "stdio", "-action", "weather=fine"],
 }
 
 
@@ -766,12 +769,129 @@ def test_firmware_must_be_whole_pages(tmp_path: Path) -> None:
         serve(["-machine", "pc", "-nodefaults", "-qtest", "stdio", "-bios", str(tmp_path / "bios")])
 
 
+# ---------------------------------------------------------------------- what devices tell the host
+
+
+PC = ["-machine", "pc", "-nodefaults"]
+S5 = ["outl 0xcf8 0x80000b40", "outl 0xcfc 0x601", "outl 0xcf8 0x80000b80", "outb 0xcfc 1", "outw 0x604 0x2000"]
+
+
+def heard(guest: QtestClient) -> list[tuple[str, dict[str, object]]]:
+    """The events since the last time."""
+    guest.execute("query-status")
+    out = [(e["event"], e.get("data", {})) for e in guest.events]
+    guest.events.clear()
+    return out
+
+
+@pytest.mark.parametrize(("value", "status"), [(0, 1), (1, 3), (0x10, 0x21), (0x7F, 0xFF), (0x80, 1)])
+def test_a_debug_exit_port_ends_the_program_with_the_guests_status(launcher: str, value: int, status: int) -> None:
+    args = [*PC, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+    with QtestClient(launcher, args) as guest:
+        guest.negotiate()
+        assert guest.command("inl 0xf4") == "OK 0x0000"
+        guest.send(f"outb 0xf4 {value:#x}\n".encode())
+        assert guest.process.wait(10) == status
+
+
+def test_power_off_ends_the_program_and_says_so(launcher: str) -> None:
+    with QtestClient(launcher, PC) as guest:
+        guest.negotiate()
+        guest.send("".join(f"{r}\n" for r in S5).encode())
+        assert guest.event("SHUTDOWN")["data"] == {"guest": True, "reason": "guest-shutdown"}
+        assert guest.process.wait(10) == 0
+
+
+def test_a_machine_that_is_not_to_end_is_paused_when_it_is_switched_off(launcher: str) -> None:
+    with QtestClient(launcher, [*PC, "-no-shutdown"]) as guest:
+        guest.negotiate()
+        guest.transcript(S5)
+        assert heard(guest) == [("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"}), ("STOP", {})]
+        assert guest.execute("query-status")["return"]["status"] == "shutdown"
+        assert guest.command("inb 0x70") == "OK 0x00ff"
+
+
+@pytest.mark.parametrize(("action", "status"), [("shutdown", 0), ("exit-failure", 1)])
+def test_a_crash_ends_the_program_where_that_is_wanted(launcher: str, action: str, status: int) -> None:
+    with QtestClient(launcher, [*PC, "-device", "pvpanic", "-action", f"panic={action}"]) as guest:
+        guest.negotiate()
+        guest.send(b"outb 0x505 1\n")
+        assert guest.event("GUEST_PANICKED")["data"] == {"action": "poweroff"}
+        assert guest.event("SHUTDOWN")["data"] == {"guest": True, "reason": "guest-panic"}
+        assert guest.process.wait(10) == status
+
+
+def test_actions_are_changed_while_the_machine_runs(launcher: str) -> None:
+    with QtestClient(launcher, [*PC, "-device", "ib700", "-device", "pvpanic"]) as guest:
+        guest.negotiate()
+        bite = ["outb 0x443 14", "clock_step 2000000000"]
+        assert guest.execute("watchdog-set-action", action="none") == {"return": {}}
+        guest.transcript(bite)
+        assert heard(guest) == [("WATCHDOG", {"action": "none"})]
+        assert guest.execute("set-action", watchdog="reset", panic="none") == {"return": {}}
+        guest.transcript([*bite, "outb 0x505 1"])
+        assert heard(guest) == [
+            ("WATCHDOG", {"action": "reset"}),
+            ("RESET", {"guest": True, "reason": "guest-reset"}),
+            ("GUEST_PANICKED", {"action": "run"}),
+        ]
+        for name, arguments in (
+            ("watchdog-set-action", {"action": "explode"}),
+            ("watchdog-set-action", {}),
+            ("set-action", {"panic": "reset"}),
+            ("set-action", {"weather": "fine"}),
+        ):
+            assert guest.execute(name, **arguments)["error"]["class"] == "GenericError"
+        assert guest.execute("set-action", reboot="shutdown") == {"return": {}}
+        guest.send("".join(f"{r}\n" for r in bite).encode())
+        assert guest.event("SHUTDOWN")["data"] == {"guest": True, "reason": "guest-reset"}
+        assert guest.process.wait(10) == 0
+
+
+def test_a_watchdog_ends_the_program_where_that_is_wanted(launcher: str) -> None:
+    with QtestClient(
+        launcher, [*PC, "-device", "i6300esb", "-device", "ib700", "-action", "watchdog=poweroff"]
+    ) as guest:
+        guest.negotiate()
+        guest.send(b"outb 0x443 15\n")
+        assert guest.event("WATCHDOG")["data"] == {"action": "poweroff"}
+        assert guest.process.wait(10) == 0
+
+
+def test_the_power_button_is_pressed(launcher: str) -> None:
+    with QtestClient(launcher, PC) as guest:
+        guest.negotiate()
+        guest.transcript([*S5[:4], "outw 0x602 0x100"])  # PM1_EN: PWRBTN_EN
+        assert guest.execute("system_powerdown") == {"return": {}}
+        assert heard(guest) == [("POWERDOWN", {})]
+        assert guest.value("inw 0x600") & 0x100
+
+
+def told(**options: object) -> list[str]:
+    """What a machine with these options tells the host, in order."""
+    args = [*PC, "-device", "pvpanic", "-device", "ib700", "-device", "isa-debug-exit"]
+    out: list[str] = []
+    with Machine(observing_all(from_qemu(args).spec()), **options) as m:
+        notices = {name: partial(out.append, name) for name in Guest(m).notices}
+        q = Qtest(m, reset=lambda n: out.append(f"reset {n}"), notices=notices)
+        ask(q, "outb 0x505 1", "outb 0x80 1", "outb 0x505 2", "outb 0x443 10", "clock_step 10000000000")
+        ask(q, "outb 0x505 3", "outb 0x501 7", "inb 0x70")
+        assert m.call("isa-debug-exit", "status") == 15
+    return out
+
+
+@pytest.mark.parametrize("path", ["local", "sync", "batched"])
+def test_every_placement_tells_the_host_the_same(path: str) -> None:
+    want = ["panicked", "crash_loaded", "watchdog", "reset 1", "panicked", "exit"]
+    assert told(path=path, workers=0 if path == "local" else 2) == want
+
+
 # ---------------------------------------------------------------------- whole programs, against QEMU
 
 
 def _by_request(name: str, lines: list[str]) -> list[tuple[str, ...]]:
     """The lines of each request, with it."""
-    requests = iter(r for r in PROGRAMS[name][1] if r != SETTLE)
+    requests = iter(r for r in PROGRAMS[name][1] if r not in (SETTLE, PAUSE))
     out, group = [], []
     for line in lines:
         group.append(line)
