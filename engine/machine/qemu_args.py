@@ -24,7 +24,7 @@ SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-charde
           "-watchdog-action", "-overcommit", "-incoming", "-tpmdev", "-fw_cfg", "-option-rom", "-numa", "-add-fd", "-set"}
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
-PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000", "pvpanic-pci": "pvpanic-pci", "i6300esb": "i6300esb", "pci-testdev": "pci-testdev",
+PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000", "e1000e": "e1000e", "pvpanic-pci": "pvpanic-pci", "i6300esb": "i6300esb", "pci-testdev": "pci-testdev",
                "edu": "edu"}
 # Parts on the ISA bus: regions with their ports, the property that moves the first one, wires.
 ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
