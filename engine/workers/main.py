@@ -31,10 +31,9 @@ from engine.workers._loop import WorkerLoop
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STOP, ATTENTION = 1, 2
 ANSWER_MAX = 1 << 30  # bytes
-METHODS = (
-    "inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture", "set_action", "status",
-    "recorded", "forget",
-)  # fmt: skip
+# Methods of devices that Machine.call reaches.
+METHODS = {"inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture"}
+METHODS |= {"set_action", "status", "recorded", "forget"}
 
 
 def send(sock: socket.socket, message: Any, fds: list[int] | None = None) -> None:
