@@ -96,6 +96,16 @@ cdef struct unit_route:
     held_vec pend          # inputs from wires
 
 
+# Where the last access went: offsets up to `span` from `base` in `space` (255: none) go there too.
+cdef struct route:
+    uint64_t base, span, delta
+    uint32_t space
+    uint32_t align         # 0 if accesses need not be aligned there, else all ones
+    uint32_t region
+    uint32_t unit          # who owns it
+    uint32_t flags         # DISPATCH_*
+    bint fresh             # it is not the one of the access before
+
 cdef struct seq_link:
     link_view *v
     PyObject *owner        # the Link; kept by Sequencer.links
@@ -163,7 +173,6 @@ cdef class Sequencer:
     cdef public double patience        # seconds that a worker may keep the router waiting without any progress
     cdef uint64_t stuck_at             # that worker's progress when the router last looked, and since when it stands
     cdef uint64_t stuck_since
-    cdef uint64_t asked                # synchronous accesses so far
     cdef uint64_t flood                # effects since the last cut
     cdef str failed                    # why nothing more can be run; None while all is well
     cdef uint64_t base                 # single accesses before this run whose effects may still be on the way: the run's
@@ -186,6 +195,7 @@ cdef class Sequencer:
     cdef readonly object ram_owner
     cdef waiter wait
     cdef uint32_t policy
+    cdef bint looks                    # spin at a slot before the policy is asked
     cdef uint64_t window_used
     cdef int _go(self, int kind) except -1
     cdef int _run_local(self) except -1 nogil
@@ -232,5 +242,6 @@ cdef class Sequencer:
     cdef int _bring_up(self, uint32_t unit, uint64_t t_ns) except -1 nogil
     cdef int _sync(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint64_t *value,
                    uint32_t *status) except -1 nogil
+    cdef int _await(self, uint32_t k, uint32_t vcpu, int got, uint64_t *value, uint32_t *status) except -1 nogil
     cdef int _split_links(self, const engine_acc *a, uint64_t t_ns, uint64_t key, uint64_t *value) except -1 nogil
     cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil

@@ -13,6 +13,7 @@ batched    a stretch of accesses is routed into the rings at once.  Devices with
 
 docs/ordering.md says why this is enough.
 """
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free, qsort, realloc
@@ -23,15 +24,15 @@ import mmap
 import numpy as np
 
 from engine._abi cimport *
-from engine._atomics cimport load_relaxed64, monotonic_ns, tsc
+from engine._atomics cimport load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED,
                                Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
-from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
-                           link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
+from engine._ring cimport (Link, link_commit, link_completed, link_read_deadline, link_request,
+                           link_reserve, link_seen, ring_copy, ring_count_bad, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_word, waiter_init,
                                    wake)
 
@@ -41,9 +42,12 @@ from engine.types import Space
 cdef enum:
     WINDOW = 16384         # accesses of one stretch at most (batched)
     COMMIT_AT = 64         # records published at once, and one wake-up
+    LOOKS = 128            # at a slot, before the waiting policy is asked
     SAMPLE = 64            # one record in so many is stamped for latency
     NO_AUX = 0xFFFFFFFF
     SLOT_CAUSE_BIT = 62
+    META_LOW = (1 << 27) - 1               # of a record's meta word, key << 6 | delta: place, phase and delta
+    META_ACCESS = (PLACE_ACCESS << 1 | 1) << 6     # an access itself
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
     PAST = 1024            # single accesses on the waiting paths between two cuts
     FLOOD = 1 << 22        # effects between two cuts that no honest worker makes
@@ -133,9 +137,57 @@ cdef inline uint64_t access_key(uint64_t index) noexcept nogil:
 
 
 cdef inline uint8_t log2_size(uint32_t size) noexcept nogil:
-    return 0 if size == 1 else 1 if size == 2 else 2 if size == 4 else 3
+    """Of 1, 2, 4 or 8, without a branch."""
+    return <uint8_t>((size >> 1) - (size >> 3))
 
 
+cdef inline uint32_t quick_find(Sequencer s, const engine_acc *a, route *r, uint64_t *addr, uint32_t *space) noexcept nogil:
+    """Sequencer._find; accesses to the region of the one before are not looked up.
+
+    FIND_*; for FIND_OK the address and space as a record has them, and r.  After anything that may change the map,
+    r.space has to be 255.
+    """
+    if a.addr - r.base <= r.span and a.space == r.space and not a.flags & ENGINE_FLAG_SMM:
+        r.fresh = False
+        addr[0] = a.addr + r.delta
+        space[0] = a.space
+        return FIND_SPLIT if (a.addr - r.base) & (a.size - 1) & r.align else FIND_OK
+    return fresh_find(s, a, r, addr, space)
+
+
+cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *addr, uint32_t *space) noexcept nogil:
+    """For quick_find: with the look-up in line for what needs no second thought."""
+    cdef uint64_t at = a.addr
+    cdef uint32_t op = 0, found
+    cdef const dispatch_entry *e = NULL
+    r.fresh = True
+    r.space = 255
+    if (at & ~<uint64_t>7) != CONFIG_ADDRESS and not a.flags & ENGINE_FLAG_SMM:
+        e = dispatch_find(s.table, a.space, at)
+    if e == NULL or e.flags & DISPATCH_ECAM:
+        found = s._find(a, addr, &op, &e)
+        space[0] = op & ENGINE_REC_KIND_MASK
+        if found != FIND_OK:
+            return found
+    else:
+        r.base = e.base
+        r.span = e.last - e.base
+        r.delta = e.delta
+        r.align = 0 if e.flags & DISPATCH_UNALIGNED else 0xffffffff
+        r.space = a.space if s.n_vcpus == 1 else 255
+        addr[0] = at + r.delta
+        space[0] = a.space
+        found = FIND_SPLIT if (at - r.base) & (a.size - 1) & r.align else FIND_OK
+    r.region = e.region
+    r.unit = e.owner
+    r.flags = e.flags
+    if s.n_vcpus > 1:
+        r.region = s._bank(e.region, a.vcpu)
+        r.unit = s.region_unit[r.region]
+    return found
+
+
+@cython.final
 cdef class Sequencer:
     """`Sequencer(plan, ram=None, executor=None, links=None, owners=None, wait="adaptive")`.
 
@@ -160,6 +212,7 @@ cdef class Sequencer:
         self.local = executor
         self.policy = POLICIES[wait]
         waiter_init(&self.wait, self.policy, 20000, crowded)
+        self.looks = self.policy != WAIT_BLOCK and not crowded
         self.n_devices = len(plan.devices)
         self.n_units = len(plan.units)
         self.n_levels = max(plan.unit_level) + 1
@@ -779,18 +832,16 @@ cdef class Sequencer:
         cdef const seq_input *inp = self.inp
         cdef uint64_t *value = self.value
         cdef uint8_t *status = self.status
-        cdef uint64_t i, j = 0, t, v, addr, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0, at
-        cdef bint banked = self.n_vcpus > 1
+        cdef uint64_t i, j = 0, t, v, addr = 0, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0
         cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1
-        cdef uint32_t place, st, op = 0, found, size
-        # the region of the access before: offsets up to hot_span from hot_base in hot_space (255: none)
-        cdef uint64_t hot_base = 0, hot_span = 0, hot_delta = 0
-        cdef uint32_t hot_space = 255, hot_align = 0
+        cdef uint32_t place, st, space = 0, found, size
+        cdef route to
         cdef const engine_acc *a
-        cdef const dispatch_entry *e = NULL
         cdef region_entry *r = NULL
         cdef PyObject *local = <PyObject *>self.local
         cdef effect_queue *fx = &self.local.fx
+        memset(&to, 0, sizeof(to))
+        to.space = 255
         for i in range(n):
             a = &acc[i]
             if i >= next_input:
@@ -800,45 +851,20 @@ cdef class Sequencer:
                     place += 1
                     j += 1
                 next_input = inp[j].index if j < m else <uint64_t>-1
-                hot_space = 255
+                to.space = 255
             if i & (SAMPLE - 1) == SAMPLE - 1:
                 ticks = tsc()
             t = a.t_ns
-            at = a.addr
             size = a.size
             v = a.value
             self.now = t
             self.key = access_key(i)
             if t >= self.next_deadline:
                 self._advance(t)
-                hot_space = 255
-            # _find in line, for what needs no second thought; runs of accesses to one region do not even look it up
-            if at - hot_base <= hot_span and a.space == hot_space and not a.flags & ENGINE_FLAG_SMM:
-                addr = at + hot_delta
-                found = FIND_SPLIT if (at - hot_base) & (size - 1) & hot_align else FIND_OK
-            elif (at & ~<uint64_t>7) == CONFIG_ADDRESS or a.flags & ENGINE_FLAG_SMM:
-                found = self._find(a, &addr, &op, &e)
-                if found == FIND_OK:
-                    r = &(<Executor>local).regions[self._bank(e.region, a.vcpu) if banked else e.region]
-                    hot_space = 255
-            else:
-                e = dispatch_find(self.table, a.space, at)
-                if e == NULL:
-                    found = self._find(a, &addr, &op, &e)
-                elif e.flags & DISPATCH_ECAM:
-                    found = self._find(a, &addr, &op, &e)
-                    if found == FIND_OK:
-                        r = &(<Executor>local).regions[self._bank(e.region, a.vcpu) if banked else e.region]
-                        hot_space = 255
-                else:
-                    hot_base = e.base
-                    hot_span = e.last - e.base
-                    hot_delta = e.delta
-                    hot_align = 0 if e.flags & DISPATCH_UNALIGNED else 0xff
-                    hot_space = 255 if banked else a.space
-                    r = &(<Executor>local).regions[self._bank(e.region, a.vcpu) if banked else e.region]
-                    addr = at + hot_delta
-                    found = FIND_SPLIT if (at - hot_base) & (size - 1) & hot_align else FIND_OK
+                to.space = 255
+            found = quick_find(self, a, &to, &addr, &space)
+            if to.fresh:
+                r = &(<Executor>local).regions[to.region]
             if found == FIND_OK:
                 st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
                 if r.unit.next < self.next_deadline:
@@ -847,7 +873,7 @@ cdef class Sequencer:
                     v = self._nobody(a.space, size)
                 if fx.n:
                     self._effects()
-                    hot_space = 255                    # the map may be another one (a table's address says nothing: it is reused)
+                    to.space = 255                     # the map may be another one (a table's address says nothing: it is reused)
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:
@@ -857,7 +883,7 @@ cdef class Sequencer:
                 routed += 1
             elif found == FIND_SPLIT:
                 st = self._split_local(a, t, &v)
-                hot_space = 255
+                to.space = 255
             else:
                 st = IO_UNCLAIMED
                 v = self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, size)
@@ -961,10 +987,13 @@ cdef class Sequencer:
     cdef int _collect(self, uint32_t k) except -1 nogil:
         """Take the completions that are there, and the effects published before them."""
         cdef seq_link *l = &self.link[k]
-        cdef engine_cpl c
+        cdef const engine_acc *acc = self.acc
+        cdef uint64_t *values = self.value
+        cdef uint8_t *statuses = self.status
+        cdef const uint64_t *words
         cdef int64_t n, i
-        cdef uint64_t key, index, meta
-        cdef uint32_t aux
+        cdef uint64_t at, answer, tail, meta, index, base = self.base, n_acc = self.n_acc, seen, mask = l.v.requests.mask
+        cdef uint32_t aux, st
         while True:
             n = link_completed(l.v, 256)
             if n == 0:
@@ -972,30 +1001,33 @@ cdef class Sequencer:
             if n < 0:
                 break
             self._drain(k)
+            seen = l.v.seen
             for i in range(n):
-                if link_completion(l.v, i, &c) < 0:
+                at = (seen + i) & mask
+                words = <const uint64_t *>&l.v.completions[at]
+                answer = load_relaxed64(words)         # relaxed: after the acquire in link_completed
+                tail = load_relaxed64(words + 1)       # seq, status, flags
+                if <uint32_t>tail != <uint32_t>(seen + i):
+                    ring_count_bad(&l.v.counts)
                     n = -1
                     break
-                meta = l.meta[(l.v.seen + i) & l.v.requests.mask]
-                key = meta >> 6
-                index = (key >> KEY_INDEX_SHIFT) - self.base
-                if index >= self.n_acc:                # posted by an earlier run, or behind the last access
-                    if key & (PLACE_ACCESS << 1 | 1) == (PLACE_ACCESS << 1 | 1):
+                meta = l.meta[at]
+                if meta & META_LOW == META_ACCESS:
+                    index = (meta >> KEY_INDEX_SHIFT + 6) - base
+                    if index >= n_acc:                 # posted by an earlier run
                         continue
-                if (key & (PLACE_ACCESS << 1 | 1)) == (PLACE_ACCESS << 1 | 1):
-                    if meta & 63:                      # an input that an access caused: no answer
-                        continue
-                    if self.acc[index].dir == 0:
-                        self.value[index] = c.value
-                    self.status[index] = c.status
-                    if c.status & ~<uint32_t>IO_CONTENT and self.acc[index].dir == 0:
-                        self.value[index] = self._nobody(self.acc[index].space, self.acc[index].size)
-                    if not (l.v.seen + i) & (SAMPLE - 1):
-                        self._sample(tsc() - l.stamp[((l.v.seen + i) & l.v.requests.mask) // SAMPLE])
-                else:
-                    aux = l.aux[(l.v.seen + i) & l.v.requests.mask]
+                    st = <uint32_t>(tail >> 32) & 0xff
+                    statuses[index] = <uint8_t>st
+                    if acc[index].dir == 0:
+                        values[index] = answer
+                        if st & ~<uint32_t>IO_CONTENT:
+                            values[index] = self._nobody(acc[index].space, acc[index].size)
+                    if not (seen + i) & (SAMPLE - 1):
+                        self._sample(tsc() - l.stamp[at // SAMPLE])
+                elif meta & META_LOW & ~<uint64_t>63 != META_ACCESS:
+                    aux = l.aux[at]
                     if aux != NO_AUX and self.answers != NULL:
-                        self.answers[aux] = <int64_t>c.value
+                        self.answers[aux] = <int64_t>answer
             if n < 0:
                 break
             link_seen(l.v, n)
@@ -1048,7 +1080,7 @@ cdef class Sequencer:
     cdef int _stand(self, uint32_t k) except -1:
         """Waiting for worker k has lasted a slice: signals, the workers' lives, and whether this one gets on at all."""
         cdef link_view *v = self.link[k].v
-        cdef uint64_t progress = v.executed + v.effects.mine + (self.asked << 20) + (<uint64_t>k << 56), now = monotonic_ns()
+        cdef uint64_t progress = v.executed + v.effects.mine + (v.posted << 20) + (<uint64_t>k << 56), now = monotonic_ns()
         self._check()
         if progress != self.stuck_at:
             self.stuck_at = progress
@@ -1286,11 +1318,9 @@ cdef class Sequencer:
         """One record through the owner's slot; it executes after everything pushed to that owner."""
         cdef uint32_t k = self.units[unit].link, vcpu = 0
         cdef seq_link *l = &self.link[k]
-        cdef wait_word words[2]
-        cdef int got
+        cdef int got = 0, i
         if l.open:
             self._commit(k)
-        self.asked += 1
         l.slot_key = key
         l.slot_delta = delta
         if rec.vcpu < l.v.n_vcpus:
@@ -1300,12 +1330,32 @@ cdef class Sequencer:
                 raise RingError(f"worker {k + 1}: the slot of vCPU {vcpu} is taken")
         if self.policy != WAIT_SPIN:
             wake(&self.wait, &l.v.hdr.worker_asleep)
+        if self.looks:
+            for i in range(LOOKS):                     # most answers are here before a clock could be read
+                got = slot_poll(l.v, vcpu, value, status)
+                if got:
+                    break
+                pause()
+        if got <= 0:
+            self._await(k, vcpu, got, value, status)
+        status[0] &= 0xff
+        if load_relaxed64(&l.v.hdr.effects_produced) != l.v.effects.mine:
+            self._drain(k)
+        self.units[unit].deadline = link_read_deadline(l.v, unit)
+        if self.n_resetters:
+            self._timed_resets()
+        return 0
+
+    cdef int _await(self, uint32_t k, uint32_t vcpu, int got, uint64_t *value, uint32_t *status) except -1 nogil:
+        """Wait for the answer in a slot, by policy, taking what else the worker sends meanwhile."""
+        cdef seq_link *l = &self.link[k]
+        cdef wait_word words[2]
         words[0].word = &l.v.slots[vcpu].state
         words[0].asleep = words[1].asleep = &l.v.hdr.router_asleep
         words[0].wide = 0
         words[1].word = &l.v.hdr.effects_produced
         words[1].wide = 1
-        while True:
+        while not got:
             got = slot_poll(l.v, vcpu, value, status)
             if got:
                 break
@@ -1321,11 +1371,6 @@ cdef class Sequencer:
         if got < 0:
             with gil:
                 raise RingError(f"worker {k + 1}: impossible state in the slot of vCPU {vcpu}")
-        status[0] &= 0xff
-        self._drain(k)
-        self.units[unit].deadline = link_read_deadline(l.v, unit)
-        if self.n_resetters:
-            self._timed_resets()
         return 0
 
     cdef int _bring_up(self, uint32_t unit, uint64_t t_ns) except -1 nogil:
@@ -1410,81 +1455,101 @@ cdef class Sequencer:
         return worst
 
     cdef int _run_batched(self) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, key, base = self.base
-        cdef uint32_t place = 0, op = 0, found, unit, st
+        cdef const engine_acc *acc = self.acc
+        cdef uint64_t *values = self.value
+        cdef uint64_t i, j = 0, addr = 0, key, at, n = self.n_acc, m = self.n_inp, base = self.base
+        cdef uint64_t next_input = self.inp[0].index if m else <uint64_t>-1
+        cdef uint32_t place, space = 0, found, size
         cdef const engine_acc *a
-        cdef const seq_input *inp
-        cdef const dispatch_entry *e = NULL
-        cdef engine_rec rec
+        cdef engine_rec *rec
         cdef held_item *h
-        cdef seq_link *l
-        memset(&rec, 0, sizeof(rec))
+        cdef route to
+        cdef unit_route *unit = NULL
+        cdef seq_link *l = NULL                        # of the access's unit; NULL if that is held back
+        memset(&to, 0, sizeof(to))
+        to.space = 255
         self.window_used = 0
-        for i in range(self.n_acc):
-            a = &self.acc[i]
-            if j < self.n_inp and self.inp[j].index <= i:
+        for i in range(n):
+            a = &acc[i]
+            if i >= next_input:
                 place = 0
-                while j < self.n_inp and self.inp[j].index <= i:
+                while j < m and self.inp[j].index <= i:
                     self._batched_input(j, place)
                     place += 1
                     j += 1
+                next_input = self.inp[j].index if j < m else <uint64_t>-1
+                to.space = 255
             if a.t_ns >= self.timed_reset:
                 self._reset_in_time(a.t_ns, access_key(base + i))
+                to.space = 255
             self.now = a.t_ns
-            found = self._find(a, &addr, &op, &e)
+            size = a.size
+            found = quick_find(self, a, &to, &addr, &space)
+            if to.fresh:
+                unit = &self.units[to.unit]
+                l = &self.link[unit.link] if unit.level == 0 else NULL
             if found == FIND_OK:
-                rec.t_ns = a.t_ns
-                rec.addr = addr
-                rec.value = a.value
-                rec.region = e.region
-                rec.vcpu = a.vcpu
-                rec.op = <uint8_t>op
-                unit = e.owner
-                if self.n_vcpus > 1:
-                    rec.region = self._bank(e.region, a.vcpu)
-                    unit = self.region_unit[rec.region]
                 key = access_key(base + i)
-                if self.units[unit].level == 0:
-                    self.link[self.units[unit].link].batch += 1
-                    self._push(unit, &rec, key, 0, NO_AUX)
+                values[i] = a.value                    # a read's answer replaces it
+                if l != NULL:
+                    if link_reserve(l.v, l.open + 1) < <int64_t>l.open + 1:
+                        self._room(unit.link)
+                    rec = link_request(l.v, l.open)
+                    at = (l.v.requests.mine + l.open) & l.v.requests.mask
+                    l.meta[at] = key << 6
+                    if not (l.v.requests.mine + l.open) & (SAMPLE - 1):
+                        l.stamp[at // SAMPLE] = tsc()
                 else:
-                    h = held_push(&self.units[unit].held)
+                    h = held_push(&unit.held)
                     h.key = key
                     h.t_ns = a.t_ns
                     h.delta = 0
                     h.aux = NO_AUX
-                    h.rec = rec
-                if a.dir:
-                    self.value[i] = a.value
+                    rec = &h.rec
+                rec.t_ns = a.t_ns
+                rec.addr = addr
+                rec.value = a.value
+                (<uint64_t *>rec)[3] = to.region | <uint64_t>a.vcpu << 32 | <uint64_t>(
+                    space | a.dir << 4 | <uint32_t>log2_size(size) << ENGINE_OP_SIZE_SHIFT) << 48
+                if l != NULL:
+                    l.open += 1
+                    l.batch += 1
+                    unit.touched = 1
+                    if l.open >= COMMIT_AT:
+                        self._commit(unit.link)
+                        if not l.v.requests.mine & 511:
+                            self._collect(unit.link)
                 self.counts.batched += 1
                 self.window_used += 1
-                if (a.dir and e.flags & DISPATCH_BARRIER) or self.window_used >= WINDOW:
+                if (to.flags & DISPATCH_BARRIER and a.dir) or self.window_used >= WINDOW:
                     self.key = key
                     self._finish(a.t_ns)
+                    to.space = 255                     # the map may be another one
             elif found == FIND_ROUTER:
-                self.value[i] = a.value
+                values[i] = a.value
                 self.status[i] = IO_OK
                 if a.dir:
-                    self.latch = latch_written(self.latch, <uint32_t>a.addr, a.size, a.value)
+                    self.latch = latch_written(self.latch, <uint32_t>a.addr, size, a.value)
                 else:
-                    self.value[i] = latch_read(self.latch, a.size)
+                    values[i] = latch_read(self.latch, size)
                 self.counts.router += 1
             elif found == FIND_NOBODY or found == FIND_NO_FUNCTION:
-                self.value[i] = a.value if a.dir else self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, a.size)
+                values[i] = a.value if a.dir else self._nobody(ENGINE_CONFIG if found == FIND_NO_FUNCTION else a.space, size)
                 self.status[i] = IO_UNCLAIMED
                 self.counts.router += 1
             else:
                 self._finish(a.t_ns)
                 self.key = access_key(base + i)
-                self.value[i] = a.value
-                self.status[i] = <uint8_t>self._split_links(a, a.t_ns, self.key, &self.value[i])
+                values[i] = a.value
+                self.status[i] = <uint8_t>self._split_links(a, a.t_ns, self.key, &values[i])
                 self.counts.sync += 1
                 self._finish(a.t_ns)
+                to.space = 255
             if not i & 0xFFFF and i:
                 with gil:
                     self._check()
         place = 0
-        while j < self.n_inp:
+        while j < m:
             self._batched_input(j, place)
             place += 1
             j += 1
@@ -1550,40 +1615,44 @@ cdef class Sequencer:
 
     cdef int _run_waiting(self, bint buffered) except -1 nogil:
         cdef uint64_t i, j = 0, addr = 0, v, ticks, base = self.base
-        cdef uint32_t place = 0, op = 0, found, unit, st
+        cdef uint64_t next_input = self.inp[0].index if self.n_inp else <uint64_t>-1
+        cdef uint32_t place, space = 0, found, unit, st
         cdef const engine_acc *a
-        cdef const dispatch_entry *e = NULL
         cdef engine_rec rec
+        cdef route to
         cdef seq_link *l
         memset(&rec, 0, sizeof(rec))
+        memset(&to, 0, sizeof(to))
+        to.space = 255
         for i in range(self.n_acc):
             a = &self.acc[i]
-            if j < self.n_inp and self.inp[j].index <= i:
+            if i >= next_input:
                 place = 0
                 while j < self.n_inp and self.inp[j].index <= i:
                     self._waiting_input(j, place)
                     place += 1
                     j += 1
+                next_input = self.inp[j].index if j < self.n_inp else <uint64_t>-1
+                to.space = 255
             if a.t_ns >= self.timed_reset:
                 self._reset_in_time(a.t_ns, access_key(base + i))
+                to.space = 255
             self.now = a.t_ns
             v = a.value
             ticks = tsc()
-            found = self._find(a, &addr, &op, &e)
+            found = quick_find(self, a, &to, &addr, &space)
             if found == FIND_OK:
+                unit = to.unit
                 rec.t_ns = a.t_ns
                 rec.addr = addr
                 rec.value = a.value
-                rec.region = e.region
+                rec.region = to.region
                 rec.vcpu = a.vcpu
-                rec.op = <uint8_t>op
-                unit = e.owner
-                if self.n_vcpus > 1:
-                    rec.region = self._bank(e.region, a.vcpu)
-                    unit = self.region_unit[rec.region]
+                rec.op = <uint8_t>(space | a.dir << 4 | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT)
                 self.key = access_key(base + i)
-                self._bring_up(unit, a.t_ns)
-                if buffered and a.dir and e.flags & DISPATCH_POSTED and not self.units[unit].is_sync:
+                if self.units[unit].level or self.units[unit].pend.n:
+                    self._bring_up(unit, a.t_ns)
+                if buffered and a.dir and to.flags & DISPATCH_POSTED and not self.units[unit].is_sync:
                     self.counts.posted_eligible += 1
                     l = &self.link[self.units[unit].link]
                     if link_reserve(l.v, 1) < 1:
@@ -1603,8 +1672,9 @@ cdef class Sequencer:
                 self._sample(tsc() - ticks)
                 if st & ~<uint32_t>IO_CONTENT and not a.dir:
                     v = self._nobody(a.space, a.size)
-                if e.flags & DISPATCH_BARRIER and a.dir:
+                if to.flags & DISPATCH_BARRIER and a.dir:
                     self._behind_barrier(a.t_ns)
+                    to.space = 255
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:
@@ -1615,6 +1685,7 @@ cdef class Sequencer:
             elif found == FIND_SPLIT:
                 self.key = access_key(base + i)
                 st = self._split_links(a, a.t_ns, self.key, &v)
+                to.space = 255
                 self.counts.sync += 1
             else:
                 st = IO_UNCLAIMED
@@ -1624,6 +1695,7 @@ cdef class Sequencer:
             self.status[i] = <uint8_t>st
             if not i & 0xFFFF and i:
                 self._finish(a.t_ns)
+                to.space = 255
                 with gil:
                     self._check()
         place = 0
@@ -1792,11 +1864,11 @@ cdef class Sequencer:
         cdef engine_rec rec
         cdef uint64_t value = 0
         self.settle(self.now)
-        self.resets += 1
         if cold:
             self.latch = 0
         self.key = access_key(0) & ~<uint64_t>1
         if self.local is not None:
+            self.resets += 1
             memset(&rec, 0, sizeof(rec))
             rec.op = ENGINE_REC_RESET
             rec.t_ns = self.now

@@ -15,12 +15,15 @@ cdef extern from "measure/limits.h" nogil:
     ctypedef struct limit_result:
         double mean_ns, p50_ns, p99_ns, p999_ns, max_ns, per_s
         uint64_t n
-    int limit_pingpong(uint64_t n, int cpu_a, int cpu_b, limit_result *r)
+    int limit_pingpong(uint64_t n, uint32_t turn, int cpu_a, int cpu_b, limit_result *r)
     int limit_futex(uint64_t n, int cpu_a, int cpu_b, limit_result *r)
     int limit_spsc(uint64_t n, uint32_t batch, int cpu_a, int cpu_b, limit_result *r)
     double limit_ticks_per_ns()
     enum:
         LIMIT_BATCH_MAX
+
+
+TURN = 100      # ticks: about what the quickest device takes
 
 
 def siblings(int cpu):
@@ -66,14 +69,17 @@ cdef _report(str name, int err, limit_result *r, cpus, bint rounds):
     return out
 
 
-def pingpong(uint64_t n=100_000, cpus=None):
-    """Round trips of one cache line between two spinning processes: the least a synchronous access can cost."""
+def pingpong(uint64_t n=100_000, cpus=None, uint32_t turn=TURN):
+    """Round trips of one cache line between two spinning processes: the least a synchronous access can cost.
+
+    turn: TSC ticks each side holds the line before it hands it back (taken off the samples), so that the other one does wait.
+    """
     cdef limit_result r
     cdef int err, a, b
     _count(n, 100, 10_000_000)
     a, b = _cpus(cpus)
     with nogil:
-        err = limit_pingpong(n, a, b, &r)
+        err = limit_pingpong(n, turn, a, b, &r)
     return _report("pingpong", err, &r, (a, b), True)
 
 

@@ -39,7 +39,8 @@ typedef struct limit_shared {
     uint32_t aborted;  /* either: leave */
     uint8_t pad0[120];
     uint32_t ping;     /* caller */
-    uint8_t pad1[124];
+    uint32_t held;     /* helper: ticks of its last turn, in the line it hands back anyway */
+    uint8_t pad1[120];
     uint32_t pong;     /* helper (in limit_pingpong both write ping, taking turns) */
     uint8_t pad2[124];
     uint64_t produced; /* caller */
@@ -55,6 +56,7 @@ typedef struct limit_job {
     uint64_t n;         /* rounds or records */
     uint32_t warm;      /* rounds before the first sample */
     uint32_t batch;
+    uint32_t turn;      /* TSC ticks each side holds the line before it answers */
     uint32_t share;     /* both sides have one CPU: give way while spinning */
     uint64_t end_ns;    /* CLOCK_MONOTONIC */
     uint32_t *samples;  /* TSC ticks of each round, n of them; caller's side */
@@ -212,7 +214,21 @@ static int limit_rounds(uint64_t n, int cpu_a, int cpu_b, limit_side caller, lim
     return err;
 }
 
-/* ---- Cache-line ping-pong: one word in one line, odd and even turns, both sides spin.  A sample is a round trip. ---- */
+/*
+ * ---- Cache-line ping-pong: one word in one line, odd and even turns, both sides spin.  A sample is a round trip. ----
+ *
+ * Each side holds the line for `turn` ticks before it hands it back; the helper's part is taken off the sample.  With
+ * turn 0 a side can find the word changed at its first look and never wait at all, which hyper-threads of one core do
+ * for long stretches, at 22 ns a round: no two parties of which one does anything meet that (docs/measuring.md).
+ */
+static inline uint64_t limit_turn(uint64_t start, uint64_t ticks)
+{
+    uint64_t now;
+    do
+        now = __rdtsc();
+    while (now - start < ticks);
+    return now - start;
+}
 static int limit_pingpong_caller(limit_job *j)
 {
     uint32_t *word = &j->shared->ping, spins = 0;
@@ -224,7 +240,9 @@ static int limit_pingpong_caller(limit_job *j)
             if (err)
                 return err;
         }
-        limit_sample(j, i, start);
+        limit_sample(j, i, start + j->shared->held);
+        if (j->turn)
+            limit_turn(__rdtsc(), j->turn);
     }
     return 0;
 }
@@ -237,13 +255,15 @@ static int limit_pingpong_helper(limit_job *j)
             if (err)
                 return err;
         }
+        if (j->turn)
+            j->shared->held = (uint32_t)limit_turn(__rdtsc(), j->turn);
         __atomic_store_n(word, (uint32_t)(2 * i + 2), __ATOMIC_RELEASE);
     }
     return 0;
 }
-static int limit_pingpong(uint64_t n, int cpu_a, int cpu_b, limit_result *r)
+static int limit_pingpong(uint64_t n, uint32_t turn, int cpu_a, int cpu_b, limit_result *r)
 {
-    limit_job j = {0};
+    limit_job j = {.turn = turn};
     return limit_rounds(n, cpu_a, cpu_b, limit_pingpong_caller, limit_pingpong_helper, &j, r);
 }
 

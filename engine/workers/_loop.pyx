@@ -7,10 +7,12 @@ to beat its heart and look at signals and the stop word.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+cimport cython
+from cpython.ref cimport PyObject
 from engine._abi cimport *
 from engine._atomics cimport load_acquire32, load_acquire64, load_relaxed32, monotonic_ns, pause
 from engine._device cimport NEVER
-from engine._executor cimport Executor
+from engine._executor cimport Executor, quick_access
 from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_take, link_view,
                            ring_commit, ring_item, ring_reserve, slot_answer, slot_take)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_index, wait_word, waiter,
@@ -43,6 +45,23 @@ cdef struct worker_state:
     int stopping
 
 
+cdef inline bint owned(Executor ex, const engine_rec *r) noexcept nogil:
+    """Is it an access to a region that this executor has?"""
+    return r.op & ENGINE_REC_KIND_MASK <= ENGINE_REC_CONFIG and r.region < ex.n_regions and ex.regions[r.region].dev != NULL
+
+
+cdef inline uint32_t quick_execute(Executor ex, const engine_rec *r, uint64_t *value) noexcept nogil:
+    """Executor.execute, with accesses in line."""
+    if not owned(ex, r):
+        return ex.execute(r, value)
+    ex.executed += 1
+    ex.accesses += 1
+    value[0] = r.value
+    return quick_access(ex, &ex.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
+                        r.op & ENGINE_OP_WRITE, value)
+
+
+@cython.final
 cdef class WorkerLoop:
     """`WorkerLoop(executor, link, unit_numbers, wait="adaptive", crowded=False)`; serve() runs until something wants attention."""
     cdef Executor ex
@@ -74,22 +93,32 @@ cdef class WorkerLoop:
         executor.flush = flush_effects
         executor.flush_ctx = <void *>self
         self.python = any(isinstance(d, PyDevice) for d in executor.keep)
-        self._deadlines(True)
+        self._every_deadline()
 
     def __dealloc__(self):
         free(self.w.published)
         free(self.w.unit_number)
         free(self.w.words)
 
-    cdef void _deadlines(self, bint all) noexcept nogil:
-        """Publish the deadlines that changed; seen with the completion or answer that follows."""
+    cdef void _deadline(self, uint32_t u) noexcept nogil:
+        """Publish a unit's deadline if it changed; seen with the completion or answer that follows."""
+        cdef uint64_t d = self.ex.units[u].next
+        if d != self.w.published[u]:
+            self.w.published[u] = d
+            link_deadline(self.w.v, self.w.unit_number[u], d)
+
+    cdef void _deadlines(self) noexcept nogil:
+        """Those of all units that changed."""
         cdef uint32_t u
-        cdef uint64_t d
         for u in range(self.ex.n_units):
-            d = self.ex.units[u].next
-            if all or d != self.w.published[u]:
-                self.w.published[u] = d
-                link_deadline(self.w.v, self.w.unit_number[u], d)
+            self._deadline(u)
+
+    cdef void _every_deadline(self) noexcept nogil:
+        """Those of all units, whatever was published before."""
+        cdef uint32_t u
+        for u in range(self.ex.n_units):
+            self.w.published[u] = ~self.ex.units[u].next
+        self._deadlines()
 
     cdef int _flush(self) noexcept nogil:
         """Publish the effects in fx, waiting for room.  1 if the worker has to stop instead."""
@@ -131,28 +160,28 @@ cdef class WorkerLoop:
     cdef int _chunk(self, int64_t n) noexcept nogil:
         """Execute n peeked records and answer them."""
         cdef link_view *v = self.w.v
+        cdef PyObject *ex = <PyObject *>self.ex
         cdef engine_rec rec
         cdef uint64_t value = 0
         cdef uint32_t status
         cdef int64_t i
         for i in range(n):
             link_take(v, i, &rec)
-            self.ex.fx.cause = v.requests.mine + i
-            status = self.ex.execute(&rec, &value)
+            (<Executor>ex).fx.cause = v.requests.mine + i
+            status = quick_execute(<Executor>ex, &rec, &value)
             link_answer(v, i, value, status, 0)
-            if self.ex.fx.n:
+            if (<Executor>ex).fx.n:
                 if self._flush():
                     return 1
-        self._deadlines(False)
+        self._deadlines()
         link_execute(v, n)
         if self.w.policy != WAIT_SPIN:
             wake(&self.w.wait, &v.hdr.router_asleep)
         return 0
 
-    cdef int _slot(self, uint32_t vcpu, const engine_rec *rec, uint64_t after) noexcept nogil:
+    cdef int _catch_up(self, uint64_t after) noexcept nogil:
+        """Execute the ring records that precede a synchronous access."""
         cdef link_view *v = self.w.v
-        cdef uint64_t value = 0
-        cdef uint32_t status
         cdef int64_t n
         while <int64_t>(after - v.requests.mine) > 0:
             n = link_peek(v, min(after - v.requests.mine, <uint64_t>CHUNK))
@@ -161,35 +190,46 @@ cdef class WorkerLoop:
                 return 1
             if self._chunk(n):
                 return 1
-        self.ex.fx.cause = <uint64_t>1 << SLOT_CAUSE_BIT
-        status = self.ex.execute(rec, &value)
-        if self.ex.fx.n and self._flush():
-            return 1
-        self._deadlines(False)
+        return 0
+
+    cdef int _slot(self, uint32_t vcpu) noexcept nogil:
+        """Take and answer the access in a slot, if there is one.  1: done, -1: leave the loop."""
+        cdef link_view *v = self.w.v
+        cdef PyObject *ex = <PyObject *>self.ex
+        cdef engine_rec rec
+        cdef uint64_t value = 0, after = 0
+        cdef uint32_t status
+        cdef int got = slot_take(v, vcpu, &rec, &after)
+        if got <= 0:
+            self.w.bad |= got < 0
+            return got
+        if <int64_t>(after - v.requests.mine) > 0 and self._catch_up(after):
+            return -1
+        (<Executor>ex).fx.cause = <uint64_t>1 << SLOT_CAUSE_BIT
+        status = quick_execute(<Executor>ex, &rec, &value)
+        if (<Executor>ex).fx.n and self._flush():
+            return -1
+        if owned(<Executor>ex, &rec):
+            self._deadline(<uint32_t>((<Executor>ex).regions[rec.region].unit - (<Executor>ex).units))   # it touched this unit alone
+        else:
+            self._deadlines()
         slot_answer(v, vcpu, value, status)
         if self.w.policy != WAIT_SPIN:
             wake(&self.w.wait, &v.hdr.router_asleep)
-        return 0
+        return 1
 
     cdef int _turn(self) noexcept nogil:
         """Do what is there.  Number of things done, -1 to leave the loop."""
         cdef link_view *v = self.w.v
-        cdef engine_rec rec
-        cdef uint64_t after = 0
         cdef uint32_t vcpu
         cdef int64_t n
         cdef int done = 0, got
         for vcpu in range(v.n_vcpus):
-            if load_relaxed32(&v.slots[vcpu].state) != ENGINE_SLOT_READY:
-                continue
-            got = slot_take(v, vcpu, &rec, &after)
-            if got < 0:
-                self.w.bad = 1
-                return -1
-            if got:
-                if self._slot(vcpu, &rec, after):
+            if load_relaxed32(&v.slots[vcpu].state) == ENGINE_SLOT_READY:
+                got = self._slot(vcpu)
+                if got < 0:
                     return -1
-                done += 1
+                done += got
         n = link_peek(v, CHUNK)
         if n < 0:
             self.w.bad = 1
@@ -278,7 +318,7 @@ cdef class WorkerLoop:
     def refresh(self):
         """Work out and publish every deadline again: after devices were restored."""
         self.ex.refresh()
-        self._deadlines(True)
+        self._every_deadline()
 
     @property
     def accesses(self):

@@ -2,14 +2,17 @@
 
 Reads of one register (the scratch register of COM1) through one worker, each waiting for the one before; the
 latencies are measured in C, inside the sequencer, over several starts (where the lines lie in memory matters).
-Spinning: against a raw cache line bounced between two processes.  Blocking: against two processes that wake each
-other by a futex.
+Spinning: against a raw cache line handed to and fro between two processes that each hold it for 100 ticks.  Without that
+hold (`pingpong_at_once`, for information) the two can fall into a rhythm in which neither ever waits.  Blocking:
+against two processes that wake each other by a futex.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from engine.machine import Machine
 from engine.machine.spec import load
@@ -52,6 +55,8 @@ def run(quick: bool = False) -> list[Row]:
         ),
         row("sync_spin.p99", "ns", [x[1] for x in a], "cache-line ping-pong p99", [x[1] for x in b], SPIN_P99, aim=1.5),
     ]
+    at_once = [_limits.pingpong(4_000, turn=0)["p50_ns"] for _ in range(15)]
+    rows.append(row("pingpong_at_once.p50", "ns", at_once, "cache-line ping-pong p50", np.median([x[0] for x in b])))
     a, b = _series("block", _limits.futex, 400, 15 if quick else 80)
     rows.append(
         row("sync_block.p50", "us", [x[0] / 1e3 for x in a], "futex ping-pong p50", [x[0] / 1e3 for x in b], BLOCK_P50)

@@ -504,10 +504,7 @@ def test_reset(path):
             assert s.state()["latch"] == (0 if cold else 0x800)
 
 
-TWICE = pytest.mark.xfail(strict=True, reason="open defect: with workers, counters['resets'] counts each reset() twice")
-
-
-@pytest.mark.parametrize("path", ["local", *(pytest.param(path, marks=TWICE) for path in LINKS)])
+@pytest.mark.parametrize("path", PATHS)
 def test_a_reset_is_counted_once(path):
     with bench(path, board(PROBE)) as b:
         b.sequencer.reset()
