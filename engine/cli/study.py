@@ -37,7 +37,7 @@ def add(parsers: Any) -> None:
     p.add_argument(
         "--scheduler", metavar="ADDRESS", help="spread replications over an existing Dask cluster, one a host at a time"
     )
-    p.add_argument("--csv", metavar="FILE", help="measure nothing: analyse this results file of the study")
+    p.add_argument("--csv", metavar="FILE", help="measure nothing: analyse these results of the study (.csv, .csv.gz)")
     p.add_argument("--tables", metavar="FILE", help="make the marked tables of a Markdown page anew from the results")
     p.add_argument("--hgrm", metavar="DIR", help="a HdrHistogram percentile file for each combination")
     p.add_argument(

@@ -26,7 +26,7 @@ cdef enum:
     LOG2_SUB = 7
     BUCKETS = (45 - LOG2_SUB) * SUB     # up to 2^44 ns, five hours
     CHECK = 1 << 16                     # accesses between two looks at signals
-    PARTS = 16                          # equal parts of a run that are timed apart
+    PARTS = 64                          # equal parts of a run that are timed apart
 
 cdef extern from *:
     """

@@ -115,7 +115,7 @@ def _against(r: Results, block: Block, name: str, m: Metric, offered: bool = Fal
                     ms=4,
                     capsize=2.5,
                     elinewidth=0.9,
-                    label=", ".join(filter(None, [_key_text(key, others) or "all", what])),
+                    label=", ".join(filter(None, [_key_text(key, others) or mine[0].path, what])),
                 )
         if offered:
             ax.plot(levels, levels, color=LIMIT, ls=":", lw=1, label="as offered")
@@ -200,7 +200,7 @@ def _block_sentence(r: Results, block: Block, name: str, m: Metric, others: Sequ
             if i:
                 word = "(undecided) " if not i.known or i.low <= 1 <= i.high else ""
                 moves.append(
-                    f"{_key_text(key, others) or 'it'} {word}{times(i.value)} times"
+                    f"{_key_text(key, others) or mine[0].path} {word}{times(i.value)} times"
                     + (f" ({times(i.low)} to {times(i.high)})" if i.known else "")
                 )
         if moves:

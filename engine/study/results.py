@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -245,11 +247,12 @@ class Results:
 
     @staticmethod
     def from_csv(design: Design, path: Path) -> Results:
-        """The rows of a CSV file that write_csv made for this design.  Raises UsageError."""
+        """The rows of a CSV file, packed or not, that write_csv made for this design.  Raises UsageError."""
         try:
-            with path.open(newline="") as f:
+            packed = path.suffix == ".gz"
+            with gzip.open(path, "rt", newline="") if packed else path.open(newline="") as f:
                 raw = list(csv.DictReader(f))
-        except (OSError, UnicodeDecodeError, csv.Error) as e:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as e:
             raise UsageError(f"{path}: cannot be read ({e})") from None
         cells = design.cells
         rows: list[Row] = []

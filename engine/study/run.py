@@ -184,6 +184,7 @@ def replication(cell: Cell, replicate: int, seed: int, accesses: int) -> dict[st
         "began": began,
         "took_s": time.time() - began,
     }
+    values = {k: float(f"{v:.6g}") if isinstance(v, float) and k != "began" else v for k, v in values.items()}
     id, record = this_host()
     return {
         "values": values,
