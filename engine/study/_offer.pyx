@@ -19,7 +19,8 @@ from engine.sequencer cimport SEQ_BATCHED, SEQ_BUFFERED, SEQ_LOCAL, SEQ_SYNC, Se
 
 from engine._abi import ACC
 from engine.errors import EngineError, UsageError
-from engine.sequencer import INPUT, PATHS
+from engine.sequencer import INPUT as _INPUT
+from engine.sequencer import PATHS as _PATHS
 
 cdef enum:
     SUB = 128
@@ -119,7 +120,7 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
     is watched until it has executed.  meter: called just before the first access and behind the last; what it
     gave more then is "metered".
     """
-    cdef int kind = PATHS[path]
+    cdef int kind = _PATHS[path]
     if (seq.local is None) != (kind != SEQ_LOCAL):
         raise EngineError(f"path {path} does not fit a machine {'without' if seq.local is not None else 'with'} workers")
     if batch < 1 or (batch > 1 and kind in (SEQ_SYNC, SEQ_BUFFERED)):
@@ -143,7 +144,7 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
     cdef int64_t[::1] w = answers
     if m:
         seq._check_inputs(inputs, n, 0 if ram_bytes is None else len(ram_bytes))
-        mine = np.array(inputs, INPUT)
+        mine = np.array(inputs, _INPUT)
         given = mine.view(np.uint8).reshape(-1)
         inp = <seq_input *>&given[0]
     cdef const unsigned char[::1] ram

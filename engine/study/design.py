@@ -170,23 +170,6 @@ class Design:
             ],
         }
 
-    @staticmethod
-    def from_dict(raw: Mapping[str, Any]) -> Design:
-        """as_dict() back."""
-        blocks = tuple(
-            Block(b["name"], b["question"], tuple(b["varied"]), tuple(Cell(**c) for c in b["cells"]))
-            for b in raw["blocks"]
-        )
-        return Design(
-            **{
-                **{
-                    k: raw[k]
-                    for k in ("name", "question", "seed", "replications", "accesses", "machine", "quick", "seconds")
-                },
-                "blocks": blocks,
-            }
-        )
-
     @property
     def digest(self) -> str:
         """What tells this experiment from others: cells, accesses, machine and seed, and not how often or why."""
