@@ -41,6 +41,7 @@ TYPES: dict[str, str] = {
     "pc-testdev": "engine.devices.pc_testdev:PcTestdev",
     "pci-testdev": "engine.devices.pci_testdev:PciTestdev",
     "edu": "engine.devices.edu:Edu",
+    "recorder": "engine.devices.recorder:Recorder",
     "pflash": "engine.devices.pflash_cfi01:PflashCfi01",
     "post-card": "engine.devices.python.post_card:PostCard",
 }

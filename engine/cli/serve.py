@@ -19,6 +19,7 @@ from engine.cli import command_parser
 from engine.errors import EngineError, MachineError, UsageError
 from engine.frontends.qmp import ACTIONS, Guest
 from engine.frontends.qtest import Endpoint, Server, observing_all
+from engine.frontends.unknown import check_path, take, with_recorder, write
 from engine.machine import PATHS, Machine
 from engine.machine.cmos import pc_cmos
 from engine.machine.qemu_args import from_qemu, options, pairs
@@ -40,6 +41,11 @@ def add(subparsers: Any) -> None:
     """The command's arguments."""
     p = command_parser(subparsers, "serve", DESCRIPTION, "engine serve qtest -- -machine pc -m 64 -qtest stdio")
     p.add_argument("protocol", choices=["qtest"])
+    _add_options(p)
+    p.add_argument("args", nargs=argparse.REMAINDER, metavar="-- QEMU ARGS")
+
+
+def _add_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--machine",
         metavar="FILE|BOARD",
@@ -55,13 +61,26 @@ def add(subparsers: Any) -> None:
     p.add_argument(
         "--path", choices=PATHS[1:], default="batched", help="how accesses go to the workers (default %(default)s)"
     )
-    p.add_argument("args", nargs=argparse.REMAINDER, metavar="-- QEMU ARGS")
+    p.add_argument(
+        "--unknown",
+        metavar="FILE",
+        help="record the accesses that no device answers; written at the end as a list (.json) or a trace (.npz)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """engine serve."""
-    rest = args.args[1:] if args.args[:1] == ["--"] else args.args
-    return serve(rest, machine=args.machine, workers=args.workers, path=args.path if args.workers else "local")
+    rest = args.args
+    if "--" in rest:  # options between the protocol and -- are ours, though argparse counts them as the rest
+        ours = argparse.ArgumentParser(prog="engine serve qtest", add_help=False)
+        _add_options(ours)
+        at = rest.index("--")
+        for name, value in vars(ours.parse_args(rest[:at])).items():
+            if value != ours.get_default(name):
+                setattr(args, name, value)
+        rest = rest[at + 1 :]
+    path = args.path if args.workers else "local"
+    return serve(rest, machine=args.machine, workers=args.workers, path=path, unknown=args.unknown)
 
 
 @dataclass(slots=True)
@@ -185,9 +204,16 @@ def _boot_once(guest: Guest, spec: MachineSpec) -> None:
 
 
 def serve(
-    args: Sequence[str], machine: str | None = None, workers: int = 0, path: str = "local", say: str = "engine serve"
+    args: Sequence[str],
+    machine: str | None = None,
+    workers: int = 0,
+    path: str = "local",
+    say: str = "engine serve",
+    unknown: str | None = None,
 ) -> int:
     """Serve what a QEMU command line asks for until it ends; the exit status."""
+    if unknown is not None:
+        check_path(unknown)
     wanted = _wanted(args)
     rom = NO_FIRMWARE
     spec: MachineSpec | None = None
@@ -208,6 +234,8 @@ def serve(
     with contextlib.ExitStack() as stack:
         board = None
         if spec is not None:
+            if unknown is not None:
+                spec = with_recorder(spec)
             board = stack.enter_context(
                 Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path)
             )
@@ -216,7 +244,10 @@ def serve(
             guest.first_reset = lambda: _boot_once(guest, lasting)
         server = Server(guest, rom)
         server.open(wanted.endpoints)
-        return server.run()
+        status = server.run()
+        if unknown is not None and board is not None:
+            write(take(board), unknown)
+        return status
 
 
 def _listing(args: Sequence[str]) -> str | None:

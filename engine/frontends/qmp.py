@@ -5,9 +5,10 @@ A Guest is what monitors command: a machine, and whether it runs.  A Monitor is 
 all events.
 
 Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands,
-query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, stop, cont, quit, screendump,
-eject and blockdev-change-medium (floppy disks), device_add and device_del (refused, as for a device that is no model).  Others
-answer CommandNotFound. QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
+query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, system_powerdown, stop, cont, quit,
+set-action, watchdog-set-action, screendump, eject and blockdev-change-medium (floppy disks), device_add and device_del
+(refused, as for a device that is no model).  Others answer CommandNotFound. QEMU Machine Protocol Specification; QEMU
+QMP Reference Manual.
 """
 
 from __future__ import annotations

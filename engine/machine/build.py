@@ -245,9 +245,12 @@ def _place(devices: list[PlannedDevice], made: Mapping[str, Device]) -> tuple[li
 
 
 def _overlaps(devices: list[PlannedDevice], placed: list[Placed]) -> None:
-    ordered = sorted((q for q in placed if q.size), key=lambda q: (q.space, q.base))
+    def layer(q: Placed) -> int:  # a range of negative priority lies behind what others place
+        return min(0, devices[q.rank].regions[q.index].priority)
+
+    ordered = sorted((q for q in placed if q.size), key=lambda q: (q.space, layer(q), q.base))
     for a, b in zip(ordered, ordered[1:], strict=False):
-        if a.space == b.space and b.base < a.base + a.size:
+        if a.space == b.space and layer(a) == layer(b) and b.base < a.base + a.size:
             da, db = devices[a.rank], devices[b.rank]
             raise MachineError(
                 f"{db.spec.source}: device {db.id!r} region {db.regions[b.index].name!r} at {b.base:#x}-{b.base + b.size - 1:#x} overlaps device "

@@ -1,0 +1,16 @@
+"""Types of recorder.pyx, which says what they do."""
+
+from typing import Any, final
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+@final
+class Recorder(Device):
+    def __init__(
+        self, id: str = "recorder", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...
+    def recorded(self) -> bytes: ...
+    def accesses(self) -> Any: ...
+    def forget(self) -> None: ...
