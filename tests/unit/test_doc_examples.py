@@ -20,9 +20,11 @@ from pathlib import Path
 
 import pytest
 
+import engine
 from engine.cli import _parser
 
 ROOT = Path(__file__).parents[2]
+PATH = f"{Path(engine.__file__).parents[1]}{os.pathsep}{ROOT}"  # the package under test, which may be another build
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLONE = "~/ioreq-engine"  # what pages call the folder of a clone
 FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
@@ -65,10 +67,10 @@ def parse(argv: list[str]) -> None:
 def perform(command: str, output: str, where: str) -> None:
     """Run a command of a page, or look at what it says."""
     words = shlex.split(command.replace(CLONE, str(ROOT)), comments=True)
-    env = {**os.environ, "COLUMNS": "120", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, "COLUMNS": "120", "PYTHONPATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         name, _, value = words.pop(0).partition("=")
-        env[name] = f"{value}{os.pathsep}{ROOT}" if name == "PYTHONPATH" else value
+        env[name] = f"{value}{os.pathsep}{PATH}" if name == "PYTHONPATH" else value
     target = None
     if len(words) > 2 and words[-2] == ">":
         target = Path(words[-1])
@@ -98,7 +100,8 @@ def test_examples_of_a_page(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT))  # for worker processes, which get sys.path
+    for folder in reversed(PATH.split(os.pathsep)):
+        monkeypatch.syspath_prepend(folder)  # for worker processes, which get sys.path
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
     found = list(blocks(page.read_text()))
