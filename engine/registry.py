@@ -43,6 +43,10 @@ TYPES: dict[str, str] = {
     "edu": "engine.devices.edu:Edu",
     "recorder": "engine.devices.recorder:Recorder",
     "pflash": "engine.devices.pflash_cfi01:PflashCfi01",
+    "pci-bridge": "engine.pci._bridge:PciPciBridge",
+    "i82801b11": "engine.pci._bridge:I82801b11",
+    "pcie-root-port": "engine.pci._bridge:PcieRootPort",
+    "ioh3420": "engine.pci._bridge:Ioh3420",
     "post-card": "engine.devices.python.post_card:PostCard",
 }
 

@@ -18,7 +18,7 @@ from engine.cli.output import Output
 from engine.cli.text import write_json
 from engine.errors import UsageError
 from engine.frontends.replay import parse_files
-from engine.machine.build import CONFIG_REGION, Placed, Plan, plan
+from engine.machine.build import CONFIG_REGION, Placed, Plan, PlannedDevice, bus_path, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import Imported, from_qemu
 from engine.machine.spec import check_workers, load, load_placement, shipped_boards
@@ -231,7 +231,12 @@ def _guest_maps(planned: Plan) -> list[dict[str, Any]]:
 
 def _functions(planned: Plan, probes: dict[str, Device]) -> list[dict[str, Any]]:
     out = []
-    for d in sorted((d for d in planned.devices if d.spec.bdf is not None), key=lambda d: d.spec.bdf or Bdf(0, 0, 0)):
+
+    def path(d: PlannedDevice) -> list[Bdf]:
+        """The address of each bridge above a function, from bus 0 on, and its own."""
+        return [s.bdf or Bdf(0, 0, 0) for s in (*reversed(bus_path(planned.spec, d.spec)), d.spec)]
+
+    for d in sorted((d for d in planned.devices if d.spec.bdf is not None), key=path):
         probe = probes[d.id]
         one = Executor([probe])
         one.map_region(0, probe.rank, CONFIG_REGION, 0)
@@ -244,6 +249,8 @@ def _functions(planned: Plan, probes: dict[str, Device]) -> list[dict[str, Any]]
         out.append(
             {
                 "bdf": str(d.spec.bdf),
+                "behind": d.spec.bus or None,
+                "depth": len(path(d)) - 1,
                 "device": d.id,
                 "type": d.spec.type,
                 "vendor_id": ids & 0xFFFF,
@@ -297,7 +304,7 @@ def print_page(facts: dict[str, Any], out: Output) -> None:
             ("address", "device", "type", "ids", "class", "rev", "BARs"),
             [
                 (
-                    f["bdf"],
+                    f["bdf"] if not f["depth"] else f"{'   ' * (f['depth'] - 1)}+- {f['bdf'].partition(':')[2]}",
                     f["device"],
                     f["type"],
                     f"{f['vendor_id']:04x}:{f['device_id']:04x}",

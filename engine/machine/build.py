@@ -102,9 +102,38 @@ def make_device(cls: type[Device], rank: int, spec: DeviceSpec, arena: Arena | N
 def connect(spec: MachineSpec, devices: Mapping[str, Device]) -> None:
     """Give each device its peers."""
     for d in spec.devices:
+        if d.id not in devices:
+            continue
         for name, other in d.peers.items():
-            if d.id in devices:
-                devices[d.id].connect(name, devices[other])
+            devices[d.id].connect(name, devices[other])
+        if d.bus and d.bdf is not None:
+            devices[d.bus].connect(f"{d.bdf.device:02x}.{d.bdf.function}", devices[d.id])
+            devices[d.id].stands_behind(devices[d.bus], dict(d.at))  # type: ignore[attr-defined]
+
+
+def bus_path(spec: MachineSpec, d: DeviceSpec) -> list[DeviceSpec]:
+    """The bridges above a function, the nearest first.  Raises MachineError for one that is none, and for a circle."""
+    by_id = {other.id: other for other in spec.devices}
+    out: list[DeviceSpec] = []
+    at = d
+    while at.bus:
+        if at.bus not in by_id or not hasattr(device_class(by_id[at.bus].type), "secondary_bus"):
+            raise MachineError(f"{at.source}: device {at.id!r}: bus = {at.bus!r} is no bridge of this machine")
+        if at.bdf is None or at.bdf.bus:
+            raise MachineError(f"{at.source}: device {at.id!r} is behind {at.bus!r}: give its number there as bdf, with bus 00")
+        at = by_id[at.bus]
+        if at in out or at is d:
+            raise MachineError(f"{at.source}: device {at.id!r} is behind itself")
+        out.append(at)
+    return out
+
+
+def unit_name(spec: MachineSpec, d: DeviceSpec) -> str:
+    """The unit a device belongs to: its own, or that of the outermost bridge above it."""
+    top = (bus_path(spec, d) or [d])[-1]
+    if d.unit and d.unit != top.unit:
+        raise MachineError(f"{d.source}: device {d.id!r} is behind {top.id!r}, so both must stand in one `unit`")
+    return top.unit or f"\0{top.id}"
 
 
 def _pins(spec: DeviceSpec, pins: Mapping[str, str], names: Sequence[str], what: str) -> Iterable[tuple[int, str]]:
@@ -150,7 +179,7 @@ def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
 
     groups: dict[str, list[int]] = {}
     for p in devices:
-        groups.setdefault(p.spec.unit or f"\0{p.id}", []).append(p.rank)
+        groups.setdefault(unit_name(spec, p.spec), []).append(p.rank)
     units = list(groups.values())
     unit_names = [name.lstrip("\0") for name in groups]
     unit_of = {r: u for u, ranks in enumerate(units) for r in ranks}
@@ -206,7 +235,7 @@ def _place(devices: list[PlannedDevice], made: Mapping[str, Device]) -> tuple[li
     placed: list[Placed] = []
     vcpu_regions: dict[int, dict[int, int]] = {}
     shared: dict[tuple[Space, int], int] = {}
-    slots: dict[int, DeviceSpec] = {}
+    slots: dict[tuple[str, int], DeviceSpec] = {}
     for p in devices:
         by_name = {r.name: i for i, r in enumerate(p.regions) if r.size}
         bases: dict[int, int] = {}
@@ -218,10 +247,14 @@ def _place(devices: list[PlannedDevice], made: Mapping[str, Device]) -> tuple[li
         if p.spec.bdf is not None:
             if len(p.regions) <= CONFIG_REGION or p.regions[CONFIG_REGION].space != Space.CONFIG:
                 raise MachineError(f"{p.spec.source}: device {p.id!r} ({p.spec.type}) is no PCI function, but has bdf = {p.spec.bdf}")
-            other = slots.setdefault(p.spec.bdf.number, p.spec)
+            other = slots.setdefault((p.spec.bus, p.spec.bdf.number), p.spec)
             if other is not p.spec:
-                raise MachineError(f"{p.spec.source}: devices {other.id!r} and {p.id!r} both have bdf {p.spec.bdf}")
-            bases[CONFIG_REGION] = p.spec.bdf.number << 32
+                behind = f" behind {p.spec.bus!r}" if p.spec.bus else ""
+                raise MachineError(f"{p.spec.source}: devices {other.id!r} and {p.id!r} both have bdf {p.spec.bdf}{behind}")
+            if p.spec.bus:
+                bases.clear()  # where they are is the bridges' to say, and those start without bus numbers and windows
+            else:
+                bases[CONFIG_REGION] = p.spec.bdf.number << 32
         for index, on, base in getattr(made[p.id], "mappings", tuple)():
             if on and p.regions[index].size:
                 bases.setdefault(index, base)     # what the part maps by itself at power-on

@@ -25,7 +25,9 @@ SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-charde
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
 PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000", "e1000e": "e1000e", "pvpanic-pci": "pvpanic-pci", "i6300esb": "i6300esb", "pci-testdev": "pci-testdev",
-               "edu": "edu"}
+               "edu": "edu", "pci-bridge": "pci-bridge", "i82801b11-bridge": "i82801b11", "pcie-root-port": "pcie-root-port", "ioh3420": "ioh3420"}
+BRIDGES = {"pci-bridge": 32, "i82801b11-bridge": 32, "pcie-root-port": 1, "ioh3420": 1}  # and the device numbers behind each
+ROOT_BUSES = ("pci.0", "pcie.0", "pci", "pcie")
 # Parts on the ISA bus: regions with their ports, the property that moves the first one, wires.
 ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
     "pvpanic": ({"pvpanic": 0x505}, "ioport", {"panicked": "panicked", "crash_loaded": "crash_loaded"}),
@@ -119,6 +121,7 @@ class _Import:
         self.facts: dict[str, Any] = {}
         self.firmware = ""
         self.snapshot = False
+        self.bridges: dict[str, tuple[str, str, int]] = {}  # by the name of the bus behind: device name, bus, number there
         self.nics: list[dict[str, str]] = []
         self.default_nic = True
         self.macs: set[int] = set()
@@ -381,8 +384,8 @@ class _Import:
             raise MachineError(f"QEMU command line: pflash unit {max(parts)} without the one before it; there are units 0 and 1")
         out: list[tuple[str, dict[str, Any]]] = []
         base = 1 << 32
-        for unit, (d, text) in sorted(parts.items()):
-            size, image = self._medium(d)
+        for unit, (drive, text) in sorted(parts.items()):
+            size, image = self._medium(drive)
             if not size:
                 self.unmodelled.append((f"pflash unit {unit} without a medium", ""))
                 continue
@@ -391,9 +394,9 @@ class _Import:
             config: dict[str, Any] = {"size": size, "name": name}
             if image:
                 config["image"] = image
-            if d.get("readonly", d.get("read-only", "off")) in ("on", "true", "True", "yes"):
+            if drive.get("readonly", drive.get("read-only", "off")) in ("on", "true", "True", "yes"):
                 config["readonly"] = True
-            elif image and d.get("snapshot", "on" if self.snapshot else "off") != "on" and not text.startswith("{"):
+            elif image and drive.get("snapshot", "on" if self.snapshot else "off") != "on" and not text.startswith("{"):
                 config["write"] = True  # a file that the command line names itself, as in QEMU; a recording's stays as it is
             out.append((f"pflash{unit}", {"type": "pflash", "at": {name: base}, "config": config}))
             if unit == 0:
@@ -403,6 +406,7 @@ class _Import:
     def _slots(self, vga: bool) -> None:
         """PCI slots as QEMU gives them: in order of the command line, the lowest free one."""
         taken = {0, 1, 31} if self.machine.startswith("q35") else {0, 1}
+        buses: dict[str, set[int]] = {"": taken}  # numbers in use, by bus
         slot = 1 if self.machine.startswith("q35") else 2
         if self.machine.startswith("q35"):
             taken -= {1}
@@ -414,16 +418,34 @@ class _Import:
             if d[""].startswith("isa-"):
                 self.unmodelled.append((d[""], ""))
                 continue
+            bus = "" if d.get("bus", "") in ROOT_BUSES else d.get("bus", "")
+            if bus and bus not in self.bridges:
+                raise MachineError(f"QEMU command line: {d['']}: bus {bus!r} is that of no bridge named before it")
+            end = BRIDGES[self.bridges[bus][0]] if bus else 32
             if "addr" in d:
                 number, _, function = d["addr"].partition(".")
                 dev, fn = int(number, 16), int(function or "0", 16)
             else:
-                dev = next((n for n in range(slot, 32) if n not in taken), 32)
-                if dev == 32:
-                    raise MachineError(f"QEMU command line: no PCI slot is left for {d['']}")
+                dev = next((n for n in range(0 if bus else slot, end) if n not in buses.setdefault(bus, set())), end)
                 fn = 0
-            taken.add(dev)
-            self._pci_device(d, dev, fn)
+            if dev >= end:
+                raise MachineError(f"QEMU command line: no PCI slot is left for {d['']}" + (f" behind {bus!r}" if bus else ""))
+            buses.setdefault(bus, set()).add(dev)
+            if d[""] in BRIDGES and "id" in d:
+                self.bridges[d["id"]] = (d[""], bus, dev)
+            self._pci_device(d, dev, fn, bus)
+
+    def _intx(self, bus: str, dev: int) -> str:
+        """The wire of INTA# of a function: swizzled by each bridge above (PCI-to-PCI Bridge Architecture 1.2, 9.1), then by the board."""
+        pin = 0
+        while bus:
+            _, above, number = self.bridges[bus]
+            bus, dev, pin = above, number, dev + pin & 3
+        if not self.machine.startswith("q35"):
+            return "pirq" + "abcd"[dev - 1 + pin & 3]
+        if dev == 30:  # the DMI-to-PCI bridge, whose pins the reference ties to PIRQ E to H
+            return "pirq" + "efgh"[pin]
+        return "pirq" + "efgh"[dev + pin & 3] if dev < 25 else f"d{dev}{'abcd'[pin]}"
 
     def _settings(self, d: Mapping[str, Any]) -> dict[str, Any]:
         """Properties of an added device that are settings of ours."""
@@ -442,22 +464,22 @@ class _Import:
             at[next(iter(at))] = int(str(d[base]), 0)
         self.added.append((d.get("id", f"{kind}-{n}" if n else kind), {"type": kind, "at": at, "lines": lines, "config": self._settings(d)}))
 
-    def _pci_device(self, d: Mapping[str, str], dev: int, fn: int) -> None:
+    def _pci_device(self, d: Mapping[str, str], dev: int, fn: int, bus: str = "") -> None:
         """A PCI function: a [[device]] of ours, its INTA# wired as the board swizzles slots, or one that is not modelled."""
         bdf, kind = f"00:{dev:02x}.{fn}", PCI_DEVICES.get(d[""])
-        if not self.machine.startswith("q35"):
-            wire = "pirq" + "abcd"[dev - 1 & 3]
-        else:
-            wire = "pirq" + "efgh"[dev & 3] if dev < 25 else f"d{dev}a"
         if kind is None:
-            self.unmodelled.append((d[""], bdf))
+            self.unmodelled.append((d[""], "" if bus else bdf))
             return
         config: dict[str, Any] = self._settings(d)
+        if d[""] in BRIDGES:
+            chassis, slot = d.get("chassis_nr", d.get("chassis", "0")), d.get("slot", "0")
+            config |= {"chassis": int(chassis, 0), "slot": int(slot, 0)}
         if kind in ("e1000", "e1000e"):
             config["mac"] = self._mac(d.get("mac", ""))
             if d.get("romfile", "unset"):
                 self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
-        self.added.append((d.get("id", f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, "lines": {"inta": wire, **NOTICES.get(kind, {})}, "config": config}))
+        self.added.append((d.get("id", f"{kind}-{bus}-{dev:x}.{fn}" if bus else f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, **({"bus": bus} if bus else {}),
+                                                                      "lines": {"inta": self._intx(bus, dev), **NOTICES.get(kind, {})}, "config": config}))
 
     def _mac(self, text: str) -> str:
         """A station address: the one given, or the first of QEMU's own that is free."""

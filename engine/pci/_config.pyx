@@ -34,7 +34,8 @@ from engine.pci.regs cimport *
 from engine.errors import MachineError
 from engine.types import Region, Space
 
-PCI_STATE = (("mapped", "u8", 7), ("config", "u1", 256), ("intx", "u1"), ("pci_pad", "u1", 7))
+PCI_STATE = (("mapped", "u8", 7), ("config", "u1", 256), ("intx", "u1"), ("legacy", "u1"),
+             ("pci_pad", "u1", 6))
 PCI_CONFIG = {"subsystem_vendor_id": 0x1AF4, "subsystem_id": 0x1100}
 
 
@@ -234,11 +235,26 @@ cdef class PciFunction(Device):
             return UNMAPPED
         if last >= 0xffffffffu and not self.bars[n].flags & BAR_MEM_64:
             return UNMAPPED
+        if self.above != NULL and not (<PciFunction>self.above).forwards(io, base, last):
+            return UNMAPPED
         return base
 
+    cdef bint forwards(self, bint io, uint64_t first, uint64_t last) noexcept nogil:
+        """Whether accesses to first..last reach this function's secondary bus; only bridges have one."""
+        return False
+
+    cdef bint leads_to(self, uint32_t bus) noexcept nogil:
+        """Whether type 1 configuration accesses for a bus reach this function's secondary bus, and go on from there."""
+        return False
+
+    cdef void bridge_moved(self) noexcept nogil:
+        """A bridge above has changed what it forwards."""
+        self.update_mappings()
+
     cdef void update_mappings(self) noexcept nogil:
-        """Tell the router which BARs have moved, come or gone."""
+        """Tell the router which BARs, and which fixed ranges behind a bridge, have moved, come or gone."""
         cdef int n
+        cdef bint on
         cdef uint64_t base
         for n in range(N_BARS + 1):
             if self.bars[n].size == 0:
@@ -247,6 +263,11 @@ cdef class PciFunction(Device):
             if base != self.p.mapped[n]:
                 self.p.mapped[n] = base
                 self.set_map(n, base != UNMAPPED, base)
+        for n in range(<int>self.n_legacy):
+            on = (<PciFunction>self.above).forwards(self.legacy[n].io, self.legacy[n].first, self.legacy[n].last)
+            if on != (self.p.legacy >> n & 1):
+                self.p.legacy ^= <uint8_t>(1 << n)
+                self.set_map(self.legacy[n].region, on, self.legacy[n].first)
 
     cdef void set_map(self, uint32_t region, bint on, uint64_t base) noexcept nogil:
         """Ask for region `region` to answer at `base`, or nowhere."""
@@ -278,6 +299,19 @@ cdef class PciFunction(Device):
 
     def on_restore(self):
         self.dma.enabled = (self.p.config[COMMAND] & COMMAND_MASTER) != 0
+
+    def stands_behind(self, PciFunction bridge not None, dict fixed not None):
+        """The function is on the secondary bus of `bridge`.  fixed: base addresses of its fixed ranges by name.  Raises
+        MachineError."""
+        regions = {r.name: (n, r) for n, r in enumerate(self.regions()) if r.size and n >= FIRST_FIXED}
+        if len(fixed) > N_LEGACY or any(name not in regions for name in fixed):
+            raise MachineError(f"device {self.id!r}: behind a bridge it can have up to {N_LEGACY} fixed ranges, of {', '.join(regions)}")
+        self.bridge = bridge
+        self.above = <PyObject *>bridge
+        for name, base in fixed.items():
+            n, r = regions[name]
+            self.legacy[self.n_legacy] = pci_legacy(base, base + r.size - 1, n, r.space == Space.PIO)
+            self.n_legacy += 1
 
     def mappings(self):
         """Where the ranges that move answer now: a list of (region, mapped, base), as MAP effects tell the changes."""

@@ -50,6 +50,17 @@ cdef inline uint64_t window_target(uint32_t latch, uint32_t port) noexcept nogil
     return <uint64_t>(latch >> 8 & 0xffff) << 32 | (latch & 0xff) | (port & 3)
 
 
+cdef inline bint bus_leads_to(uint32_t number, uint32_t secondary, uint32_t subordinate) noexcept nogil:
+    """Whether a bridge hands a type 1 access for bus `number` down as a type 1: PCI-to-PCI Bridge Architecture 1.2, 3.1.2.1.  (For
+    `secondary` itself it makes a type 0 of it.)"""
+    return secondary < number and number <= subordinate
+
+
+cdef inline uint64_t function_at(uint32_t bus, uint32_t devfn) noexcept nogil:
+    """Where the configuration space of a function begins: its SBDF << 32."""
+    return <uint64_t>(bus << 8 | devfn) << 32
+
+
 cdef inline uint64_t ecam_target(uint64_t offset) noexcept nogil:
     """SBDF << 32 | register of an access at `offset` within an enhanced configuration window: PCI Express 3.0, 7.2.2."""
     return (offset >> 12 & 0xffff) << 32 | (offset & 0xfff)

@@ -29,6 +29,11 @@ def target(uint32_t latch, uint32_t port):
     return None if t == NO_CONFIG else (int(t >> 32), int(t & 0xffffffff))
 
 
+def leads_to(uint32_t number, uint32_t secondary, uint32_t subordinate):
+    """Whether a bridge with these bus numbers hands configuration accesses for bus `number` on as type 1."""
+    return bus_leads_to(number, secondary, subordinate)
+
+
 def ecam(uint64_t offset):
     """(bus << 8 | device << 3 | function, register) at `offset` within an enhanced configuration window."""
     cdef uint64_t t = ecam_target(offset)

@@ -1,0 +1,100 @@
+"""PCI-to-PCI bridges and PCI Express root ports.
+
+Names and section numbers: PCI-to-PCI Bridge Architecture Specification 1.2 (Bridge); PCI Express Base Specification 3.0 (PCIe);
+PCI Standard Hot-Plug Controller and Subsystem Specification 1.0 (SHPC).
+"""
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from engine._device cimport io_status, reset_kind
+from engine.pci._config cimport PciFunction, pci_state
+
+cdef enum:                 # PCI Express capability, PCIe 7.8, offsets within it
+    EXP_FLAGS = 0x02
+    EXP_DEVCAP = 0x04
+    EXP_DEVCTL = 0x08
+    EXP_LNKCAP = 0x0C
+    EXP_LNKCTL = 0x10
+    EXP_LNKSTA = 0x12
+    EXP_SLTCAP = 0x14
+    EXP_SLTCTL = 0x18
+    EXP_SLTSTA = 0x1A
+    EXP_RTCTL = 0x1C
+    EXP_DEVCAP2 = 0x24
+    EXP_DEVCTL2 = 0x28
+    EXP_LNKCAP2 = 0x2C
+    EXP_LNKCTL2 = 0x30
+    EXP_LENGTH = 0x3C
+    EXP_TYPE_ROOT_PORT = 4
+    EXP_SLOT_IMPLEMENTED = 0x0100
+
+cdef enum:                 # Slot Control and Slot Status, PCIe 7.8.10, 7.8.11
+    SLTCTL_INDICATORS_OFF = 0x03C0
+    SLTCTL_POWER_INDICATOR_ON = 0x0100
+    SLTCTL_ATTENTION_OFF = 0x00C0
+    SLTCTL_POWER_OFF = 0x0400
+    SLTCTL_INTERLOCK = 0x0800
+    SLTSTA_COMPLETED = 0x0010
+    SLTSTA_INTERLOCK = 0x0080
+
+cdef enum:                 # advanced error reporting, PCIe 7.10, offsets within it
+    AER_SEVERITY = 0x0C
+    AER_CORRECTABLE_MASK = 0x14
+    AER_CONTROL = 0x18
+    AER_ROOT_COMMAND = 0x2C
+    AER_LENGTH = 0x48
+    EXT_CAP_AER = 0x0001
+    EXT_CAP_ACS = 0x000D
+    ACS_CAPABILITY = 4
+    ACS_CONTROL = 6
+    ACS_BITS = 0x5F
+
+cdef enum:                 # SHPC capability, SHPC 4.3 to 4.6
+    SHPC_SELECT = 2
+    SHPC_PENDING = 3
+    SHPC_DATA = 4
+    SHPC_LENGTH = 8
+    SHPC_SLOTS = 31
+    SHPC_SLOT0 = 0x24
+    SHPC_SIZE = 0x100
+
+cdef enum:                 # the ranges that CONTROL_VGA forwards, Bridge 3.2.5.18
+    VGA_MEMORY = 0xA0000
+    VGA_MEMORY_LAST = 0xBFFFF
+    VGA_PORTS_LOW = 0x3B0
+    VGA_PORTS_LOW_LAST = 0x3BB
+    VGA_PORTS_HIGH = 0x3C0
+    VGA_PORTS_HIGH_LAST = 0x3DF
+
+cdef enum:
+    CHILDREN = 256         # functions that one bus can have
+
+cdef struct bridge_state:
+    pci_state pci
+    uint8_t extended[3840]
+    uint8_t table[16]      # MSI-X
+    uint8_t pending[8]
+    uint8_t bus            # the number under which the functions behind answer; 0: they do not
+    uint8_t control        # BRIDGE_CONTROL, as last acted on
+    uint8_t pad[6]
+
+cdef class PciBridge(PciFunction):
+    cdef bridge_state *s
+    cdef PyObject *children[CHILDREN]     # by device and function number
+    cdef list held                        # the same, owned
+    cdef uint32_t window_first(self, uint32_t at) noexcept nogil
+    cdef void update_bus(self) noexcept nogil
+
+cdef class PciPciBridge(PciBridge):
+    cdef uint8_t shpc[SHPC_SIZE]
+    cdef uint32_t shpc_at
+    cdef uint32_t msi
+
+cdef class I82801b11(PciBridge):
+    pass
+
+cdef class RootPort(PciBridge):
+    cdef uint32_t express
+    cdef uint32_t msi                     # where MSI is, or 0
+    cdef uint32_t msix                    # where MSI-X is, or 0
+    cdef void express_written(self, uint32_t offset, uint32_t size) noexcept nogil
