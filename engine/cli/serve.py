@@ -89,6 +89,7 @@ class _Wanted:
 
     endpoints: list[Endpoint] = field(default_factory=list)
     stopped: bool = False
+    incoming: str = ""
     actions: dict[str, str] = field(default_factory=dict)
     machine: str = "pc"
     name: str = ""
@@ -138,6 +139,8 @@ def _wanted(args: Sequence[str]) -> _Wanted:
             w.endpoints.append(_endpoint("qmp", value, chardevs))
         elif name == "-S":
             w.stopped = True
+        elif name == "-incoming":
+            w.incoming = value
         elif name == "-no-reboot":
             w.actions["reboot"] = "shutdown"
         elif name == "-no-shutdown":
@@ -244,6 +247,9 @@ def serve(
             guest.first_reset = lambda: _boot_once(guest, lasting)
         server = Server(guest, rom)
         server.open(wanted.endpoints)
+        if wanted.incoming and board is not None:
+            guest.state = "inmigrate"
+            server.incoming(wanted.incoming, running=not wanted.stopped)
         status = server.run()
         if unknown is not None and board is not None:
             write(take(board), unknown)

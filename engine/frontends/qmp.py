@@ -6,7 +6,7 @@ all events.
 
 Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands,
 query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, system_powerdown, stop, cont, quit,
-set-action, watchdog-set-action, screendump, eject and blockdev-change-medium (floppy disks), device_add and device_del
+set-action, watchdog-set-action, migrate, query-migrate, screendump, eject and blockdev-change-medium (floppy disks), device_add and device_del
 (refused, as for a device that is no model).  Others answer CommandNotFound. QEMU Machine Protocol Specification; QEMU
 QMP Reference Manual.
 """
@@ -22,6 +22,7 @@ from typing import Any
 
 from engine._device import LINE
 from engine.errors import EngineError
+from engine.frontends import migration
 from engine.frontends.replay import OWNERS
 from engine.machine import Machine
 from engine.machine.spec import shipped_boards
@@ -73,6 +74,7 @@ class Guest:
         self.changed: Callable[[], None] = lambda: None  # something beside the accesses has moved the machine
         self.first_reset: Callable[[], None] | None = None  # what the first reset does beside its own
         self.monitors: list[Monitor] = []
+        self.migration: str | None = None  # "completed" or "failed", once there was one
         # wires by which devices tell the host something -> what it does
         self.notices: dict[str, Callable[[], None]] = {
             "panicked": self._panicked,
@@ -182,6 +184,24 @@ class Guest:
                 if p.spec.type in POWER_BUTTONS:
                     for level in (1, 0):
                         self.machine.input(LINE, p.id, level, "pwrbtn")
+
+    def migrate(self, uri: str) -> None:
+        """Send the machine to another process; this one stays, stopped.  Raises UsageError."""
+        if self.machine is None:
+            raise QmpError("There is no machine to migrate")
+        self.migration = "failed"
+        migration.send(self.machine.save(), uri)
+        self._stopped("postmigrate")
+        self.migration = "completed"
+
+    def arrive(self, state: Mapping[str, Any], running: bool) -> None:
+        """A machine has come from another process.  Raises StateError."""
+        assert self.machine is not None
+        self.machine.load(state)
+        self.changed()
+        self.state = "running" if running else "paused"
+        if running:
+            self.event("RESUME")
 
     def _once(self) -> None:
         if self.first_reset is not None:
@@ -441,6 +461,11 @@ def _watchdog_action(g: Guest, a: Json) -> Json:
     return {}
 
 
+def _migrate(g: Guest, a: Json) -> Json:
+    g.migrate(_want(a, "uri"))
+    return {}
+
+
 def _quit(g: Guest, a: Json) -> Json:
     g.end(False, "host-qmp-quit")
     return {}
@@ -524,6 +549,8 @@ COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
     "system_powerdown": _powerdown,
     "set-action": _set_action,
     "watchdog-set-action": _watchdog_action,
+    "migrate": _migrate,
+    "query-migrate": lambda g, a: {} if g.migration is None else {"status": g.migration},
     "stop": _stop,
     "cont": _cont,
     "quit": _quit,

@@ -37,6 +37,7 @@ import numpy as np
 from engine._abi import ACC
 from engine._device import LINE
 from engine.errors import UsageError
+from engine.frontends import migration
 from engine.frontends.qmp import MODELS, Guest, Monitor
 from engine.machine import Machine
 from engine.machine.memory import BUS, LOW_END, NOTHING, RAM, RAM_READ_ONLY, ROM, VIDEO, Memory
@@ -151,9 +152,10 @@ class Qtest:
         self._stale = False
 
     def moved(self) -> None:
-        """The machine was reset from outside: the map may have moved."""
+        """The machine was reset from outside, or is another one's: the map may have moved, and the clock."""
         self._stale = True
         if self.machine is not None:
+            self._now = self.machine.clock.now
             self._resets = int(self.machine.sequencer.counters["resets"])
 
     # ------------------------------------------------------------------ requests in, answers out
@@ -601,6 +603,7 @@ class Server:
         self.selector = selectors.PollSelector()  # takes regular files for standard input, which epoll does not
         self.peers: list[_Peer] = []
         self.listeners: list[tuple[socket.socket, str]] = []
+        self._arriving: list[tuple[socket.socket, str]] = []  # where a state is awaited
 
     def qtest(self) -> Qtest:
         """A new client's side of the protocol."""
@@ -637,6 +640,28 @@ class Server:
                 s.close()
                 raise UsageError(f"{e.protocol} socket {e.path}: {error.strerror or error}") from None
 
+    def incoming(self, uri: str, running: bool) -> None:
+        """Wait for the machine's state.  Raises UsageError."""
+        listener = migration.listen(uri)
+        self._arriving.append((listener, uri.removeprefix("unix:") if uri.startswith("unix:") else ""))
+
+        def accept(mask: int) -> None:
+            s, _ = listener.accept()
+            self.selector.unregister(listener)
+            s.setblocking(True)
+            arrival = migration.Arrival()
+
+            def ready(mask: int) -> None:
+                state = arrival.feed(s.recv(1 << 20))
+                if state is not None:
+                    self.selector.unregister(s)
+                    s.close()
+                    self.guest.arrive(state, running)
+
+            self.selector.register(s, selectors.EVENT_READ, ready)
+
+        self.selector.register(listener, selectors.EVENT_READ, accept)
+
     def _accept(self, listener: socket.socket, protocol: str) -> Callable[[int], None]:
         def ready(mask: int) -> None:
             s, _ = listener.accept()
@@ -672,8 +697,9 @@ class Server:
             time.sleep(0.001)
         for p in list(self.peers):
             p.close()
-        for s, path in self.listeners:
+        for s, path in self.listeners + self._arriving:
             s.close()
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            if path:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
         self.listeners.clear()
