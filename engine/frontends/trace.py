@@ -100,13 +100,27 @@ def _side(path: Path) -> dict[str, Any]:
         raise TraceError(f"{path}: not a side file ({e})") from None
     if not isinstance(got, dict):
         raise TraceError(f"{path}: not a side file (an object is wanted)")
+    files = got.get("files", {})
+    if not isinstance(files, dict) or not all(_named(f) for f in files.values()):
+        raise TraceError(f"{path}: not a side file (`files` should give each file's name and sha256, and its bytes as a number)")
     return got
 
 
+def _named(file: Any) -> bool:
+    """Whether an entry of a side file's `files` is one."""
+    return (
+        isinstance(file, dict)
+        and all(isinstance(file.get(key), str) for key in ("name", "sha256"))
+        and isinstance(file.get("bytes", 0), int)
+    )
+
+
 def _known(path: Path, arrays: Mapping[str, Array], want: Mapping[str, np.dtype[Any] | None]) -> None:
-    version = arrays.get("version")
-    if version is not None and int(np.asarray(version).reshape(-1)[0]) > 1:
-        raise TraceError(f"{path}: format version {int(np.asarray(version).reshape(-1)[0])} is newer than this engine's 1; update the engine")
+    version = arrays.get("version", np.array(1)).reshape(-1)
+    if len(version) != 1 or version.dtype.kind not in "iu" or version[0] < 1:
+        raise TraceError(f"{path}: not a trace: its format version is no number from 1 on")
+    if version[0] > 1:
+        raise TraceError(f"{path}: format version {version[0]} is newer than this engine's 1; update the engine")
     missing = [k for k in want if k not in arrays]
     if missing:
         raise TraceError(f"{path}: not a trace: arrays missing: {', '.join(missing)}")
@@ -137,7 +151,7 @@ def load(path: str | Path) -> Trace:
         if len(a[name]) and int(a[name]["index"].max()) > len(acc):
             raise TraceError(f"{p}: {name} names access {int(a[name]['index'].max())}, but there are {len(acc)}")
     d = a["dma"]
-    if len(d) and int((d["off"] + d["len"]).max()) > len(a["dma_data"]):
+    if len(d) and bool((np.maximum(d["off"], d["off"] + d["len"]) > len(a["dma_data"])).any()):  # the sum may wrap
         raise TraceError(f"{p}: dma names bytes that dma_data does not have")
     return Trace(p, acc, regions, a["evt"], d, a["dma_data"], _side(p.with_name(p.name.removesuffix(".npz") + ".json")))
 
