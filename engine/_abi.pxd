@@ -98,3 +98,19 @@ cdef extern from "_abi.h" nogil:
         ENGINE_WORKER_RUNNING
         ENGINE_WORKER_ENDED
         ENGINE_WORKER_FAILED
+
+
+cdef inline uint64_t acc_possible(const engine_acc *a, uint64_t n, uint32_t spaces) noexcept nogil:
+    """How many of n records, from the first on, a guest can make (see first_bad)."""
+    cdef uint64_t i, kind, good = ~<uint64_t>0, beyond = 0
+    for i in range(n):
+        kind = <uint64_t>a[i].size << 16 | <uint64_t>a[i].space << 8 | a[i].dir
+        if kind != good:                               # not of the same kind as the one before
+            if (a[i].size == 0 or a[i].size > 8 or a[i].size & (a[i].size - 1) or a[i].space >= spaces or a[i].dir > 1
+                    or (a[i].space == ENGINE_PIO and a[i].size > 4)):
+                return i
+            good = kind
+            beyond = ~<uint64_t>0xffff if a[i].space == ENGINE_PIO else 0
+        if a[i].addr & beyond or a[i].t_ns >> 63:
+            return i
+    return n

@@ -29,17 +29,10 @@ def first_bad(acc, uint32_t spaces=3):
     direction that is none, a port above FFFFh, an 8-byte port access, or a time of 2^63 ns or later; -1 if all are possible."""
     cdef const uint8_t[::1] view = np.ascontiguousarray(acc).view(np.uint8).reshape(-1)
     cdef uint64_t i, n = view.shape[0] // sizeof(engine_acc)
-    cdef const engine_acc *a
     if n == 0:
         return -1
-    a = <const engine_acc *>&view[0]
     with nogil:
-        for i in range(n):
-            if (a[i].size == 0 or a[i].size > 8 or a[i].size & (a[i].size - 1) or a[i].space >= spaces or a[i].dir > 1
-                    or (a[i].space == ENGINE_PIO and (a[i].addr > 0xffff or a[i].size > 4)) or a[i].t_ns >> 63):
-                break
-        else:
-            i = n
+        i = acc_possible(<const engine_acc *>&view[0], n, spaces)
     return -1 if i == n else i
 
 

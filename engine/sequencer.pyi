@@ -18,6 +18,8 @@ RAM: Final[int]
 INPUT: Final[np.dtype[Any]]
 LINE_CHANGE: Final[np.dtype[Any]]
 
+def vet(acc: NDArray[Any], inputs: NDArray[Any] | None, now: int) -> tuple[int, bool]: ...
+
 class Sequencer:
     check: Callable[[], object] | None
     patience: float

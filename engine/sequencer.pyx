@@ -141,6 +141,43 @@ cdef inline uint8_t log2_size(uint32_t size) noexcept nogil:
     return <uint8_t>((size >> 1) - (size >> 3))
 
 
+def vet(acc, inputs, uint64_t now):
+    """What a batch is like: (index of the first record that no guest can make, or -1; whether times never decrease).
+
+    acc: ACC records; inputs: INPUT records sorted by index, or None; times are looked at over both, from `now` on.
+    """
+    cdef const unsigned char[::1] a = np.ascontiguousarray(acc).view(np.uint8).reshape(-1)
+    cdef const unsigned char[::1] b
+    cdef uint64_t i = 0, j = 0, end, block = 0, n = a.shape[0] // sizeof(engine_acc), m = 0
+    cdef const engine_acc *access = <const engine_acc *>&a[0] if n else NULL
+    cdef const seq_input *one = NULL
+    cdef bint back = False
+    if inputs is not None and len(inputs):
+        b = np.ascontiguousarray(inputs).view(np.uint8).reshape(-1)
+        one = <const seq_input *>&b[0]
+        m = b.shape[0] // sizeof(seq_input)
+    with nogil:
+        while True:
+            if i == block and i < n:                   # both looks at a record while it is in the cache
+                block = min(i + 512, n)
+                end = acc_possible(access + i, block - i, ENGINE_CONFIG + 1)
+                if i + end < block:
+                    i += end
+                    break
+            end = min(one[j].index, block) if j < m else block
+            while i < end:                             # no branch in it: every batch passes here
+                back |= access[i].t_ns < now
+                now = access[i].t_ns
+                i += 1
+            if j < m and one[j].index <= i:
+                back |= one[j].t_ns < now
+                now = one[j].t_ns
+                j += 1
+            elif i == n:
+                break
+    return (-1 if i == n else i), not back and now >> 63 == 0
+
+
 cdef inline uint32_t quick_find(Sequencer s, const engine_acc *a, route *r, uint64_t *addr, uint32_t *space) noexcept nogil:
     """Sequencer._find; accesses to the region of the one before are not looked up.
 
@@ -1724,8 +1761,8 @@ cdef class Sequencer:
         cdef const unsigned char[::1] b, r
         cdef int kind = PATHS[path]
         n = a.shape[0] // sizeof(engine_acc)
-        value = np.zeros(n, np.uint64)
-        status = np.zeros(n, np.uint8)
+        value = np.empty(n, np.uint64)         # every path fills in every one
+        status = np.empty(n, np.uint8)
         m = 0 if inputs is None else len(inputs)
         answers = np.full(m, -1, np.int64)
         cdef uint64_t[::1] v = value

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from engine._abi import ACC, first_bad, first_earlier
+from engine._abi import ACC
 from engine._device import Arena, Device, Dma
 from engine._executor import Executor
 from engine._shm import Segment
@@ -27,7 +27,7 @@ from engine.machine.derive import derive
 from engine.machine.spec import MachineSpec, check_workers, load
 from engine.machine.state import FORMAT, restore_device, restore_ram, save_device, save_ram
 from engine.screen import Picture
-from engine.sequencer import INPUT, RAM, Sequencer
+from engine.sequencer import INPUT, RAM, Sequencer, vet
 from engine.types import Space
 from engine.workers import placement
 
@@ -388,11 +388,17 @@ class Machine:
         if not isinstance(acc, np.ndarray) or acc.dtype != ACC or acc.ndim != 1:
             what = f"{acc.ndim} dimensions of {acc.dtype}" if isinstance(acc, np.ndarray) else type(acc).__name__
             raise UsageError(f"a batch needs records of engine.ACC (32 bytes) in one row, not {what}")
-        check_batch(acc)
         now = self.clock.now
-        if inputs is not None and len(inputs):
+        if inputs is not None and not len(inputs):
+            inputs = None
+        if inputs is not None:
+            check_inputs(inputs, len(acc))
+        bad, ordered = vet(acc, inputs, now)
+        if bad >= 0:
+            raise impossible(acc, bad)
+        if not ordered and inputs is not None:
             acc, inputs = in_order(acc, inputs, now)
-        elif first_earlier(acc, now) >= 0:
+        elif not ordered:
             acc = acc.copy()
             acc["t_ns"] = np.maximum(np.maximum.accumulate(acc["t_ns"]), np.uint64(now))
         return self.sequencer.run(acc, inputs, self.path, ram_bytes)
@@ -449,17 +455,8 @@ class Machine:
 
 
 def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The same with times that never decrease over both, copied only if they did.
-
-    Raises UsageError for inputs that are none.
-    """
-    if inputs.dtype != INPUT:
-        raise UsageError(f"inputs need records of engine.sequencer.INPUT, not {inputs.dtype}")
+    """The same with times that never decrease over both, copied where they did.  Raises UsageError for impossible times."""
     index = inputs["index"].astype(np.int64)
-    if (index[1:] < index[:-1]).any() or index[-1] > len(acc) or index[0] < 0:
-        raise UsageError(
-            f"inputs are not sorted by index, or one comes before an access behind the last, {len(acc) - 1}"
-        )
     where = index + np.arange(len(index))  # of each input in the whole sequence
     rest = np.ones(len(acc) + len(index), bool)
     rest[where] = False
@@ -484,12 +481,19 @@ def _in_arena(d: Device) -> bool:
     return type(d).save is Device.save and not any(hasattr(d, name) for name in ("memory", "written_sectors", "image"))
 
 
-def check_batch(acc: npt.NDArray[Any]) -> None:
-    """Raises UsageError for the first record with an impossible size, space or direction."""
-    i = first_bad(acc)
-    if i >= 0:
-        a = acc[i]
-        raise UsageError(
-            f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}, "
-            f"at {a['t_ns']} ns; sizes are 1, 2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff, times below 2^63"
-        )
+def check_inputs(inputs: npt.NDArray[Any], n: int) -> None:
+    """Raises UsageError for inputs that are none, or have no place among n accesses."""
+    if inputs.dtype != INPUT:
+        raise UsageError(f"inputs need records of engine.sequencer.INPUT, not {inputs.dtype}")
+    index = inputs["index"]
+    if (index[1:] < index[:-1]).any() or index[-1] > n:
+        raise UsageError(f"inputs are not sorted by index, or one comes before an access behind the last, {n - 1}")
+
+
+def impossible(acc: npt.NDArray[Any], i: int) -> UsageError:
+    """The error for record i, which has an impossible size, space, direction or time."""
+    a = acc[i]
+    return UsageError(
+        f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}, "
+        f"at {a['t_ns']} ns; sizes are 1, 2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff, times below 2^63"
+    )
