@@ -48,7 +48,12 @@ THROUGHPUT = Metric("Throughput", "accesses per second", (("per_s", "", "-"),), 
 LATENCY = Metric("Latency", "latency of an access, ns", (("p50_ns", "p50", "-"), ("p99_ns", "p99", "--")), duration, -1)
 CPU = Metric("CPU time", "CPU time of router and workers per access, ns", (("cpu_ns", "", "-"),), duration, -1, True)
 COST = Metric(
-    "Cost: waiting and CPU time", "mean latency + CPU time per access, ns", (("cost_ns", "", "-"),), duration, -1, True
+    "Cost: waiting and CPU time",
+    "mean latency + CPU time per access, ns (one ns of each counts the same)",
+    (("cost_ns", "", "-"),),
+    duration,
+    -1,
+    True,
 )
 
 
