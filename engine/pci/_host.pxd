@@ -1,7 +1,8 @@
 """Intel 82441FX (PMC), the host bridge.  Names: data sheet 290549-001 (May 1996), section 3.2."""
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
-from engine._device cimport io_status, reset_kind
+from engine._device cimport IO_OK, io_status, reset_kind
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                 # configuration registers beside the header
@@ -39,6 +40,11 @@ cdef enum:                 # SMRAM
 cdef enum:                 # region numbers of MAP effects
     PAM_REGION = 8         # to 20
     SMRAM_REGION = 21
+    OPEN_SMRAM_REGION = 22 # A0000h, while D_OPEN is set
+
+cdef enum:                 # where SMRAM is
+    SMRAM_AT = 0xA0000
+    SMRAM_SIZE = 0x20000
 
 cdef struct i440fx_state:
     pci_state pci
@@ -50,6 +56,22 @@ cdef inline uint8_t pam_attributes(const uint8_t *pam, uint32_t n) noexcept nogi
     """Attributes of segment n in the seven PAM registers, which later host bridges have too."""
     cdef uint8_t value = pam[(n + 1) // 2]
     return (value if n & 1 else value >> 4) & (PAM_RE | PAM_WE)
+
+cdef inline io_status smram_read(PciFunction f, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+    """A read of the RAM behind SMRAM; ones where there is none."""
+    cdef size_t n = size
+    cdef uint8_t *p = f.dma._find(SMRAM_AT + offset, &n)
+    value[0] = ~<uint64_t>0
+    if p != NULL and n == size:
+        memcpy(value, p, size)
+    return IO_OK
+
+cdef inline io_status smram_write(PciFunction f, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+    cdef size_t n = size
+    cdef uint8_t *p = f.dma._find(SMRAM_AT + offset, &n)
+    if p != NULL and n == size:
+        memcpy(p, &value, size)
+    return IO_OK
 
 cdef class I440fx(PciFunction):
     cdef i440fx_state *s

@@ -11,7 +11,7 @@ Called by the owning worker only.
 from engine.pci.regs cimport *
 from engine.pci._config cimport CONFIG_REGION
 from engine._abi cimport ENGINE_EFFECT_MAP
-from engine._device cimport reset_kind
+from engine._device cimport IO_NO_REGISTER, io_status, reset_kind
 
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, Region, Register, Space
@@ -66,10 +66,19 @@ cdef class I440fx(PciFunction):
 
     def fixed_regions(self):
         """Names of the ranges whose attributes change; the memory behind them is the board's."""
-        return (*(Region(f"pam{n}", Space.MMIO, 0) for n in range(PAM_SEGMENTS)), Region("smram", Space.MMIO, 0))
+        return (*(Region(f"pam{n}", Space.MMIO, 0) for n in range(PAM_SEGMENTS)), Region("smram", Space.MMIO, 0),
+                Region("open-smram", Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2))
 
     def mappings(self):
-        return [(PAM_REGION + n, 1, self.s.pam[n]) for n in range(PAM_SEGMENTS)] + [(SMRAM_REGION, 1, self.s.smram)]
+        out = [(PAM_REGION + n, 1, self.s.pam[n]) for n in range(PAM_SEGMENTS)] + [(SMRAM_REGION, 1, self.s.smram)]
+        return [*out, (OPEN_SMRAM_REGION, 1, SMRAM_AT)] if self.s.smram & SMRAM_D_OPEN else out
+
+    cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        """SMRAM while it is open: the RAM behind it."""
+        return smram_read(self, offset, size, value) if region == OPEN_SMRAM_REGION else IO_NO_REGISTER
+
+    cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        return smram_write(self, offset, size, value) if region == OPEN_SMRAM_REGION else IO_NO_REGISTER
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         self.update_attributes()
@@ -85,6 +94,8 @@ cdef class I440fx(PciFunction):
                 self.emit(ENGINE_EFFECT_MAP, <uint8_t>(PAM_REGION + n), 1, value)
         value = self.p.config[SMRAM]
         if value != self.s.smram:
+            if (value ^ self.s.smram) & SMRAM_D_OPEN:
+                self.set_map(OPEN_SMRAM_REGION, value & SMRAM_D_OPEN != 0, SMRAM_AT)
             self.s.smram = value
             self.emit(ENGINE_EFFECT_MAP, SMRAM_REGION, 1, value)
 

@@ -47,6 +47,8 @@ cdef enum:                 # region numbers
     ECAM_REGION = 22       # 256 MiB, 128 MiB, 64 MiB
     TSEG_REGION = 25       # 1 MiB, 2 MiB, 8 MiB, EXT_TSEG_MBYTES
     SMBASE_REGION = 29
+    OPEN_SMRAM_REGION = 30 # A0000h, while D_OPEN is set and H_SMRAME is not
+    HIGH_SMRAM_REGION = 31 # FEDA0000h, while both are
     NO_REGION = 0
 
 cdef enum:
@@ -61,6 +63,7 @@ cdef struct q35_mch_state:
     uint8_t smram          # SMRAM and ESMRAMC, as last published
     uint8_t esmramc
     uint8_t smbase         # F_SMBASE
+    uint8_t open           # which of the SMRAM regions answers; NO_REGION
 
 cdef class Q35Mch(PciFunction):
     cdef q35_mch_state *s

@@ -3,8 +3,9 @@
 
 Modelled: configuration space; PCIEXBAR, whose window the router decodes; PAM and SMRAM, whose changes go to the router as
 MAP effects, because the memory they steer is the board's; TSEG, with its size and lock, which outside system management mode
-reads as ones; the two registers that virtual machines add, for a larger TSEG and for SMRAM at the power-on SMBASE.  Not
-modelled: EPBAR, MCHBAR, DMIBAR, DRAM and graphics registers (all stored, without effect), high SMRAM (H_SMRAME is stored).
+reads as ones; SMRAM while it is open, low or high (H_SMRAME); the two registers that virtual machines add, for a larger TSEG
+and for SMRAM at the power-on SMBASE.  Not modelled: EPBAR, MCHBAR, DMIBAR, DRAM and graphics registers (all stored, without
+effect).
 
 MAP effects: pin 8 + n is PAM segment n (0: F0000h-FFFFFh; 1 to 12: 16 KiB each from C0000h), value its attributes; pin 21 is
 SMRAM, value SMRAM | ESMRAMC << 8; regions 22 to 24 are the configuration window by length, 25 to 28 TSEG by size, 29 SMRAM at
@@ -13,7 +14,7 @@ the power-on SMBASE: mapped while they answer.  Called by the owning worker only
 from engine._abi cimport ENGINE_EFFECT_MAP
 from engine._device cimport IO_NO_REGISTER, IO_OK, io_status, reset_kind
 from engine.pci._config cimport CONFIG_REGION
-from engine.pci._host cimport pam_attributes
+from engine.pci._host cimport SMRAM_AT, SMRAM_SIZE, pam_attributes, smram_read, smram_write
 from engine.pci.regs cimport *
 
 from engine.errors import MachineError
@@ -23,8 +24,10 @@ from engine.types import RO, RW, RW1C, Region, Register, Space
 cdef extern from *:
     """
     #define Q35_ECAM_MASK 0xFF0000000ull    /* bits 35 to 28 */
+    #define Q35_HIGH_SMRAM 0xFEDA0000ull    /* where H_SMRAME puts SMRAM */
     """
     const uint64_t ECAM_MASK "Q35_ECAM_MASK"
+    const uint64_t HIGH_SMRAM_AT "Q35_HIGH_SMRAM"
 
 cdef enum:
     MIB = 1 << 20
@@ -59,7 +62,7 @@ cdef class Q35Mch(PciFunction):
     TITLE = "Intel 82Q35 host bridge"
     REGISTERS = REGISTERS
     STATE = PCI_STATE + (("ecam_base", "u8"), ("ecam", "u1"), ("tseg", "u1"), ("pam", "u1", PAM_SEGMENTS), ("smram", "u1"),
-                         ("esmramc", "u1"), ("smbase", "u1"))
+                         ("esmramc", "u1"), ("smbase", "u1"), ("open", "u1"))
     CONFIG = {**PCI_CONFIG, "ram_mib": 128, "ext_tseg_mbytes": 16}
 
     def __init__(self, str id="q35-mch", uint32_t rank=0, arena=None, dma=None, **config):
@@ -87,7 +90,8 @@ cdef class Q35Mch(PciFunction):
         shut = tuple(Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8), priority=1, hidden_in_smm=True)
                      for name, size in (("tseg-1m", MIB), ("tseg-2m", 2 * MIB), ("tseg-8m", 8 * MIB), ("tseg-ext", self.ext_tseg * MIB),
                                         ("smbase", SMBASE_SIZE)))
-        return (*(Region(f"pam{n}", Space.MMIO, 0) for n in range(PAM_SEGMENTS)), Region("smram", Space.MMIO, 0), *ecam, *shut)
+        opened = tuple(Region(name, Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2) for name in ("open-smram", "high-smram"))
+        return (*(Region(f"pam{n}", Space.MMIO, 0) for n in range(PAM_SEGMENTS)), Region("smram", Space.MMIO, 0), *ecam, *shut, *opened)
 
     def mappings(self):
         out = [(PAM_REGION + n, 1, self.s.pam[n]) for n in range(PAM_SEGMENTS)]
@@ -98,16 +102,23 @@ cdef class Q35Mch(PciFunction):
             out.append((self.s.tseg, 1, self.tseg_base()))
         if self.s.smbase & SMBASE_LCK:
             out.append((SMBASE_REGION, 1, SMBASE_AT))
+        if self.s.open:
+            out.append((self.s.open, 1, SMRAM_AT if self.s.open == OPEN_SMRAM_REGION else HIGH_SMRAM_AT))
         return out
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        """What is left of SMRAM outside system management mode.  Accesses to the configuration window end at the router."""
+        """SMRAM while it is open; what is left of it outside system management mode.  Accesses to the configuration window end
+        at the router."""
         if region < TSEG_REGION:
             return IO_NO_REGISTER
+        if region == OPEN_SMRAM_REGION or region == HIGH_SMRAM_REGION:
+            return smram_read(self, offset, size, value)
         value[0] = ~<uint64_t>0
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        if region == OPEN_SMRAM_REGION or region == HIGH_SMRAM_REGION:
+            return smram_write(self, offset, size, value)
         return IO_OK if region >= TSEG_REGION else IO_NO_REGISTER
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
@@ -180,10 +191,18 @@ cdef class Q35Mch(PciFunction):
 
     cdef void update_smram(self) noexcept nogil:
         """Publish SMRAM and ESMRAMC, TSEG, and SMRAM at the power-on SMBASE."""
-        cdef uint8_t smram = self.p.config[SMRAM], esmramc = self.p.config[ESMRAMC], tseg = NO_REGION
+        cdef uint8_t smram = self.p.config[SMRAM], esmramc = self.p.config[ESMRAMC], tseg = NO_REGION, opened = NO_REGION
         if smram != self.s.smram or esmramc != self.s.esmramc:
             self.s.smram, self.s.esmramc = smram, esmramc
             self.emit(ENGINE_EFFECT_MAP, SMRAM_REGION, 1, smram | <uint64_t>esmramc << 8)
+        if smram & D_OPEN:
+            opened = HIGH_SMRAM_REGION if esmramc & H_SMRAME else OPEN_SMRAM_REGION
+        if opened != self.s.open:
+            if self.s.open:
+                self.set_map(self.s.open, 0, 0)
+            self.s.open = opened
+            if opened:
+                self.set_map(opened, 1, SMRAM_AT if opened == OPEN_SMRAM_REGION else HIGH_SMRAM_AT)
         if esmramc & T_EN and smram & G_SMRAME:
             tseg = <uint8_t>(TSEG_REGION + ((esmramc & TSEG_SZ) >> 1))
         if tseg != self.s.tseg:

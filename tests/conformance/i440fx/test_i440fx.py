@@ -55,7 +55,7 @@ def test_pam_as_firmware_shadows_the_bios(bus):
 def test_smram(bus):
     assert bus.read(CONFIG, 0x72) == 0x02
     bus.write(CONFIG, 0x72, 0x4A)
-    assert maps(bus) == [(21, 0x4A)]
+    assert maps(bus) == [(22, 0xA0000), (21, 0x4A)]  # D_OPEN: SMRAM answers
     bus.write(CONFIG, 0x72, 0x4A)
     assert maps(bus) == []
 

@@ -87,7 +87,16 @@ def test_smram_and_esmramc_are_told_together(bus):
     assert bus.read(CONFIG, SMRAM, 2) == 0x3802
     bus.write(CONFIG, SMRAM, 0x4A)
     bus.write(CONFIG, ESMRAMC, 0x80)
-    assert maps(bus) == [(21, 1, 0x384A), (21, 1, 0xB84A)]
+    assert [m for m in maps(bus) if m[0] == 21] == [(21, 1, 0x384A), (21, 1, 0xB84A)]
+
+
+def test_open_smram_is_mapped_low_or_high(bus):
+    bus.write(CONFIG, SMRAM, 0x4A)
+    assert maps(bus)[0] == (30, 1, 0xA0000)
+    bus.write(CONFIG, ESMRAMC, 0x80)
+    assert [m for m in maps(bus) if m[0] != 21] == [(30, 0, 0), (31, 1, 0xFEDA0000)]
+    bus.write(CONFIG, SMRAM, 0x1A)
+    assert [m for m in maps(bus) if m[0] != 21] == [(31, 0, 0)]
 
 
 def test_smram_d_lck_locks_until_reset(bus):
