@@ -30,16 +30,17 @@ cdef class Debugcon(Device):
 
     def regions(self):
         """The port."""
-        return (Region("debugcon", Space.PIO, 1, accepts=(1,), implements=(1, 1), posted=True),)
+        return (Region("debugcon", Space.PIO, 1, implements=(1, 1), posted=True),)
 
     def output(self):
         """The bytes written so far, as far as they are kept."""
         return self.ring.bytes()
 
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        value[0] = self.readback
+        value[0] = self.readback if offset == 0 else 0xFF     # behind the one port is nobody
         return IO_OK
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        self.ring.put(<uint8_t>value)
+        if offset == 0:
+            self.ring.put(<uint8_t>value)
         return IO_OK

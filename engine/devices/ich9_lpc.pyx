@@ -164,7 +164,7 @@ cdef class Ich9Lpc(PciFunction):
                 Region("tco", Space.PIO, TCO_SIZE, (1, 2, 4), (1, 2), barrier=True),
                 Region("root-complex", Space.MMIO, RC_SIZE, (1, 2, 4, 8), (1, 4), barrier=True, priority=1),
                 Region("apm", Space.PIO, 2, (1, 2, 4), (1, 1)),
-                Region("reset-control", Space.PIO, 1, (1, 2, 4), (1, 1), barrier=True, priority=1),
+                Region("reset-control", Space.PIO, 1, barrier=True, priority=1),
                 Region("pci-hotplug", Space.PIO, PCI_HOTPLUG_SIZE),
                 Region("cpu-hotplug", Space.PIO, CPU_LEGACY_SIZE, (1, 2, 4), (1, 4)))
 
