@@ -1,0 +1,24 @@
+"""python -m engine.measure.diff.answer BOARD: program on standard input (.npy), answers to standard output (.npz).
+
+For BuildSide, which starts it with another build's package.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+
+from engine.measure.diff.board import Board
+from engine.measure.diff.sides import EngineSide
+
+
+def main() -> None:
+    """The whole command."""
+    program = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    np.savez(sys.stdout.buffer, **EngineSide(Board(sys.argv[1])).run(program).packed())
+
+
+if __name__ == "__main__":
+    main()
