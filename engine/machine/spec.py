@@ -58,7 +58,6 @@ class DeviceSpec:
     id: str
     type: str
     bdf: Bdf | None = None
-    bus: str = ""  # id of the bridge that the function is behind; bdf is then its number there, with bus 00
     at: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +66,7 @@ class DeviceSpec:
     vcpu: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""  # file:line, for messages
+    bus: str = ""  # id of the bridge that the function is behind; bdf is then its number there, with bus 00
 
 
 @dataclass(frozen=True, slots=True)
