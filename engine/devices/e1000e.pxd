@@ -372,6 +372,7 @@ cdef struct frame_info:
     uint32_t ip6_destination
     uint16_t ip_id
     uint8_t l4_protocol
+    bint cut                # a header does not end within the frame
     bint ip4
     bint ip6
     bint tcp

@@ -280,21 +280,24 @@ cdef void parse(const uint8_t *p, uint32_t n, frame_info *f) noexcept nogil:
         f.l3 = 22 if type == ETHERTYPE_QINQ and n >= 18 and be16(p + 16) == ETHERTYPE_VLAN else 18
         type = be16(p + f.l3 - 2) if n >= f.l3 else 0
     f.l4 = f.l5 = f.l3
+    f.cut = n < f.l3 or be16(p + 12) == ETHERTYPE_QINQ and n < 22
     if type == ETHERTYPE_IP4:
         f.ip4 = True
-        if n < f.l3 + IP4_HEADER:
+        f.cut |= n < f.l3 + IP4_HEADER
+        if f.cut:
             return
         f.ip_id = <uint16_t>be16(p + f.l3 + 4)
         f.fragment = be16(p + f.l3 + 6) & 0x3FFF != 0
         f.l4_protocol = p[f.l3 + 9]
         f.l4 = f.l3 + (p[f.l3] & 15) * 4
+        f.cut |= f.l4 < f.l3 + IP4_HEADER or n < f.l4
         length = be16(p + f.l3 + 2) - (f.l4 - f.l3)
         if p[f.l3] >> 4 != 4:
             f.l4_protocol = 0
     elif type == ETHERTYPE_IP6:
         f.ip6 = True
-        if not parse_ip6(p, n, f):
-            f.l4 = f.l3
+        f.cut |= not parse_ip6(p, n, f) or n < f.l4
+        if f.l4 == f.l3:
             f.l4_protocol = 0
             return
         length = be16(p + f.l3 + 4) - (f.l4 - f.l3 - IP6_HEADER)
@@ -342,9 +345,9 @@ cdef class E1000E(PciFunction):
     mac       the station's address, kept in the NVM
     and what the cable is plugged into: engine.devices._net
 
-    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken, filtered
-    out or lost, and 0 if the receiver is not ready and the packet may be offered again.  Input "link" is the cable, in
-    after power-on.
+    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken or filtered
+    out, and 0 if the receiver is not ready or has no room (RXO) and the packet may be offered again.  Input "link" is the
+    cable, in after power-on.
     """
     TITLE = "Intel 82574L gigabit Ethernet controller"
     MESSAGE_SOURCE = True
@@ -649,8 +652,8 @@ cdef class E1000E(PciFunction):
 
     def receive(self, bytes packet not None, uint64_t t_ns=0):
         """A packet arrives at t_ns, or at the time of the last access if that is later, between two runs.  True if it was
-        taken, filtered out or lost; False if the receiver was not ready.  An executor that has the device must refresh()
-        afterwards."""
+        taken or filtered out; False if the receiver was not ready or had no room.  An executor that has the device must
+        refresh() afterwards."""
         self.core.now = max(self.core.now, t_ns)
         self.catch_up()
         return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
@@ -861,7 +864,7 @@ cdef class E1000E(PciFunction):
             return False
         self.s.delayed |= causes[0] & may
         causes[0] &= ~may
-        if causes[0]:
+        if causes[0] or self.m[TIDV >> 2] == 0:
             return False
         self.start(T_TIDV)
         if self.s.timer_at[T_TADV] == NEVER and self.m[TADV >> 2]:
@@ -1078,12 +1081,16 @@ cdef class E1000E(PciFunction):
         cdef uint8_t *data = self.gathered + VLAN_TAG
         cdef uint32_t n = 0, i, whole
         cdef bint tagged = self.m[CTRL >> 2] & CTRL_VME and last.lower & TXD_VLE, done
+        cdef frame_info f
         for i in range(t.n):
             if n + t.length[i] > FRAME_MAX:
                 return
             self.dma.read(t.addr[i], data + n, t.length[i])
             n += t.length[i]
         if n < 14:                                          # not even a header
+            return
+        parse(data, n, &f)
+        if f.cut:
             return
         whole = n
         if tagged and be16(data + 12) != ETHERTYPE_VLAN and be16(data + 12) != ETHERTYPE_QINQ:
@@ -1104,13 +1111,12 @@ cdef class E1000E(PciFunction):
         self.count_size(PTC64, whole)
         self.count(TPT)
         self.count_octets(TOTL, whole)
+        self.count(GPTC)
+        self.count_octets(GOTCL, whole)
         if is_broadcast(data - (whole - n)):
             self.count(BPTC)
         elif data[-<int>(whole - n)] & 1:
             self.count(MPTC)
-        self.m[GPTC >> 2] = self.m[TPT >> 2]
-        self.m[GOTCL >> 2] = self.m[TOTL >> 2]
-        self.m[GOTCH >> 2] = self.m[TOTH >> 2]
 
     cdef uint32_t tag(self, uint8_t *data, uint32_t n, uint32_t tag) noexcept nogil:
         """Give a packet a VLAN tag: DS 7.5.  Both addresses move down four bytes; a tag that is there is changed.  How
@@ -1246,7 +1252,10 @@ cdef class E1000E(PciFunction):
                     and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]):
                 return True
         hash = (p[5] << 8 | p[4]) >> MO_SHIFT[rctl >> RCTL_MO_SHIFT & 3] & 0xFFF
-        return m[(MTA >> 2) + (hash >> 5)] >> (hash & 31) & 1
+        if not m[(MTA >> 2) + (hash >> 5)] >> (hash & 31) & 1:
+            return False
+        self.count(MPRC)                        # and once more in store(), as in the reference
+        return True
 
     cdef uint32_t rss(self, const uint8_t *p, const frame_info *f, uint32_t *type) noexcept nogil:
         """Receive-side scaling (DS 7.1.11): the type of hash, and the Toeplitz hash."""
@@ -1289,20 +1298,20 @@ cdef class E1000E(PciFunction):
         return hash
 
     cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil:
-        """A packet comes in from outside; False if the receiver is not ready.  One that no wire carries is dropped."""
+        """A packet comes in from outside; False if the receiver is not ready, or has no room for it.  One that no wire carries
+        is dropped."""
         if n > LONGEST_FRAME:
             return True
-        if not self.ready():
+        if not self.ready() or not self.receive_packet(p, n):
             return False
-        self.receive_packet(p, <uint32_t>n)
         self.net.came(self.core.now, p, <uint32_t>n)
         return True
 
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil:
-        """A packet without FCS.  False if there is no receiver."""
+        """A packet without FCS.  False if there is no receiver, or no room."""
         cdef uint32_t *m = self.m
         cdef uint32_t rctl = m[RCTL >> 2], tag = 0, hash = 0, type = 0, q = 0, causes = 0
-        cdef bint stripped = False, hashed
+        cdef bint stripped = False, hashed, stored
         cdef uint64_t whole
         cdef frame_info f
         if not (m[STATUS >> 2] & STATUS_LU and rctl & RCTL_EN):
@@ -1346,9 +1355,10 @@ cdef class E1000E(PciFunction):
                     causes |= ICR_RXDMT0
         else:
             causes = ICR_RXO
+        stored = causes != ICR_RXO
         if not self.delay_rx(&causes):
             self.add_causes(causes)
-        return True
+        return stored
 
     cdef uint32_t header_length(self, const frame_info *f, uint32_t n) noexcept nogil:
         """How much of a packet goes to the header buffer of a packet-split descriptor (DS 7.1.10); 0: it is not split."""
@@ -1362,12 +1372,13 @@ cdef class E1000E(PciFunction):
 
     cdef void store(self, uint32_t q, const uint8_t *p, uint32_t n, const frame_info *f, bint stripped, uint32_t tag,
                     bint hashed, uint32_t type, uint32_t hash) noexcept nogil:
-        """Write a packet into the buffers of the next descriptors."""
+        """Write a packet into the buffers of the next descriptors, once around the ring at most: software may have put the
+        tail where a head that moves by two descriptors never comes."""
         cdef e1000e_state *s = self.s
         cdef uint32_t *r = self.m + (q * QUEUE >> 2)
         cdef uint32_t rfctl = self.m[RFCTL >> 2], rctl = self.m[RCTL >> 2], length = r[RDLEN >> 2], fcs = 0 if rctl & RCTL_SECRC else FCS
         cdef uint32_t whole = n + fcs, each = s.rx_size[0] + s.rx_size[1] + s.rx_size[2] + s.rx_size[3], header, done = 0, at = 0
-        cdef uint32_t part, left, copy, status, which, i
+        cdef uint32_t part, left, copy, status, which, i, rounds = 0
         cdef uint32_t written[4]
         cdef uint64_t base = (<uint64_t>r[RDBAH >> 2] << 32) + r[RDBAL >> 2], where
         cdef uint64_t d[4]
@@ -1377,8 +1388,9 @@ cdef class E1000E(PciFunction):
         memset(zeros, 0, 4)
         header = self.header_length(f, n)
         while done < whole:
-            if r[RDH >> 2] == r[RDT >> 2] or r[RDT >> 2] >= length // DESCRIPTOR:
+            if r[RDH >> 2] == r[RDT >> 2] or r[RDT >> 2] >= length // DESCRIPTOR or rounds > length // DESCRIPTOR:
                 return
+            rounds += 1
             where = base + <uint64_t>DESCRIPTOR * r[RDH >> 2]
             memset(d, 0, sizeof(d))
             self.dma.read(where, d, s.rx_desc_len)
@@ -1420,7 +1432,8 @@ cdef class E1000E(PciFunction):
                 last = done >= whole
             status = self.rx_status(p, n, f) | (RXD_VP if stripped else 0) if last else RXD_DD
             if not rfctl & RFCTL_EXTEN:                     # legacy: DS 7.1.4
-                d[1] = written[0] | <uint64_t>(status & 0xFF) << 32 | <uint64_t>(status >> 24) << 40
+                d[1] = (written[0] | <uint64_t>(status & 0xFF) << 32 | <uint64_t>(status >> 24) << 40
+                        | (<uint64_t>tag << 48 if last and stripped else 0))
             else:                                           # extended, packet split: DS 7.1.5, 7.1.10
                 memset(d, 0, sizeof(d))
                 if last and self.m[RXCSUM >> 2] & RXCSUM_PCSD:
@@ -1437,10 +1450,9 @@ cdef class E1000E(PciFunction):
                 r[RDH >> 2] = 0
         self.count_size(PRC64, whole)
         self.count(TPR)
-        self.m[GPRC >> 2] = self.m[TPR >> 2]
+        self.count(GPRC)
         self.count_octets(TORL, n + FCS)
-        self.m[GORCL >> 2] = self.m[TORL >> 2]
-        self.m[GORCH >> 2] = self.m[TORH >> 2]
+        self.count_octets(GORCL, n + FCS)
         if is_broadcast(p):
             self.count(BPRC)
         elif p[0] & 1:
