@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,11 @@ BLAMED = re.compile(
 )
 
 
+def small_stack():
+    """A recursion without end is to be seen soon."""
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+
 def outcomes(*args):
     """What the runs of one router process came to: (name, exception, message, how often the lie was told)."""
     done = subprocess.run(
@@ -33,6 +39,7 @@ def outcomes(*args):
         capture_output=True,
         text=True,
         timeout=120,
+        preexec_fn=small_stack,
     )
     rows = [tuple(json.loads(line)) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"the router ended with {done.returncode} after {rows[-1:]}: {done.stderr[-2000:]}"
