@@ -323,6 +323,21 @@ def test_a_deadline_comes_before_the_access_at_its_time(path):
         assert rows(s.take_lines()) == [(2, 5, 0, 1, 0), (2, 5, 1, 1, 0)]
 
 
+FLOODED = pytest.mark.xfail(
+    strict=True, reason="open defect: with workers, 2^22 effects between two cuts end the run, whoever made them"
+)
+
+
+@pytest.mark.parametrize("path", ["local", *(pytest.param(path, marks=FLOODED) for path in LINKS)])
+def test_a_timer_may_fire_as_often_as_it_likes_between_two_accesses(path):
+    """Five million beats: three days of a PC's timer at 18.2 Hz."""
+    with bench(path, board(PROBE), requests=4096, effects=4096) as b:
+        trains = batch(*[write(probe.TRAIN, 0xFFFF << 16, n * 70000, 0, 4) for n in range(76)])
+        b.sequencer.run(trains, None, path)
+        b.sequencer.settle(76 * 70000)
+        assert b.devices["d0"].save()["left"] == 0
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_lines_count_accesses_since_they_were_last_taken(path):
     with bench(path, board(PROBE, wires=[(0, "steady", None, None)])) as b:
@@ -462,11 +477,11 @@ def test_the_enhanced_configuration_window(path):
                 (0, 1, ECAM | 0x100, 4, 0, 0), (0, 1, ECAM | 0xFFE, 4, 0, 0),
                 (0, 1, ECAM | 31 << 15 | 0x60, 1, 1, 0x8B),
                 (0, 2, 31 << 35 | 0x60, 1, 0, 0), (0, 1, ECAM + (1 << 28), 4, 0, 0),
-                (0, 2, 0x60, 4, 1, 0xD4000005), (0, 1, ECAM, 4, 0, 0), (0, 1, 0xD4000000, 4, 0, 0),
-                (0, 1, 0xD4000000 + (1 << 26), 4, 0, 0),
+                (0, 2, 0x60, 4, 1, 0xD2000005), (0, 1, ECAM, 4, 0, 0), (0, 1, 0xD2000000, 4, 0, 0),
+                (0, 1, 0xD2000000 + (1 << 26), 4, 0, 0),
             )
         )  # fmt: skip
-        # the last window is one of 64 MiB: its own address is no part of the bus number
+        # the last window is one of 64 MiB, at no multiple of 256: its address is no part of a bus number
         assert status[[0, 2, 3, 4, 8, 9, 11, 12, 13]].tolist() == [5, 0, 0, 5, 0, 5, 5, 0, 5]
         want = [0, 0x29C08086, 0x2918, 0xFFFFFFFF, 0x8B, 0, 0, 0x29C08086, 0]
         assert value[[0, 2, 3, 4, 8, 9, 11, 12, 13]].tolist() == want
