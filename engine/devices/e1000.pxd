@@ -3,9 +3,9 @@
 Names and section numbers: PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual, 317453 ("SDM").
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdio cimport FILE
 
 from engine._device cimport io_status, reset_kind
+from engine.devices._net cimport NetPort, net_state
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                  # regions
@@ -249,6 +249,7 @@ cdef struct tx_context:
 
 cdef struct e1000_state:
     pci_state pci
+    net_state net
     uint64_t autoneg_at     # when the PHY has negotiated; NEVER
     uint64_t mit_at         # end of the pause after an interrupt; NEVER
     uint64_t tx_at          # when a transmitter that had too much at once goes on; NEVER
@@ -282,15 +283,10 @@ cdef struct e1000_state:
 cdef class E1000(PciFunction):
     cdef e1000_state *s
     cdef uint16_t eeprom[64]
-    cdef uint32_t backend
+    cdef readonly NetPort net
     cdef bint io_window
     cdef uint64_t wire              # bytes sent since the transmitter was started
-    cdef FILE *file
-    cdef bytes path                 # of the capture file
-    cdef const char *name           # the same, in `path`
     cdef uint8_t *frame             # the packet being received
-    cdef readonly uint64_t sent     # packets that left, and that came in, since the device was built
-    cdef readonly uint64_t received
     cdef void put_mac(self) noexcept nogil
     cdef uint32_t *word(self, uint32_t offset) noexcept nogil
     cdef uint32_t mmio_read(self, uint32_t offset) noexcept nogil
@@ -322,4 +318,6 @@ cdef class E1000(PciFunction):
     cdef void overrun(self) noexcept nogil
     cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil
-    cdef void record(self, const uint8_t *p, uint32_t n) noexcept nogil
+    cdef bint ready(self) noexcept nogil
+    cdef uint64_t ready_at(self) noexcept nogil
+    cdef void hear(self) noexcept nogil

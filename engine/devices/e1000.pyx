@@ -6,16 +6,16 @@ segmentation and VLAN tags, address and VLAN filters, statistics, interrupt caus
 Not modelled, and deviations, as in the reference: docs/devices/e1000.md.  Called by the owning worker only.
 """
 cimport cython
-from libc.stdio cimport fclose, fflush, fopen, fwrite
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from engine._device cimport (INPUT_LINE, INPUT_PACKET, IO_OK, NEVER, RESET_POWER_ON, Arena, Device)
+from engine.devices._net cimport FRAMES_AT_ONCE, LONGEST_FRAME, NetPort, add16, add32, be16, is_broadcast, put16, put_checksum
 from engine.pci.regs cimport COMMAND, COMMAND_MASTER
 
 import re
-from pathlib import Path
 
+from engine.devices._net import NET_CONFIG, NET_STATE
 from engine.errors import MachineError, StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RC, RO, RW, WO, Register, Space
@@ -32,7 +32,6 @@ cdef enum:
     BURST = 16 << 20            # bytes that leave in no time; what is more waits as long as the wire is busy with them
     BYTE_NS = 8                 # at 1 Gb/s
     WIRE_OVERHEAD = 24          # preamble, FCS and gap
-    LONGEST_PACKET = 65550      # a back end may offer
 
 cdef enum:                      # what a read does, by register
     ABSENT, PLAIN, CLEARS, CLEARS_PAIR
@@ -40,9 +39,6 @@ cdef enum:                      # what a read does, by register
 cdef enum:
     TX_PLAIN = 0                # tx_context without segmentation
     TX_TSO = 1
-    BACKEND_NULL, BACKEND_LOOPBACK, BACKEND_CAPTURE
-
-BACKENDS = ("null", "loopback", "capture")
 
 # ---------------------------------------------------------------------- what the registers are
 
@@ -150,65 +146,9 @@ for _n, (_value, _readable, _writable) in _PHY.items():
 cdef uint8_t MO_SHIFT[4]
 MO_SHIFT[:] = [4, 3, 2, 0]                      # SDM 13.4.22, MO
 
-cdef struct pcap_file:                          # pcap with nanoseconds, version 2.4, Ethernet
-    uint32_t magic
-    uint16_t major
-    uint16_t minor
-    uint32_t zone
-    uint32_t accuracy
-    uint32_t longest
-    uint32_t link
-
-cdef struct pcap_packet:
-    uint32_t seconds
-    uint32_t ns
-    uint32_t kept
-    uint32_t length
-
 _CONTEXT = (("paylen", "u4"), ("ipcse", "u2"), ("tucse", "u2"), ("mss", "u2"), ("ipcss", "u1"), ("ipcso", "u1"),
             ("tucss", "u1"), ("tucso", "u1"), ("hdr_len", "u1"), ("ip", "u1"), ("tcp", "u1"), ("pad", "u1"))
 _CONTEXTS = tuple((f"tx{n}_{f[0]}", *f[1:]) for n in range(2) for f in _CONTEXT)
-
-
-cdef inline uint32_t be16(const uint8_t *p) noexcept nogil:
-    return <uint32_t>p[0] << 8 | p[1]
-
-
-cdef inline void put16(uint8_t *p, uint32_t value) noexcept nogil:
-    p[0] = <uint8_t>(value >> 8)
-    p[1] = <uint8_t>value
-
-
-cdef inline void add16(uint8_t *p, uint32_t n) noexcept nogil:
-    put16(p, be16(p) + n)
-
-
-cdef inline void add32(uint8_t *p, uint32_t n) noexcept nogil:
-    n += be16(p) << 16 | be16(p + 2)
-    put16(p, n >> 16)
-    put16(p + 2, n)
-
-
-cdef inline bint is_broadcast(const uint8_t *p) noexcept nogil:
-    return (p[0] & p[1] & p[2] & p[3] & p[4] & p[5]) == 0xFF
-
-
-cdef void put_checksum(uint8_t *p, uint32_t n, uint32_t at, uint32_t start, uint32_t end) noexcept nogil:
-    """Put the Internet checksum of bytes start to end (0: all) of an n-byte packet at `at`: SDM 3.5."""
-    cdef uint64_t total = 0
-    cdef uint32_t i = start
-    if end and end < n:
-        n = end + 1
-    if at >= n - 1:
-        return
-    while i + 1 < n:
-        total += be16(p + i)
-        i += 2
-    if i < n:
-        total += <uint32_t>p[i] << 8
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    put16(p + at, <uint32_t>total ^ 0xFFFF if total != 0xFFFF else 0xFFFF)
 
 
 @cython.final
@@ -216,9 +156,8 @@ cdef class E1000(PciFunction):
     """The function.
 
     mac         the station's address, kept in the EEPROM
-    backend     "null": what is sent is gone; "loopback": it comes back; "capture": it goes to the pcap file `capture`,
-                and so does what is received
     io_window   IOADDR and IODATA work as SDM 13.2.2 says; the reference's do nothing
+    and what the cable is plugged into: engine.devices._net
 
     Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken, filtered
     out or lost, and 0 if the receiver is not ready and the packet may be offered again.  Input "link" is the cable, in
@@ -227,8 +166,9 @@ cdef class E1000(PciFunction):
     TITLE = "Intel 82540EM gigabit Ethernet controller"
     REGISTERS = _REGISTERS
     IN = ("link",)
-    CONFIG = {**PCI_CONFIG, "mac": "52:54:00:12:34:56", "backend": "null", "capture": "", "io_window": False}
-    STATE = PCI_STATE + (
+    VERSION = 2
+    CONFIG = {**PCI_CONFIG, "mac": "52:54:00:12:34:56", "io_window": False, **NET_CONFIG}
+    STATE = PCI_STATE + NET_STATE + (
         ("autoneg_at", "u8"), ("mit_at", "u8"), ("tx_at", "u8"), ("rx_at", "u8"),
         ("mac", "u4", MAC_END // 4), ("filters", "u4", FILTER_WORDS), ("packet_buffer", "u8", 8192),
         ("phy", "u2", PHY_N), ("io_addr", "u4"), ("eecd", "u4"), ("eeprom_in", "u4"), ("eeprom_n", "u2"), ("eeprom_out", "u2"),
@@ -243,18 +183,9 @@ cdef class E1000(PciFunction):
         if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", c["mac"]) or int(c["mac"][:2], 16) & 1:
             raise MachineError(f"device {id!r}: mac = {c['mac']!r} is no station address; write it like "
                                f"52:54:00:12:34:56")
-        if c["backend"] not in BACKENDS:
-            raise MachineError(f"device {id!r}: backend = {c['backend']!r}; choose one of {', '.join(BACKENDS)}")
-        self.backend = <uint32_t>(BACKEND_NULL + BACKENDS.index(c["backend"]))
-        if (self.backend == BACKEND_CAPTURE) != bool(c["capture"]):
-            raise MachineError(f"device {id!r}: backend \"capture\" and the file `capture` go together")
-        if c["capture"]:
-            if not Path(c["capture"]).absolute().parent.is_dir():
-                raise MachineError(f"device {id!r}: capture = {c['capture']!r}: no such folder")
-            self.path = str(Path(c["capture"]).absolute()).encode()
-            self.name = self.path
+        self.net = NetPort(id, c)
         self.io_window = c["io_window"]
-        self.frame = <uint8_t *>malloc(LONGEST_PACKET)
+        self.frame = <uint8_t *>malloc(LONGEST_FRAME)
         if self.frame == NULL:
             raise MemoryError("no memory for a packet")
         words = list(_EEPROM)
@@ -264,6 +195,7 @@ cdef class E1000(PciFunction):
         for n, w in enumerate((*words, (EEPROM_SUM - sum(words)) & 0xFFFF)):
             self.eeprom[n] = w
         self.s = <e1000_state *>self.pci_alloc(sizeof(e1000_state))
+        self.net.keep_in(&self.s.net)
         self.identify(VENDOR_INTEL, DEVICE_82540EM, 3, 0x020000, 1)
         self.add_bar(MMIO, Space.MMIO, 0x20000, name="e1000-mmio", implements=(4, 4))
         self.add_bar(IO, Space.PIO, 64, name="e1000-io")
@@ -271,8 +203,6 @@ cdef class E1000(PciFunction):
 
     def __dealloc__(self):
         free(self.frame)
-        if self.file != NULL:
-            fclose(self.file)
 
     # ------------------------------------------------------------------ reset
 
@@ -346,6 +276,10 @@ cdef class E1000(PciFunction):
                 self.mmio_write(self.s.io_addr & ~<uint32_t>3, <uint32_t>value)
         return IO_OK
 
+    cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
+        if self.net.outside:                    # bus mastering may let frames in
+            self.publish()
+
     cdef uint32_t *word(self, uint32_t offset) noexcept nogil:
         """Where a register's value is kept; `offset` is one that HOW or WMASK knows, or in packet buffer memory."""
         if offset < MAC_END:
@@ -381,6 +315,9 @@ cdef class E1000(PciFunction):
 
     cdef void mmio_write(self, uint32_t offset, uint32_t value) noexcept nogil:
         cdef uint32_t *m = self.s.mac
+        cdef bint was_ready
+        if self.net.outside:
+            self.net.busy(self.core.now)
         if offset == EECD:
             self.write_eecd(value)
         elif offset == EERD:
@@ -400,6 +337,13 @@ cdef class E1000(PciFunction):
         elif offset == RCTL:
             m[RCTL >> 2] = value
             self.s.rx_at = (self.core.now // MS + RX_START_MS) * MS
+            if self.net.outside:
+                self.publish()
+        elif offset == RDT and self.net.outside:
+            was_ready = self.ready()
+            m[RDT >> 2] = value & 0xFFFF
+            if not was_ready:
+                self.hear()
         elif offset == TCTL:
             m[TCTL >> 2] = value
             self.start_transmit()
@@ -423,10 +367,27 @@ cdef class E1000(PciFunction):
         self.core.now = max(self.core.now, t_ns)
         return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
 
+    def attach(self, int fd):
+        """The descriptor of the network's other end; see engine.devices._net."""
+        self.net.attach(fd)
+
+    @property
+    def sent(self):
+        """Packets that left since the device was built."""
+        return self.net.sent
+
+    @property
+    def received(self):
+        """Packets that came in since the device was built."""
+        return self.net.received
+
     # ------------------------------------------------------------------ time
 
     cdef void publish(self) noexcept nogil:
-        self.set_deadline(min(self.s.autoneg_at, min(self.s.mit_at, self.s.tx_at)))
+        cdef uint64_t at = min(self.s.autoneg_at, min(self.s.mit_at, self.s.tx_at))
+        if self.net.outside:
+            at = min(at, self.net.deadline(self.core.now, self.ready_at()))
+        self.set_deadline(at)
 
     cdef void on_time(self) noexcept nogil:
         cdef uint64_t now = self.core.now
@@ -444,6 +405,8 @@ cdef class E1000(PciFunction):
         if self.s.mit_at <= now:
             self.s.mit_at = NEVER
             self.add_causes(0)
+        if self.net.outside and self.net.due(now):
+            self.hear()
         self.publish()
 
     # ------------------------------------------------------------------ interrupts: SDM 13.4.17 to 13.4.21
@@ -743,12 +706,8 @@ cdef class E1000(PciFunction):
         self.wire += max(n, <uint32_t>MIN_FRAME) + WIRE_OVERHEAD
         if self.s.phy[PCTRL] & PCTRL_LOOPBACK:
             self.receive_packet(p, n)
-        else:
-            self.sent += 1
-            if self.backend == BACKEND_CAPTURE:
-                self.record(p, n)
-            elif self.backend == BACKEND_LOOPBACK:
-                self.arrive(p, n)
+        elif self.net.send(self.core.now, p, n):
+            self.arrive(p, n)
         if is_broadcast(p):
             self.count(BPTC)
         elif p[0] & 1:
@@ -808,14 +767,37 @@ cdef class E1000(PciFunction):
 
     cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil:
         """A packet comes in from outside; False if the receiver is not ready.  One that no wire carries is dropped."""
-        if n > LONGEST_PACKET:
+        if n > LONGEST_FRAME:
             return True
         if not self.receive_packet(p, n):
             return False
-        self.received += 1
-        if self.backend == BACKEND_CAPTURE:
-            self.record(p, <uint32_t>n)
+        self.net.came(self.core.now, p, <uint32_t>n)
         return True
+
+    cdef bint ready(self) noexcept nogil:
+        """Does the receiver take packets?"""
+        cdef uint32_t *m = self.s.mac
+        return (m[STATUS >> 2] & STATUS_LU and m[RCTL >> 2] & RCTL_EN and self.config16(COMMAND) & COMMAND_MASTER
+                and self.has_buffers(1) and self.core.now >= self.s.rx_at)
+
+    cdef uint64_t ready_at(self) noexcept nogil:
+        """When a frame that is there may be taken; NEVER if the receiver waits for software."""
+        if self.ready():
+            return self.core.now + 1
+        return self.s.rx_at if self.s.mac[RCTL >> 2] & RCTL_EN and self.core.now < self.s.rx_at else NEVER
+
+    cdef void hear(self) noexcept nogil:
+        """Take what the network has, as long as there is room."""
+        cdef uint32_t k = 0, n = 0
+        cdef const uint8_t *p
+        while k < FRAMES_AT_ONCE and self.ready():
+            p = self.net.take(self.core.now, &n)
+            if p == NULL:
+                break
+            self.arrive(p, n)
+            k += 1
+        self.net.looked(self.core.now, k)
+        self.publish()
 
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil:
         """A packet without FCS.  False if the receiver is not ready."""
@@ -826,8 +808,7 @@ cdef class E1000(PciFunction):
         cdef uint8_t vlan_status = 0
         cdef uint16_t special = 0
         cdef rx_desc d
-        if not (m[STATUS >> 2] & STATUS_LU and rctl & RCTL_EN and self.config16(COMMAND) & COMMAND_MASTER
-                and self.has_buffers(1) and self.core.now >= s.rx_at):
+        if not self.ready():
             return False
         if n < MIN_FRAME:
             memcpy(self.frame, p, n)
@@ -887,27 +868,3 @@ cdef class E1000(PciFunction):
             causes |= ICR_RXDMT0
         self.add_causes(causes)
         return True
-
-    # ------------------------------------------------------------------ back end "capture"
-
-    cdef void record(self, const uint8_t *p, uint32_t n) noexcept nogil:
-        """Append a packet to the capture file, which the first one begins.  What cannot be written is left out."""
-        cdef pcap_file head
-        cdef pcap_packet row
-        if self.file == NULL:
-            self.file = fopen(self.name, b"wb")
-            if self.file == NULL:
-                return
-            head.magic = 0xA1B23C4D
-            head.major = 2
-            head.minor = 4
-            head.zone = head.accuracy = 0
-            head.longest = 1 << 18
-            head.link = 1
-            fwrite(&head, sizeof(head), 1, self.file)
-        row.seconds = <uint32_t>(self.core.now // 1000000000)
-        row.ns = <uint32_t>(self.core.now % 1000000000)
-        row.kept = row.length = n
-        fwrite(&row, sizeof(row), 1, self.file)
-        fwrite(p, 1, n, self.file)
-        fflush(self.file)

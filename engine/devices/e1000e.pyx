@@ -532,8 +532,6 @@ cdef class E1000E(PciFunction):
         self.catch_up()
         msi_written(self, MSI_AT, offset, size)
         msix_written(self, MSIX_AT, self.s.table, self.s.pending, offset, size)
-        if offset <= COMMAND < offset + size and self.net.outside:
-            self.hear()
         self.publish()
 
     cdef uint32_t mmio_read(self, uint32_t offset) noexcept nogil:
@@ -1377,17 +1375,16 @@ cdef class E1000E(PciFunction):
         cdef e1000e_state *s = self.s
         cdef uint32_t *r = self.m + (q * QUEUE >> 2)
         cdef uint32_t rfctl = self.m[RFCTL >> 2], rctl = self.m[RCTL >> 2], length = r[RDLEN >> 2], fcs = 0 if rctl & RCTL_SECRC else FCS
-        cdef uint32_t whole = n + fcs, each = s.rx_size[0] + s.rx_size[1] + s.rx_size[2] + s.rx_size[3], header, done = 0, at = 0
-        cdef uint32_t part, left, copy, status, which, i, rounds = 0
+        cdef uint32_t whole = n + fcs, header, at = 0, copy, status, which, rounds = 0
         cdef uint32_t written[4]
         cdef uint64_t base = (<uint64_t>r[RDBAH >> 2] << 32) + r[RDBAL >> 2], where
         cdef uint64_t d[4]
         cdef uint64_t buffers[4]
-        cdef bint split = rfctl & RFCTL_EXTEN and rctl & RCTL_DTYP_PS, first = True, last
+        cdef bint split = rfctl & RFCTL_EXTEN and rctl & RCTL_DTYP_PS, last = False
         cdef uint8_t zeros[4]
         memset(zeros, 0, 4)
         header = self.header_length(f, n)
-        while done < whole:
+        while not last:
             if r[RDH >> 2] == r[RDT >> 2] or r[RDT >> 2] >= length // DESCRIPTOR or rounds > length // DESCRIPTOR:
                 return
             rounds += 1
@@ -1397,39 +1394,19 @@ cdef class E1000E(PciFunction):
             memset(buffers, 0, sizeof(buffers))
             memcpy(buffers, d, 32 if split else 8)
             memset(written, 0, sizeof(written))
-            last = False
             if buffers[0]:                                  # one without a buffer is skipped: DS 7.1.7.2
-                part = min(whole - done, each)
-                which = 0
-                left = min(n - at, part)
-                if header and done < n:
-                    if first:
-                        self.dma.write(buffers[0], p, header)
-                        written[0] = header
-                        at = header
-                        left -= min(header, left)
-                        first = False
-                    which = 1
-                if done < n and done + part >= whole:       # the FCS is there, as zeros
-                    i = fcs
-                else:
-                    i = 0
-                left += i
-                while left and which < 4:
-                    copy = min(left, s.rx_size[which] - written[which])
-                    if at < n:
-                        copy = min(copy, n - at)
-                        self.dma.write(buffers[which] + written[which], p + at, copy)
-                        at += copy
-                    else:
-                        copy = min(copy, <uint32_t>FCS)
-                        self.dma.write(buffers[which] + written[which], zeros, copy)
+                which = 1 if header else 0
+                if header and at == 0:
+                    self.dma.write(buffers[0], p, header)
+                    written[0] = at = header
+                while at < whole and which < 4:             # the FCS is there, as zeros
+                    copy = min((n if at < n else whole) - at, s.rx_size[which] - written[which])
+                    self.dma.write(buffers[which] + written[which], p + at if at < n else zeros, copy)
                     written[which] += copy
-                    left -= copy
+                    at += copy
                     if written[which] == s.rx_size[which]:
                         which += 1
-                done += part
-                last = done >= whole
+                last = at >= whole
             status = self.rx_status(p, n, f) | (RXD_VP if stripped else 0) if last else RXD_DD
             if not rfctl & RFCTL_EXTEN:                     # legacy: DS 7.1.4
                 d[1] = (written[0] | <uint64_t>(status & 0xFF) << 32 | <uint64_t>(status >> 24) << 40

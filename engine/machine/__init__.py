@@ -24,6 +24,7 @@ from engine._shm import Segment
 from engine.errors import EngineError, StateError, UsageError
 from engine.machine.build import Plan, connect, make_device, plan
 from engine.machine.derive import derive
+from engine.machine.net import close_all, open_all
 from engine.machine.spec import MachineSpec, check_workers, load
 from engine.machine.state import FORMAT, restore_device, restore_ram, save_device, save_ram
 from engine.screen import Picture
@@ -41,9 +42,16 @@ TIME_END = 1 << 63  # ns; later deadlines cannot be told from none
 
 
 def build_devices(
-    planned: Plan, ranks: list[int], ram: Any = None, contents: Mapping[str, Any] | None = None
+    planned: Plan,
+    ranks: list[int],
+    ram: Any = None,
+    contents: Mapping[str, Any] | None = None,
+    descriptors: dict[str, int] | None = None,
 ) -> tuple[dict[str, Device], Arena]:
-    """The devices of some ranks, wired to their peers, in one arena, over guest RAM."""
+    """The devices of some ranks, wired to their peers, in one arena, over guest RAM.
+
+    descriptors: what engine.machine.net opened for them; those attached are taken out.
+    """
     arena = Arena(ARENA)
     made: dict[str, Device] = {}
     for p in planned.devices:
@@ -53,6 +61,8 @@ def build_devices(
         made[p.id] = make_device(p.cls, p.rank, p.spec, arena, dma)
         if contents and p.id in contents:
             made[p.id].set_contents(contents[p.id])  # type: ignore[attr-defined]
+        if descriptors and p.id in descriptors:
+            made[p.id].attach(descriptors.pop(p.id))  # type: ignore[attr-defined]
     connect(planned.spec, made)
     return made, arena
 
@@ -151,13 +161,17 @@ class Machine:
         self._now = 0
         self.pool: Pool | None = None
         self.devices: dict[str, Device] = {}
+        descriptors: dict[str, int] = {}
         try:
+            descriptors |= open_all(self.spec.devices)
             self.ram = Segment.create("guest-ram", self.spec.board.ram)
             if self.workers:
                 from engine.workers.pool import Pool
 
                 place = self.spec.placement
-                self.pool = Pool(self.plan, self.owners, self.ram, self.contents, wait=place.wait, pin=place.pin)
+                self.pool = Pool(
+                    self.plan, self.owners, self.ram, self.contents, place.wait, place.pin, descriptors=descriptors
+                )
                 self.pool.start()
                 self.sequencer = Sequencer(
                     self.plan,
@@ -171,7 +185,7 @@ class Machine:
                 )
             else:
                 self.devices, self.arena = build_devices(
-                    self.plan, list(range(len(self.plan.devices))), self.ram, self.contents
+                    self.plan, list(range(len(self.plan.devices))), self.ram, self.contents, descriptors
                 )
                 self.executor = Executor(self.devices.values(), self.plan.units, self.plan.inner_wires())
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), self.executor)
@@ -181,6 +195,7 @@ class Machine:
             self._release()
             raise
         finally:
+            close_all(descriptors)  # of workers, which have copies
             self._starting = False
         return self
 

@@ -33,7 +33,8 @@ STOP, ATTENTION = 1, 2
 ANSWER_MAX = 1 << 30  # bytes
 # Methods of devices that Machine.call reaches.
 METHODS = {"inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture"}
-METHODS |= {"set_action", "status", "recorded", "forget"}
+METHODS |= {"set_action", "status", "recorded", "forget", "hold"}
+METHODS |= {"receive"}  # of a network controller: a frame
 
 
 def send(sock: socket.socket, message: Any, fds: list[int] | None = None) -> None:
@@ -129,7 +130,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     _die_with(os.getppid())
     try:
-        setup, (link_fd, ram_fd) = receive(sock, 2)
+        setup, (link_fd, ram_fd, *network_fds) = receive(sock, 250)
         if os.getppid() != setup["parent"]:  # it died before this process could ask to die with it
             os._exit(1)
     except (EOFError, OSError):
@@ -145,7 +146,8 @@ def main() -> None:
         os.close(link_fd)
         os.close(ram_fd)
         plan, ranks = setup["plan"], setup["ranks"]
-        devices, _arena = build_devices(plan, ranks, ram, setup["contents"])
+        descriptors = dict(zip(setup["descriptors"], network_fds, strict=True))
+        devices, _arena = build_devices(plan, ranks, ram, setup["contents"], descriptors)
         groups = sorted(sorted(r for r in unit if r in ranks) for unit in plan.units if unit[0] in ranks)
         wires = [w for w in plan.inner_wires() if w[0] in ranks]
         executor = Executor(devices.values(), groups, wires)

@@ -124,11 +124,13 @@ class Pool:
         contents: Mapping[str, Any],
         wait: str = "adaptive",
         pin: bool = False,
+        descriptors: Mapping[str, int] | None = None,
     ) -> None:
         self.plan = plan
         self.owners = owners
         self.ram: Any = ram
         self.contents = contents
+        self.descriptors = descriptors or {}  # the caller's, who closes them after start()
         self.wait = wait
         self.cpus = sorted(os.sched_getaffinity(0))
         self.pin = pin
@@ -206,18 +208,21 @@ class Pool:
             ) from None
         finally:
             theirs.close()
+        names = [d for d in w.devices if d in self.descriptors]
         own = {d: c for d, c in self.contents.items() if d in w.devices}
         setup = {
             "parent": os.getpid(),
             "plan": self.plan,
             "ranks": w.ranks,
             "contents": own,
+            "descriptors": names,
             "wait": self.wait,
             "crowded": self.crowded,
             "cpu": cpu,
         }
         try:
-            send(w.socket, setup, [w.link.segment.fileno(), self.ram.fileno()])
+            network = [self.descriptors[d] for d in names]
+            send(w.socket, setup, [w.link.segment.fileno(), self.ram.fileno(), *network])
         except OSError:
             raise WorkerDied(f"{w} ended while it was being started{self._last_words(w)}") from None
 
