@@ -21,6 +21,8 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
 
+FAILS = ("read", "write", "flush")
+
 
 cdef inline bint bit(const uint8_t *bits, uint64_t n) noexcept nogil:
     return bits[n >> 3] >> (n & 7) & 1
@@ -107,6 +109,8 @@ cdef class Medium:
         if at > self.size or n > self.size - at:
             self.errors += 1
             return -1
+        if self.fails(FAIL_READ):
+            return -1
         if self.fd >= 0:
             want = min(n, self.file_size - at) if at < self.file_size else 0
             while done < want:
@@ -115,6 +119,7 @@ cdef class Medium:
                     continue
                 if got <= 0:             # an error, or the file has become shorter
                     self.errors += 1
+                    self.failures += 1
                     return -1
                 done += got
             memset(buf + done, 0, n - done)
@@ -135,6 +140,8 @@ cdef class Medium:
         if self.readonly or at > self.size or n > self.size - at:
             self.errors += 1
             return -1
+        if self.fails(FAIL_WRITE):
+            return -1
         if not self.through:
             memcpy(self.written + at, buf, n)
             for i in range(n // SECTOR):
@@ -147,13 +154,43 @@ cdef class Medium:
                 continue
             if put <= 0:
                 self.errors += 1
+                self.failures += 1
                 return -1
             done += put
         return 0
 
     cdef int flush(self) noexcept nogil:
-        """What was written has reached the image when this returns.  0, or -1 if it has not."""
-        return fdatasync(self.fd) if self.through else 0
+        """What was written has reached the image when this returns 0.  -1: it has not; 1: the host has yet to let it."""
+        if self.held:
+            return 1
+        if self.fails(FAIL_FLUSH):
+            return -1
+        if self.through and fdatasync(self.fd):
+            self.failures += 1
+            return -1
+        return 0
+
+    cdef bint fails(self, uint32_t what) noexcept nogil:
+        """Does this one fail, as fail() wishes?"""
+        if not self.fail_next[what]:
+            return False
+        self.fail_next[what] -= 1
+        self.errors += 1
+        self.failures += 1
+        return True
+
+    def fail(self, str what, uint32_t times=1):
+        """Let the next reads, writes or flushes fail, as if the image's file could not be used: for tests of drivers.  Raises
+        ValueError for another word."""
+        self.fail_next[FAILS.index(what)] = times
+
+    def hold(self, bint on):
+        """Let flushes wait, or let them pass again: those that wait go on when the drive is told to resume."""
+        self.held = on
+
+    def wait_for_host(self, bint on):
+        """Whether a command that meets a failure waits for the host, instead of failing."""
+        self.stops = on
 
     cdef bint learn(self, uint64_t at, uint64_t value, uint64_t n) noexcept nogil:
         """The n low bytes of value are what the medium holds at `at`.  False, and nothing is kept, if an image or the guest

@@ -66,6 +66,7 @@ cdef enum:                      # AtaChannel.fx
     FX_IRQ_OFF = 1              # INTRQ is negated ...
     FX_IRQ = 2                  # ... then asserted
     FX_DMA = 4                  # a DMA command is ready: DMARQ
+    FX_STOP = 8                 # a command has met a failure, and waits for the host
 
 cdef enum:
     MAX_MULTIPLE = 16           # sectors a READ MULTIPLE block may have
@@ -108,7 +109,8 @@ cdef struct ata_channel:
     uint8_t packet_dma          # the packet command asked for DMA
     uint8_t unit                # selected drive
     uint8_t control             # Device Control
-    uint8_t pad[3]
+    uint8_t waits               # 1 + the unit whose flush waits for the host
+    uint8_t pad[2]
     ata_drive drive[2]
     uint8_t buf[8192]           # BUFFER
 
@@ -166,6 +168,7 @@ cdef class AtaChannel:
     cdef void set_features(self) noexcept nogil
     cdef void smart(self) noexcept nogil
     cdef void flush(self) noexcept nogil
+    cdef void resume(self) noexcept nogil
     cdef void start_count(self, bint ext) noexcept nogil
     cdef void read_sectors(self) noexcept nogil
     cdef void offer_write(self) noexcept nogil

@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 
 from engine.devices._medium cimport Medium
 
+from engine.devices._medium import FAILS
 from engine.errors import MachineError, StateError
 
 # The fields of ata_channel, flat, with `prefix` in front: for the owner's STATE.
@@ -32,7 +33,7 @@ def ata_state(prefix):
     """STATE entries of one ata_channel; every name begins with prefix."""
     fields = [(name, "u8") for name in ("content_at", "cd_lba", "packet_left")]
     fields += [(name, "u4") for name in ("pos", "end", "content_lo", "content_n", "cd_size", "index", "block_left", "block")]
-    fields += [(name, "u1") for name in ("phase", "dma", "packet_dma", "unit", "control")] + [("pad", "u1", 3)]
+    fields += [(name, "u1") for name in ("phase", "dma", "packet_dma", "unit", "control", "waits")] + [("pad", "u1", 2)]
     for n in range(2):
         fields += [(f"dev{n}_{f[0]}", *f[1:]) for f in _DRIVE]
     fields.append(("buf", "u1", BUFFER))
@@ -274,7 +275,7 @@ def guess_chs(n_sectors, first_sector):
 
 
 _KEYS = {"channel": int, "unit": int, "kind": str, "size": int, "image": str, "serial": str, "model": str, "firmware": str,
-         "readonly": bool, "write": bool, "chs": list, "translation": str}
+         "readonly": bool, "write": bool, "chs": list, "translation": str, "on_error": str, "fail": list}
 
 
 def check_drives(who, drives, channels):
@@ -295,6 +296,11 @@ def check_drives(who, drives, channels):
             raise MachineError(f"{who}: two drives at channel {place[0]}, unit {place[1]}")
         if table.get("kind", "disk") not in ("disk", "cdrom"):
             raise MachineError(f"{who}: a drive's kind is disk or cdrom, not {table['kind']!r}")
+        if table.get("on_error", "report") not in ("report", "stop"):
+            raise MachineError(f"{who}: a drive's on_error is report or stop, not {table['on_error']!r}")
+        for what in table.get("fail") or ():
+            if what not in FAILS:
+                raise MachineError(f"{who}: {what!r} cannot fail; what can is {', '.join(FAILS)}")
         places[place] = table
     return [places[place] for place in sorted(places)]
 
@@ -367,6 +373,10 @@ cdef class AtaChannel:
                 u.cylinders, u.heads, u.sectors = chs
                 block = identify_disk(u.n_sectors, u.cylinders, serial, model, firmware)
             memcpy(u.identify, <char *>block, IDENTIFY_SIZE)
+            if self.media[unit] != NULL:
+                medium.wait_for_host(table.get("on_error") == "stop")
+                for what in table.get("fail") or ():
+                    medium.fail(what)
         return 0
 
     # ------------------------------------------------------------------ reset
@@ -384,6 +394,7 @@ cdef class AtaChannel:
                 self.s.drive[i].sectors = <uint8_t>self.units[i].sectors
         self.s.unit = 0
         self.s.control = 0
+        self.s.waits = 0
         self.drive_reset(0)
         self.drive_reset(1)
         self.fx |= FX_IRQ_OFF
@@ -392,6 +403,8 @@ cdef class AtaChannel:
         """Registers and modes as after any reset: 9.1, 9.2, 9.11."""
         cdef ata_drive *d = &self.s.drive[unit]
         self.idle()
+        if self.s.waits == unit + 1:
+            self.s.waits = 0
         d.multiple = MAX_MULTIPLE
         d.features = 0
         d.error = 0
@@ -794,11 +807,31 @@ cdef class AtaChannel:
     cdef void flush(self) noexcept nogil:
         """FLUSH CACHE (EXT).  A drive without a medium, or with its tray open, has nowhere to flush to."""
         cdef PyObject *m = self.media[self.s.unit]
-        cdef bint absent = self.units[self.s.unit].kind == ATA_NONE
-        if not absent and (m == NULL or self.s.drive[self.s.unit].tray_open or (<Medium>m).flush()):
+        cdef ata_drive *d = &self.s.drive[self.s.unit]
+        cdef int rc = 0
+        if self.units[self.s.unit].kind != ATA_NONE:
+            rc = -1 if m == NULL or d.tray_open else (<Medium>m).flush()
+            if rc > 0 or rc < 0 and m != NULL and (<Medium>m).stops and not d.tray_open:
+                d.status = BSY | DRDY | DSC
+                self.s.waits = <uint8_t>(1 + self.s.unit)
+                if rc < 0:
+                    self.fx |= FX_STOP
+                return
+        if rc:
             self.abort()
         else:
             self.complete(DRDY | DSC)
+
+    cdef void resume(self) noexcept nogil:
+        """The host has seen to the medium: a flush that waits is tried again."""
+        cdef uint8_t unit = self.s.unit
+        if not self.s.waits:
+            return
+        self.s.unit = <uint8_t>(self.s.waits - 1) & 1
+        self.s.waits = 0
+        self.s.drive[self.s.unit].status = DRDY | DSC
+        self.flush()
+        self.s.unit = unit
 
     cdef void smart(self) noexcept nogil:
         """Clause 8, SMART."""

@@ -127,6 +127,9 @@ cdef enum:                 # queued commands, ATA8-ACS-3
     SEND_FPDMA_QUEUED = 0x64
     RECEIVE_FPDMA_QUEUED = 0x65
 
+cdef enum:
+    IO_ERROR_PIN = 1           # behind INTA#
+
 cdef enum run_next:         # does another pass over PxCI follow?
     RUN_NOT = 0
     RUN_NOW = 1            # before the queued commands
@@ -138,9 +141,11 @@ cdef struct ahci_port:
     uint32_t clb, clbu, fb, fbu
     uint32_t pxis, pxie, cmd, tfd, sig, sctl, serr, sact, ci
     uint32_t finished      # queued commands that no set device bits frame has told yet
+    uint32_t held          # slots of the queued commands that wait for the host
     uint8_t srst           # a software reset is under way
     uint8_t d2h_sent       # the first frame after a reset is
-    uint8_t pad[6]
+    uint8_t waits          # a command that is not queued waits for the host
+    uint8_t pad
 
 cdef struct ahci_state:
     pci_state pci
@@ -177,6 +182,7 @@ cdef class Ich9Ahci(PciFunction):
     cdef uint32_t msi
     cdef ahci_queued queue[32]      # within one call
     cdef uint32_t queued
+    cdef ata_channel *before        # the channel, as the command that is carried out has found it; NULL: no drive may wait
     cdef uint32_t hba_read(self, uint32_t offset) noexcept nogil
     cdef uint64_t hba_part(self, uint32_t offset, uint32_t size) noexcept nogil
     cdef void hba_write(self, uint32_t offset, uint32_t value) noexcept nogil
@@ -197,6 +203,11 @@ cdef class Ich9Ahci(PciFunction):
     cdef bint issue(self, uint32_t n, uint32_t slot, run_next *next) noexcept nogil
     cdef void control(self, ahci_command *c, const uint8_t *fis) noexcept nogil
     cdef bint execute(self, ahci_command *c, const uint8_t *fis) noexcept nogil
+    cdef int fetch(self, uint32_t n, uint32_t slot, ahci_command *c, uint8_t *table) noexcept nogil
+    cdef bint restrained(self, uint32_t n, uint64_t failures) noexcept nogil
+    cdef void stop(self) noexcept nogil
+    cdef void resume(self, uint32_t n) noexcept nogil
+    cdef void describe(self, ahci_queued *q, ahci_command *c, const uint8_t *fis) noexcept nogil
     cdef void enqueue(self, ahci_command *c, const uint8_t *fis) noexcept nogil
     cdef void finish_queued(self, ahci_queued *q) noexcept nogil
     cdef bint next_prd(self, ahci_command *c) noexcept nogil

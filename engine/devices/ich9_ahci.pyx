@@ -15,9 +15,10 @@ with a byte count limit of 1 stays where it is until the port is reset.
 """
 cimport cython
 from cpython.ref cimport PyObject
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from engine._device cimport IO_NO_REGISTER, IO_OK, RESET_POWER_ON
+from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
 from engine.devices._medium cimport Medium
 from engine.devices.ata cimport (ABRT, ATA_CDROM, ATA_DISK, ATA_NONE, BSY, BUFFER, DMA_PACKET, DMA_TRIM, DMA_WRITE, DRDY, DRQ, DSC, ERR,
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IDLE, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS, ata_drive)
@@ -92,8 +93,8 @@ REGISTERS = (
     Register("DATA", IDP_DATA, 32, RW, None, 0, "the adapter's register at INDEX", "AHCI 1.3.1 2.4.2", IDP_BAR),
 )
 _PORT = (("list_at", "u8"), ("fis_at", "u8"),
-         *((name, "u4") for name in ("clb", "clbu", "fb", "fbu", "pxis", "pxie", "cmd", "tfd", "sig", "sctl", "serr", "sact", "ci", "finished")),
-         ("srst", "u1"), ("d2h_sent", "u1"), ("pad", "u1", 6))
+         *((name, "u4") for name in ("clb", "clbu", "fb", "fbu", "pxis", "pxie", "cmd", "tfd", "sig", "sctl", "serr", "sact", "ci", "finished", "held")),
+         ("srst", "u1"), ("d2h_sent", "u1"), ("waits", "u1"), ("pad", "u1"))
 _PORTS = tuple((f"port{n}_{field[0]}", *field[1:]) for n in range(N_PORTS) for field in _PORT)
 _ATA = tuple(field for n in range(N_PORTS) for field in ata_state(f"ata{n}_"))
 
@@ -101,12 +102,18 @@ _ATA = tuple(field for n in range(N_PORTS) for field in ata_state(f"ata{n}_"))
 @cython.final
 cdef class Ich9Ahci(PciFunction):
     """The function.  Setting `drives`: a list of tables as those of an IDE function (see Piix3Ide); `channel` is the port, 0 to 5,
-    `unit` is 0."""
+    `unit` is 0; with on_error "stop" every command that meets a failure of the image waits: io_error gives a pulse, and until
+    `resume` rises the command has not happened, but for the frames of a PIO command's blocks before it."""
     TITLE = "Intel 82801IB (ICH9) AHCI adapter, six Serial ATA ports"
     REGISTERS = REGISTERS
     CONFIG = {**PCI_CONFIG, "drives": []}
     STATE = PCI_STATE + (("ghc", "u4"), ("hba_is", "u4"), ("index", "u4"), ("ahci_pad", "u4")) + _PORTS + _ATA
     MESSAGE_SOURCE = True
+    IN = ("resume",)
+    OUT = ("inta", "io_error")
+
+    def __dealloc__(self):
+        free(self.before)
 
     def __init__(self, str id="ich9-ahci", uint32_t rank=0, arena=None, dma=None, **config):
         cdef AtaChannel c
@@ -116,6 +123,10 @@ cdef class Ich9Ahci(PciFunction):
         if any(table.get("unit", 0) for table in drives):
             raise MachineError(f"device {id!r}: a Serial ATA port has one drive, unit 0")
         self.s = <ahci_state *>self.pci_alloc(sizeof(ahci_state))
+        if any(table.get("on_error") == "stop" for table in drives):
+            self.before = <ata_channel *>malloc(sizeof(ata_channel))
+            if self.before == NULL:
+                raise MemoryError(f"device {id!r}")
         self.channels = tuple(AtaChannel() for _ in range(N_PORTS))
         for n in range(N_PORTS):
             c = self.channels[n]
@@ -173,6 +184,8 @@ cdef class Ich9Ahci(PciFunction):
         p.tfd = TFD_RESET
         p.sig = 0xFFFFFFFFu
         p.d2h_sent = 0
+        p.held = 0
+        p.waits = 0
         if kind == ATA_NONE:
             return
         p.srst = 0
@@ -441,30 +454,11 @@ cdef class Ich9Ahci(PciFunction):
         """Fetch the command of a slot and carry it out.  False ends the pass."""
         cdef ahci_port *p = &self.s.port[n]
         cdef ahci_command c
-        cdef uint8_t header[16]
         cdef uint8_t table[128]
-        cdef uint64_t at
-        cdef size_t there = TABLE_SIZE
         if self.s.ata[n].drive[0].status & (BSY | DRQ) or (<AtaChannel>self.channel[n]).units[0].kind == ATA_NONE:
             return False
-        memset(&c, 0, sizeof(c))
-        c.n, c.slot = n, slot
-        c.header = p.list_at + slot * HEADER_SIZE_BYTES
-        self.dma.read(c.header, header, 16)
-        memcpy(&c.opts, header, 2)
-        memcpy(&at, header + 8, 8)
-        if not self.dma.enabled or self.dma._find(at, &there) == NULL:
+        if self.fetch(n, slot, &c, table):
             return True
-        if there < TABLE_SIZE:
-            self.trigger(n, HBFS)
-            return True
-        self.dma.read(at, table, TABLE_SIZE)
-        if table[0] != FIS_H2D or table[1] & 0x7F:             # no port multiplier
-            return True
-        c.prds = header[2] | <uint32_t>header[3] << 8
-        c.prd = at + TABLE_SIZE
-        if not self.reaches(c.prd, c.prds * PRD_SIZE):
-            c.prds = 0
         if not table[1] & FIS_C:
             self.control(&c, table)
         elif (table[2] == READ_FPDMA_QUEUED or table[2] == WRITE_FPDMA_QUEUED or table[2] == NCQ_NON_DATA
@@ -475,6 +469,31 @@ cdef class Ich9Ahci(PciFunction):
                 next[0] = RUN_LATER if c.io else RUN_NOW
             return not c.io
         return True
+
+    cdef int fetch(self, uint32_t n, uint32_t slot, ahci_command *c, uint8_t *table) noexcept nogil:
+        """The command of a slot, and its table, from memory.  -1 if there is none."""
+        cdef uint8_t header[16]
+        cdef uint64_t at
+        cdef size_t there = TABLE_SIZE
+        memset(c, 0, sizeof(c[0]))
+        c.n, c.slot = n, slot
+        c.header = self.s.port[n].list_at + slot * HEADER_SIZE_BYTES
+        self.dma.read(c.header, header, 16)
+        memcpy(&c.opts, header, 2)
+        memcpy(&at, header + 8, 8)
+        if not self.dma.enabled or self.dma._find(at, &there) == NULL:
+            return -1
+        if there < TABLE_SIZE:
+            self.trigger(n, HBFS)
+            return -1
+        self.dma.read(at, table, TABLE_SIZE)
+        if table[0] != FIS_H2D or table[1] & 0x7F:             # no port multiplier
+            return -1
+        c.prds = header[2] | <uint32_t>header[3] << 8
+        c.prd = at + TABLE_SIZE
+        if not self.reaches(c.prd, c.prds * PRD_SIZE):
+            c.prds = 0
+        return 0
 
     cdef void control(self, ahci_command *c, const uint8_t *fis) noexcept nogil:
         """A frame without a command: software reset, as SRST rises and falls (10.4.1)."""
@@ -491,7 +510,11 @@ cdef class Ich9Ahci(PciFunction):
         """A command that is not queued.  False if no frame tells its end, so that it stays in PxCI."""
         cdef PyObject *ch = self.channel[c.n]
         cdef ata_drive *d = &self.s.ata[c.n].drive[0]
+        cdef PyObject *m = (<AtaChannel>ch).media[0]
+        cdef uint64_t failures = (<Medium>m).failures if m != NULL else 0
         cdef uint8_t command = fis[2], features = fis[3]
+        if self.before != NULL:
+            memcpy(self.before, &self.s.ata[c.n], sizeof(ata_channel))
         d.features = fis[3]
         d.sector, d.lba_mid, d.lba_high = fis[4], fis[5], fis[6]
         d.device = fis[7]
@@ -513,6 +536,14 @@ cdef class Ich9Ahci(PciFunction):
             else:
                 self.run_pio(c)
         (<AtaChannel>ch).fx = 0
+        if self.restrained(c.n, failures):
+            memcpy(&self.s.ata[c.n], self.before, sizeof(ata_channel))
+            d.status = BSY | DRDY | DSC
+            self.s.port[c.n].waits = 1
+            self.stop()
+            return False
+        if self.s.ata[c.n].waits:                   # a flush that the host holds
+            return False
         if (command == FLUSH_CACHE or command == FLUSH_CACHE_EXT and (<AtaChannel>ch).units[0].kind == ATA_DISK
                 or command == SET_FEATURES and features == DISABLE_WRITE_CACHE):
             c.io = True
@@ -522,7 +553,53 @@ cdef class Ich9Ahci(PciFunction):
         self.send_d2h(c.n, True)
         return True
 
+    # ------------------------------------------------------------------ commands that wait for the host
+
+    cdef bint restrained(self, uint32_t n, uint64_t failures) noexcept nogil:
+        """Has the medium failed since it counted `failures`, and is the command to wait for that?"""
+        cdef PyObject *m = (<AtaChannel>self.channel[n]).media[0]
+        return self.before != NULL and m != NULL and (<Medium>m).stops and (<Medium>m).failures != failures
+
+    cdef void stop(self) noexcept nogil:
+        """Tell the host."""
+        self.set_line(IO_ERROR_PIN, 1)
+        self.set_line(IO_ERROR_PIN, 0)
+
+    cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
+        cdef uint32_t n
+        if kind == INPUT_LINE and value:
+            for n in range(<uint32_t>N_PORTS):
+                self.resume(n)
+        return 0
+
+    cdef void resume(self, uint32_t n) noexcept nogil:
+        """The host has seen to the media: commands that wait are fetched anew and carried out."""
+        cdef ahci_port *p = &self.s.port[n]
+        cdef ahci_queued q
+        cdef uint8_t table[128]
+        cdef uint32_t slot, held = p.held
+        p.held = 0
+        for slot in range(<uint32_t>N_SLOTS):
+            if held >> slot & 1 and self.fetch(n, slot, &q.c, table) == 0:
+                self.describe(&q, &q.c, table)
+                self.finish_queued(&q)
+        if p.waits or self.s.ata[n].waits:
+            p.waits = 0
+            self.s.ata[n].waits = 0
+            self.s.ata[n].drive[0].status = DRDY | DSC
+            self.run(n)
+
     # ------------------------------------------------------------------ queued commands: 5.6.4
+
+    cdef void describe(self, ahci_queued *q, ahci_command *c, const uint8_t *fis) noexcept nogil:
+        """What a queued command's frame asks for."""
+        q.c = c[0]
+        q.op, q.tag = fis[2], fis[12] >> 3
+        q.lba = (<uint64_t>fis[10] << 40 | <uint64_t>fis[9] << 32 | <uint64_t>fis[8] << 24 | <uint64_t>fis[6] << 16
+                 | <uint64_t>fis[5] << 8 | fis[4])
+        q.count = fis[3] | <uint32_t>fis[11] << 8
+        if q.count == 0:
+            q.count = 0x10000
 
     cdef void enqueue(self, ahci_command *c, const uint8_t *fis) noexcept nogil:
         """Take a queued command off PxCI.  Too few bytes of regions, and commands other than the two, fail at once."""
@@ -534,13 +611,7 @@ cdef class Ich9Ahci(PciFunction):
                 return
         self.clear_ci(c.n, c.slot)
         self.send_d2h(c.n, False)
-        q.c = c[0]
-        q.op, q.tag = fis[2], fis[12] >> 3
-        q.lba = (<uint64_t>fis[10] << 40 | <uint64_t>fis[9] << 32 | <uint64_t>fis[8] << 24 | <uint64_t>fis[6] << 16
-                 | <uint64_t>fis[5] << 8 | fis[4])
-        q.count = fis[3] | <uint32_t>fis[11] << 8
-        if q.count == 0:
-            q.count = 0x10000
+        self.describe(q, c, fis)
         if self.room(c, <uint64_t>q.count * 512) < <uint64_t>q.count * 512:
             d.error = ABRT
             d.status = DRDY | ERR
@@ -559,6 +630,7 @@ cdef class Ich9Ahci(PciFunction):
         cdef uint8_t *buf = self.s.ata[n].buf
         cdef uint64_t at = q.lba * 512, left = <uint64_t>q.count * 512
         cdef bint bad = m == NULL or at > (<Medium>m).size or left > (<Medium>m).size - at
+        cdef uint64_t failures = (<Medium>m).failures if m != NULL else 0
         while left and not bad:
             chunk = <uint32_t>min(left, <uint64_t>BUFFER)
             if q.op == READ_FPDMA_QUEUED:
@@ -570,6 +642,10 @@ cdef class Ich9Ahci(PciFunction):
                 bad = (<Medium>m).write(at, buf, chunk) != 0
             at += chunk
             left -= chunk
+        if bad and self.restrained(n, failures):
+            self.s.port[n].held |= <uint32_t>1 << q.c.slot
+            self.stop()
+            return
         if bad:
             d.error = ABRT
             d.status = DRDY | ERR
@@ -716,6 +792,10 @@ cdef class Ich9Ahci(PciFunction):
             if not good:
                 raise StateError(f"{self.id}: the saved transfer of port {n} does not fit its drive")
         PciFunction.restore(self, state)
+
+    def hold(self, int port, int unit, bint on):
+        """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
+        self.channels[port].keep[unit].hold(on)
 
     def medium(self, int port, int unit=0):
         """The Medium of a drive, or None."""

@@ -11,8 +11,8 @@ the owning worker only.
 cimport cython
 from cpython.ref cimport PyObject
 
-from engine._device cimport IO_OK, RESET_POWER_ON, Device
-from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF,
+from engine._device cimport INPUT_LINE, IO_OK, RESET_POWER_ON, Device
+from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF, FX_STOP,
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
 from engine.pci._config cimport CONFIG_REGION, FIRST_FIXED
 
@@ -68,10 +68,16 @@ cdef class Piix3Ide(PciFunction):
     write           the guest's writes go to the image (else they are kept in memory)
     readonly        writes fail
     serial, model, firmware, chs    what IDENTIFY DEVICE says
+    on_error        "report" (the default), or "stop": a FLUSH CACHE that meets a failure of the image gives a pulse on io_error, and
+                    waits until resume rises; other commands report it
+    fail            list of "read", "write", "flush": each lets one of these fail
+
+    resume: a rising edge, when the host has seen to the media.
     """
     TITLE = "PIIX3 IDE function, two ATA channels with bus mastering"
     REGISTERS = _channel_registers(0) + _channel_registers(1)
-    OUT = ("inta", "irq14", "irq15")
+    IN = ("resume",)
+    OUT = ("inta", "irq14", "irq15", "io_error")
     CONFIG = {**PCI_CONFIG, "drives": []}
     STATE = PCI_STATE + _BM_STATE + ata_state("ata0_") + ata_state("ata1_")
 
@@ -180,8 +186,19 @@ cdef class Piix3Ide(PciFunction):
         if fx & FX_IRQ:
             self.s.bm[n].status |= BMISX_IDEINTS
             self.set_line(PIN_IRQ14 + n, True)
+        if fx & FX_STOP:
+            self.set_line(PIN_IO_ERROR, True)
+            self.set_line(PIN_IO_ERROR, False)
         if fx & FX_DMA and self.s.bm[n].status & BMISX_BMIDEA:
             self.run_dma(n)
+
+    cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
+        cdef uint32_t n
+        if kind == INPUT_LINE and value:
+            for n in range(2):
+                (<AtaChannel>self.channel[n]).resume()
+                self.settle(n)
+        return 0
 
     # ------------------------------------------------------------------ bus master registers
 
@@ -335,6 +352,10 @@ cdef class Piix3Ide(PciFunction):
         PciFunction.restore(self, state)
 
     # ------------------------------------------------------------------ media
+
+    def hold(self, int channel, int unit, bint on):
+        """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
+        self.channels[channel].keep[unit].hold(on)
 
     def medium(self, int channel, int unit):
         """The Medium of a drive, or None."""

@@ -1,4 +1,4 @@
-"""A machine's state on its way to another process: one message over a UNIX or TCP socket, as `migrate` and `-incoming` name them.
+"""A machine's state on its way to another process, as `migrate` and `-incoming` have it: one message over a socket.
 
     8 bytes b"ioreqST1", 8 bytes length (little endian), the state as plain values (a pickle without any class)
 

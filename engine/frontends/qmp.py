@@ -5,15 +5,16 @@ A Guest is what monitors command: a machine, and whether it runs.  A Monitor is 
 all events.
 
 Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands,
-query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, system_powerdown, stop, cont, quit,
-set-action, watchdog-set-action, migrate, query-migrate, screendump, eject and blockdev-change-medium (floppy disks), device_add and device_del
-(refused, as for a device that is no model).  Others answer CommandNotFound. QEMU Machine Protocol Specification; QEMU
-QMP Reference Manual.
+query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, system_powerdown, stop, cont,
+quit, set-action, watchdog-set-action, migrate, query-migrate, screendump, eject and blockdev-change-medium (floppy
+disks), human-monitor-command (two commands of qemu-io), device_add and device_del (refused, as for a device that is no
+model).  Others answer CommandNotFound.  QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from engine._device import LINE
-from engine.errors import EngineError
+from engine.errors import EngineError, StateError
 from engine.frontends import migration
 from engine.frontends.replay import OWNERS
 from engine.machine import Machine
@@ -32,6 +33,7 @@ VERSION = {"major": 7, "minor": 2, "micro": 0}  # of the reference whose protoco
 MAX_REQUEST = 64 << 20
 BOARDS = {"i440fx": ("pc-i440fx-7.2", "pc"), "q35": ("pc-q35-7.2", "q35")}  # board -> machine type, alias
 MODELS = {ours: theirs for theirs, ours in OWNERS.items() if ours}  # our device types -> the reference's
+DISKS = ("piix3-ide", "ich9-ahci")
 POWER_BUTTONS = ("piix4-pm", "ich9-lpc")
 # What the host does when the guest ends, crashes, hangs: QMP reference, set-action.  The first is the default.
 ACTIONS = {
@@ -83,6 +85,7 @@ class Guest:
             "power_off": lambda: self.shutdown(True, "guest-shutdown"),
             "suspend": self._suspend,
             "exit": self._exit,
+            "io_error": self._io_error,
         }
 
     @property
@@ -154,6 +157,29 @@ class Guest:
         self.state = "suspended"
         self.event("SUSPEND")
 
+    def _io_error(self) -> None:
+        """A command of a drive has met a failure of its image, and waits for `cont`."""
+        self.event(
+            "BLOCK_IO_ERROR", device="", operation="write", action="stop", nospace=False, reason="Input/output error"
+        )
+        self._stopped("io-error")
+
+    def proceed(self) -> None:
+        """Run again; commands that wait for the host are tried again."""
+        if self.state == "running":
+            return
+        self.state = "running"
+        self.event("RESUME")
+        self.retry()
+
+    def retry(self) -> None:
+        """Commands that wait for the host are tried again."""
+        if self.machine is not None:
+            for p in self.machine.plan.devices:
+                if "resume" in p.cls.IN:
+                    for level in (1, 0):
+                        self.machine.input(LINE, p.id, level, "resume")
+
     def _exit(self) -> None:
         """A debug exit port was written: the process ends with the guest's status, and no word more."""
         assert self.machine is not None
@@ -190,14 +216,17 @@ class Guest:
         if self.machine is None:
             raise QmpError("There is no machine to migrate")
         self.migration = "failed"
-        migration.send(self.machine.save(), uri)
+        migration.send({"machine": self.machine.save(), "running": self.state == "running"}, uri)
         self._stopped("postmigrate")
         self.migration = "completed"
 
     def arrive(self, state: Mapping[str, Any], running: bool) -> None:
-        """A machine has come from another process.  Raises StateError."""
+        """A machine has come from another process, where it may have been stopped.  Raises StateError."""
         assert self.machine is not None
-        self.machine.load(state)
+        if not isinstance(state.get("running"), bool):
+            raise StateError("what came is no state of this engine")
+        running = running and state["running"]
+        self.machine.load(state.get("machine", {}))
         self.changed()
         self.state = "running" if running else "paused"
         if running:
@@ -252,8 +281,8 @@ class Monitor:
         self._send(json.dumps(message).encode() + b"\r\n")
 
     def feed(self, data: bytes) -> None:
-        """Bytes from the client.  A request may come in pieces; one that can be no JSON is answered and dropped with its
-        line; the byte FFh drops what came before it."""
+        """Bytes from the client.  A request may come in pieces; one that can be no JSON is answered and dropped with
+        its line; the byte FFh drops what came before it."""
         *broken, last = data.split(b"\xff")
         for part in broken:
             self._take(part)
@@ -434,9 +463,7 @@ def _stop(g: Guest, a: Json) -> Json:
 
 
 def _cont(g: Guest, a: Json) -> Json:
-    if g.state != "running":
-        g.state = "running"
-        g.event("RESUME")
+    g.proceed()
     return {}
 
 
@@ -464,6 +491,27 @@ def _watchdog_action(g: Guest, a: Json) -> Json:
 def _migrate(g: Guest, a: Json) -> Json:
     g.migrate(_want(a, "uri"))
     return {}
+
+
+_break = re.compile(
+    r"""qemu-io\s+(?:ide|ahci)?(\d)-[hc]d(\d)\s+["']?break\s+flush_to_(?:os|disk)\s+(\w+)["']?"""
+).fullmatch
+_resume = re.compile(r"""qemu-io\s+(?:ide|ahci)?(\d)-[hc]d(\d)\s+["']?resume\s+(\w+)["']?""").fullmatch
+
+
+def _human(g: Guest, a: Json) -> str:
+    """The human monitor: of it only the two commands by which tests hold flushes of IDE drives."""
+    line = _want(a, "command-line").strip()
+    holds = _break(line)
+    m = holds or _resume(line)
+    device = next((p.id for p in g.machine.plan.devices if p.spec.type in DISKS), "") if g.machine is not None else ""
+    if m is None or not device:
+        return f"unknown command: '{line.split()[0] if line else ''}'\r\n"
+    assert g.machine is not None
+    g.machine.call(device, "hold", int(m[1]), int(m[2]), holds is not None)
+    if holds is None:
+        g.retry()
+    return ""
 
 
 def _quit(g: Guest, a: Json) -> Json:
@@ -549,6 +597,7 @@ COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
     "system_powerdown": _powerdown,
     "set-action": _set_action,
     "watchdog-set-action": _watchdog_action,
+    "human-monitor-command": _human,
     "migrate": _migrate,
     "query-migrate": lambda g, a: {} if g.migration is None else {"status": g.migration},
     "stop": _stop,

@@ -44,6 +44,7 @@ WATCHDOGS = ("ib700", "i6300esb")
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
 # Properties of ide-hd and ide-cd -> keys of our drive tables; "" is dealt with apart.
 _DRIVE = {"serial": "serial", "ver": "firmware", "model": "model", "unit": "", "cyls": "", "heads": "", "secs": "", "bios-chs-trans": ""}
+FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"}  # blkdebug's events
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
 
@@ -227,6 +228,8 @@ class _Import:
         text = d.get("file", d.get("file.filename", ""))
         if not text:
             return 0, ""
+        if text.startswith("blkdebug:"):
+            text = text.split(":", 2)[-1]
         path = self._path(text)
         if path:
             try:
@@ -234,6 +237,26 @@ class _Import:
             except OSError as e:
                 raise MachineError(f"drive image {path}: {e.strerror}") from None
         return self.sizes.get(text[1:-1], 0), ""
+
+    def _failing(self, file: str) -> list[str]:
+        """What fails once on a drive "blkdebug:RULES:FILE".  QEMU: docs/devel/blkdebug.txt."""
+        if not file.startswith("blkdebug:") or not file.split(":", 2)[1]:
+            return []
+        rules = file.split(":", 2)[1]
+        try:
+            text = Path(rules).read_text()
+        except (OSError, UnicodeDecodeError) as e:
+            raise MachineError(f"blkdebug rules {rules}: {getattr(e, 'strerror', None) or e}") from None
+        out = []
+        for section in text.split("[")[1:]:
+            name, _, body = section.partition("]")
+            keys = dict(line.split("=", 1) for line in body.splitlines() if "=" in line)
+            rule = {k.strip(): v.strip().strip('"') for k, v in keys.items()}
+            if name == "inject-error" and rule.get("event") in FAILURES and rule.get("once") == "on":
+                out.append(FAILURES[rule["event"]])
+            elif name != "set-state":
+                self.remarks.append(f"{rules}: {name} {rule.get('event', '')}: not understood, passed over")
+        return out
 
     # ------------------------------------------------------------------ the machine file
 
@@ -354,6 +377,10 @@ class _Import:
                     row[ours] = both[theirs]
             if {"cyls", "heads", "secs"} <= set(d):
                 row["chs"] = [int(d[k]) for k in ("cyls", "heads", "secs")]
+            if "stop" in (d.get("rerror"), d.get("werror")):
+                row["on_error"] = "stop"
+            if failing := self._failing(d.get("file", "")):
+                row["fail"] = failing
             if d.get("bios-chs-trans", "auto") != "auto":
                 row["translation"] = d["bios-chs-trans"]
             ide[channel, unit] = row

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from programs import PAUSE, PROGRAMS, RESET, SETTLE, recorded, run
 
-from engine.errors import MachineError
+from engine.errors import MachineError, StateError
+from engine.frontends.migration import HEAD, MAGIC, Arrival
 from engine.frontends.qmp import Guest, Monitor
 from engine.frontends.qtest import MAX_BYTES, Malformed, Qtest, number, observing_all
 from engine.machine import Machine
@@ -884,6 +887,115 @@ def told(**options: object) -> list[str]:
 def test_every_placement_tells_the_host_the_same(path: str) -> None:
     want = ["panicked", "crash_loaded", "watchdog", "reset 1", "panicked", "exit"]
     assert told(path=path, workers=0 if path == "local" else 2) == want
+
+
+# ---------------------------------------------------------------------- migration, disks that fail
+
+
+def test_a_machine_moves_to_another_process(launcher: str, tmp_path: Path) -> None:
+    place = f"unix:{tmp_path / 'state'}"
+    args = [*PC, "-m", "32", "-device", "edu"]
+    with QtestClient(launcher, [*args, "-incoming", place]) as there, QtestClient(launcher, args) as here:
+        for guest in (here, there):
+            guest.negotiate()
+        assert there.execute("query-status")["return"]["status"] == "inmigrate"
+        here.transcript(["outb 0x70 0x5b", "outb 0x71 0x77", "writel 0x100000 0x12345678", "clock_step 12345"])
+        here.transcript(["outl 0xcf8 0x80000058", "outb 0xcfd 0x30", "writel 0xf0000 0x55"])
+        assert here.execute("query-migrate") == {"return": {}}
+        assert here.execute("migrate", uri=place) == {"return": {}}
+        assert heard(here) == [("STOP", {})]
+        assert here.execute("query-migrate") == {"return": {"status": "completed"}}
+        assert here.execute("query-status")["return"]["status"] == "postmigrate"
+        there.event("RESUME")
+        assert there.execute("query-status")["return"]["status"] == "running"
+        asked = ["clock_step 0", "inb 0x71", "readl 0x100000", "readl 0xf0000", "inb 0xcfd", "clock_step 5"]
+        assert there.transcript(asked) == here.transcript(asked)
+        assert there.transcript(asked)[0] == "OK 12350"
+
+
+def test_a_stopped_machine_arrives_stopped(launcher: str, tmp_path: Path) -> None:
+    place = f"unix:{tmp_path / 'state'}"
+    with QtestClient(launcher, [*PC, "-incoming", place]) as there, QtestClient(launcher, PC) as here:
+        for guest in (here, there):
+            guest.negotiate()
+        here.execute("stop")
+        assert here.execute("migrate", uri=place) == {"return": {}}
+        for _ in range(200):
+            if there.execute("query-status")["return"]["status"] == "paused":
+                break
+            time.sleep(0.02)
+        assert there.execute("cont") == {"return": {}}
+        assert [name for name, _ in heard(there)] == ["RESUME"]
+
+
+@pytest.mark.parametrize("uri", ["unix:/nonexistent/s", "tcp:nowhere", "exec:cat", "", "fd:3"])
+def test_a_place_that_cannot_be_migrated_to_is_an_error_and_the_machine_runs_on(launcher: str, uri: str) -> None:
+    with QtestClient(launcher, PC) as guest:
+        guest.negotiate()
+        assert guest.execute("migrate", uri=uri)["error"]["class"] == "GenericError"
+        assert guest.execute("query-migrate") == {"return": {"status": "failed"}}
+        assert guest.execute("query-status")["return"]["running"] is True
+
+
+NO_STATES = [b"", b"ioreq", b"\0" * 64, HEAD.pack(MAGIC, 1 << 60)]
+NO_STATES += [HEAD.pack(MAGIC, 4) + b"c os", HEAD.pack(MAGIC, 9) + b"I1\n."]
+
+
+@pytest.mark.parametrize("data", NO_STATES)
+def test_what_is_no_state_is_refused_in_one_line(data: bytes) -> None:
+    arrival = Arrival()
+    with pytest.raises(StateError) as caught:
+        if arrival.feed(data) is None:
+            arrival.feed(b"")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_names_no_class() -> None:
+    body = pickle.dumps({"machine": Path("/")})
+    with pytest.raises(StateError, match="hostile"):
+        Arrival().feed(HEAD.pack(MAGIC, len(body)) + body)
+
+
+def test_a_state_that_is_none_ends_the_program_that_waits_for_it(launcher: str, tmp_path: Path) -> None:
+    with QtestClient(launcher, [*PC, "-incoming", f"unix:{tmp_path / 'state'}"]) as there:
+        there.negotiate()
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(tmp_path / "state"))
+            s.sendall(b"\0" * 64)
+        assert there.process.wait(10) == 3 and "no state of this engine" in there.said()[-1]
+
+
+FLUSH = ["outb 0x1f6 0xa0", "outb 0x1f7 0xe7", "inb 0x1f7"]
+
+
+def test_a_flush_that_fails_stops_the_machine_and_is_tried_again(launcher: str, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    (tmp_path / "rules").write_text(
+        '[inject-error]\nevent = "flush_to_disk"\nerrno = "5"\nstate = "1"\nonce = "on"\n[set-state]\nnew_state = "2"\n'
+    )
+    drive = f"file=blkdebug:{tmp_path / 'rules'}:{tmp_path / 'disk'},if=ide,format=raw,rerror=stop,werror=stop"
+    with QtestClient(launcher, [*PC, "-drive", drive]) as guest:
+        guest.negotiate()
+        assert guest.transcript(FLUSH)[-1] == "OK 0x00d0"
+        assert [name for name, _ in heard(guest)] == ["BLOCK_IO_ERROR", "STOP"]
+        assert guest.execute("query-status")["return"]["status"] == "io-error"
+        guest.execute("cont")
+        assert guest.command("inb 0x1f7") == "OK 0x0050"
+
+
+def test_a_flush_is_held_by_the_human_monitor(launcher: str, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    with QtestClient(launcher, [*PC, "-drive", f"file=blkdebug::{tmp_path / 'disk'},if=ide,format=raw"]) as guest:
+        guest.negotiate()
+
+        def human(line: str) -> str:
+            return str(guest.execute("human-monitor-command", **{"command-line": line})["return"])
+
+        assert human('qemu-io ide0-hd0 "break flush_to_os A"') == ""
+        assert guest.transcript(FLUSH)[-1] == "OK 0x00d0"
+        assert human('qemu-io ide0-hd0 "resume A"') == ""
+        assert guest.command("inb 0x1f7") == "OK 0x0050"
+        assert human("info registers") == "unknown command: 'info'\r\n"
 
 
 # ---------------------------------------------------------------------- whole programs, against QEMU
