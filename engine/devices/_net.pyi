@@ -1,7 +1,7 @@
 """Types of _net.pyx, which says what they do."""
 
 from os import PathLike
-from typing import Any
+from typing import Any, final
 
 BACKENDS: tuple[str, ...]
 NET_CONFIG: dict[str, Any]
@@ -9,9 +9,11 @@ NET_STATE: tuple[tuple[str, str], ...]
 
 def read_pcap(path: str | PathLike[str]) -> list[tuple[int, bytes]]: ...
 
+@final
 class PcapWriter:
-    def __init__(self, path: str) -> None: ...
+    def __new__(cls, path: str) -> PcapWriter: ...
 
+@final
 class NetPort:
     @property
     def sent(self) -> int: ...
@@ -23,3 +25,4 @@ class NetPort:
     def loops(self) -> bool: ...
     def __init__(self, id: str, config: dict[str, Any]) -> None: ...
     def attach(self, fd: int) -> None: ...
+    def detach(self) -> None: ...

@@ -198,10 +198,15 @@ cdef class NetPort:
 
     def attach(self, int fd):
         """The descriptor of a TAP interface or a stream, which is the port's from now on."""
-        if self.fd >= 0:
-            close(self.fd)
+        self.detach()
         os.set_blocking(fd, False)
         self.fd = fd
+
+    def detach(self):
+        """Close the descriptor."""
+        if self.fd >= 0:
+            close(self.fd)
+        self.fd = -1
 
     @property
     def loops(self):

@@ -660,6 +660,10 @@ cdef class E1000E(PciFunction):
         """The descriptor of the network's other end; see engine.devices._net."""
         self.net.attach(fd)
 
+    def detach(self):
+        """The machine stops: the descriptor is closed."""
+        self.net.detach()
+
     @property
     def sent(self):
         """Packets that left since the device was built."""

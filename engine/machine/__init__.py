@@ -209,6 +209,9 @@ class Machine:
         pool, self.pool = getattr(self, "pool", None), None
         if pool is not None:
             pool.stop()
+        for d in getattr(self, "devices", {}).values():
+            if hasattr(d, "detach"):
+                d.detach()
         for name in ("sequencer", "executor", "ram"):  # they hold descriptors and memory
             self.__dict__.pop(name, None)
 

@@ -1,5 +1,6 @@
-"""Descriptors of the networks that a machine's controllers are plugged into: opened here, before any worker starts, and handed
-to the process that owns the controller.  Nothing else of the host's network reaches a device.
+"""Descriptors of the networks that controllers are plugged into: opened here, before any worker starts.
+
+Each is handed to the process that owns the controller; nothing else of the host's network reaches a device.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ PARTS: dict[str, Part] = {
             "IMS": "ones set bits of the mask, zeros do nothing",
         },
     ),
+    "e1000e": Part(survives=("nvm",)),
     "ioapic": Part(indexes={(0, 0x10): Index(0, 0, size=4)}),
     "lapic": Part(
         survives=("lint",),  # levels of input pins

@@ -857,9 +857,8 @@ def test_packets_from_python(nic):
     [
         ({"mac": "52:54:00:12:34"}, "station address"),
         ({"mac": "01:54:00:12:34:56"}, "station address"),
-        ({"backend": "tap"}, "loopback"),
+        ({"backend": "user"}, "loopback"),
         ({"backend": "capture"}, "go together"),
-        ({"capture": "x.pcap"}, "go together"),
         ({"backend": "capture", "capture": "/no/such/folder/x.pcap"}, "no such folder"),
         ({"wires": 2}, "unknown setting"),
     ],
