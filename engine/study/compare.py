@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.study.design import Block, Cell
-from engine.study.results import Interval, Results, level_text
+from engine.study.results import Interval, Results, label
 
 APART = ("ring", "batch", "gather", "path")  # what may differ in a pair: only one of its paths knows them
 PAYS, COSTS, UNDECIDED = "pays", "costs", "undecided"
@@ -36,6 +36,7 @@ GAUGES = (
     Gauge("throughput", "per_s", +1, "closed"),
     Gauge("latency of a write, p50", "write_p50_ns", -1, "any"),
     Gauge("latency of a read, p50", "read_p50_ns", -1, "any"),
+    Gauge("p50 from the hand-over", "service_p50_ns", -1, "open"),
     Gauge("latency, p99", "p99_ns", -1, "any"),
 )
 
@@ -55,19 +56,10 @@ def pairs(r: Results, path: str, base: str) -> list[Pair]:
     out, seen = [], set()
     for block in r.design.blocks:
         bases = {_rest(c): c for c in reversed(block.cells) if c.path == base}
-        names = [n for n in block.varied if n != "path" and n != "mix"]
         for c in block.cells:
             if c.path == path and (b := bases.get(_rest(c))) is not None and (c, b) not in seen:
                 seen.add((c, b))
-                shown = [
-                    c.mix,
-                    *(level_text(n, getattr(c, n)) for n in names if getattr(c, n) is not None or n == "load"),
-                ]
-                if "load" not in names and c.load is not None:
-                    shown.append(level_text("load", c.load))
-                if "cpus" not in names and c.cpus == "together":
-                    shown.append(level_text("cpus", c.cpus))
-                out.append(Pair(block, c, b, ", ".join(shown)))
+                out.append(Pair(block, c, b, label(r.design, block, c)))
     return out
 
 

@@ -10,7 +10,18 @@ from typing import Any
 from engine.measure.report import COLOURS, LIMIT, figure, svg
 from engine.study.compare import COSTS, GAUGES, PAYS, Pair, pairs, verdict
 from engine.study.design import FACTORS, Block, Cell
-from engine.study.results import NOTHING, Interval, Results, duration, grouped, level_text, rate, times, with_interval
+from engine.study.results import (
+    NOTHING,
+    Interval,
+    Results,
+    duration,
+    grouped,
+    label,
+    level_text,
+    rate,
+    times,
+    with_interval,
+)
 
 VERDICTS = {PAYS: "#009e73", COSTS: "#d55e00", "undecided": "#888888"}
 MARKS = "osD^vPX*"
@@ -141,8 +152,8 @@ def _against(r: Results, block: Block, name: str, m: Metric, offered: bool = Fal
     f.supylabel(m.axis, fontsize=9)
     found: dict[str, Any] = {}
     for ax in axes:
-        for h, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, h)
+        for h, text in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(text, h)
     f.legend(
         list(found.values()), list(found), loc="outside lower center", ncols=min(4, max(1, len(found))), fontsize=8
     )
@@ -246,7 +257,7 @@ def pays(r: Results, path: str, base: str = "sync") -> Plot | None:
     got = [(p, gs) for p, gs in got if any(i for _, i in gs)]
     if not got:
         return None
-    f, axes = figure(10, 1.3 + 0.21 * len(got), len(GAUGES), sharey=True)
+    f, axes = figure(11, 1.3 + 0.21 * len(got), len(GAUGES), sharey=True)
     count = dict.fromkeys(VERDICTS, 0)
     for ax, g in zip(axes, GAUGES, strict=True):
         for y, (_, gs) in enumerate(got):
@@ -320,13 +331,13 @@ def age(r: Results) -> Plot | None:
             label=what,
         )
     ax.set_xscale("log")
-    ax.set_yticks(range(len(rows)), [label for _, label in rows], fontsize=8)
+    ax.set_yticks(range(len(rows)), [text for _, text in rows], fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel("time from the posting of a write until it was seen to have executed, ns")
     f.legend(loc="outside lower center", ncols=3, fontsize=8)
-    by = sorted(((r.median(c, "age_p99_ns"), label) for c, label in rows), key=lambda x: x[0].value)
+    by = sorted(((r.median(c, "age_p99_ns"), text) for c, text in rows), key=lambda x: x[0].value)
     (a, first), (b, last) = by[0], by[-1]
-    worst = max(((r.median(c, "age_max_ns"), label) for c, label in rows), key=lambda x: x[0].value)
+    worst = max(((r.median(c, "age_max_ns"), text) for c, text in rows), key=lambda x: x[0].value)
     sentence = (
         f"Late-write age: of a hundred posted writes 99 had executed within {with_interval(a, duration)} on {first}"
         + (f", and within {with_interval(b, duration)} on {last}" if first != last else "")
@@ -360,16 +371,16 @@ def fallbacks(r: Results) -> Plot | None:
     )
     ax.set_xscale("symlog", linthresh=0.01)
     ax.set_xlim(-0.002, 120)
-    ax.set_yticks(range(len(rows)), [label for _, label in rows], fontsize=8)
+    ax.set_yticks(range(len(rows)), [text for _, text in rows], fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel("posted writes that found the ring full, % (linear below 0.01 %)")
     f.legend(loc="outside lower center", fontsize=8)
-    full = [(i, label, c) for i, (c, label) in zip(got, rows, strict=True) if i.value > 0]
+    full = [(i, text, c) for i, (c, text) in zip(got, rows, strict=True) if i.value > 0]
     if full:
-        i, label, c = max(full, key=lambda x: x[0].value)
+        i, where, c = max(full, key=lambda x: x[0].value)
         n = r.mean(c, "n_fallback")
         sentence = (
-            f"The ring was ever full in {len(full)} of {len(rows)} loads; most on {label}, where "
+            f"The ring was ever full in {len(full)} of {len(rows)} loads; most on {where}, where "
             f"{with_interval(i, lambda v: f'{v:.2%}')} of the posted writes ({n.value:,.0f} a run) fell back to a "
             "synchronous access."
         )
@@ -408,15 +419,15 @@ def stalls(r: Results) -> Plot | None:
             label=what,
         )
     ax.set_xscale("log")
-    ax.set_yticks(range(len(rows)), [f"{c.path}: {label}" for c, label in rows], fontsize=7.5)
+    ax.set_yticks(range(len(rows)), [f"{c.path}: {text}" for c, text in rows], fontsize=7.5)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel("latency p99, ns")
     f.legend(loc="outside lower center", ncols=2, fontsize=8)
-    ratios = [(r.ratio_of(c, "p99_ns", "service_p99_ns"), c, label) for c, label in rows]
-    i, c, label = max(ratios, key=lambda x: x[0].value)
+    ratios = [(r.ratio_of(c, "p99_ns", "service_p99_ns"), c, text) for c, text in rows]
+    i, c, where = max(ratios, key=lambda x: x[0].value)
     sentence = (
         "Stalls are charged to every access that was due meanwhile. The two views differ most on "
-        f"{c.path}, {label}: {times(i.value)} times"
+        f"{c.path}, {where}: {times(i.value)} times"
         + (f" ({times(i.low)} to {times(i.high)})" if i.known else "")
         + "."
     )
@@ -427,11 +438,7 @@ def labelled(r: Results, wanted: Callable[[Cell], bool]) -> list[tuple[Cell, str
     """Cells that are wanted, each once, with what is particular to them."""
     out: dict[Cell, str] = {}
     for b in r.design.blocks:
-        names = [n for n in b.varied if n not in ("mix", "path")]
         for c in b.cells:
-            if c in out or not wanted(c):
-                continue
-            more = [n for n in ("load", "cpus") if n not in names and getattr(c, n) not in (None, "apart")]
-            shown = [level_text(n, getattr(c, n)) for n in [*names, *more] if getattr(c, n) is not None or n == "load"]
-            out[c] = ", ".join([c.mix, *shown])
+            if c not in out and wanted(c):
+                out[c] = label(r.design, b, c)
     return list(out.items())

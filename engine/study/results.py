@@ -22,7 +22,7 @@ import numpy.typing as npt
 from engine.errors import EngineError, UsageError
 from engine.measure import histogram
 from engine.study import _offer
-from engine.study.design import FACTORS, Cell, Design
+from engine.study.design import FACTORS, Block, Cell, Design
 from engine.study.journal import Journal
 
 Array = npt.NDArray[Any]
@@ -376,6 +376,20 @@ def level_text(name: str, level: Any) -> str:
     if name == "gather":
         return "takes what is due" if level == "due" else "waits for a full batch"
     return str(level) if name in ("mix", "path") else f"{name} {level}"
+
+
+def label(design: Design, block: Block, cell: Cell) -> str:
+    """A load in words: its mix, what varies in its block, and what the block holds otherwise than the first does."""
+    names = [n for n in block.varied if n not in ("mix", "path")]
+    first = next((c for c in design.blocks[0].cells if c.path == cell.path), cell)
+    names += [
+        n
+        for n in ("load", "wait", "workers", "cpus")
+        if n not in names and getattr(cell, n) not in (None, getattr(first, n))
+    ]
+    return ", ".join(
+        [cell.mix, *(level_text(n, v) for n in names if (v := getattr(cell, n)) is not None or n == "load")]
+    )
 
 
 def rate(per_s: float) -> str:

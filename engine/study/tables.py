@@ -56,10 +56,14 @@ def late(r: Results) -> str:
             [
                 label,
                 *(with_interval(r.median(c, m), duration) for m in ("age_p50_ns", "age_p99_ns", "age_max_ns")),
-                with_interval(r.mean(c, "fallback_share"), lambda v: f"{v:.3%}"),
+                _fell_back(r.mean(c, "fallback_share")),
             ]
         )
     return _markdown(["load", "age p50", "age p99", "oldest of a run", "fell back to sync"], rows)
+
+
+def _fell_back(i: Interval) -> str:
+    return "none" if i and not i.high > 0 and not i.value else with_interval(i, lambda v: f"{v:.2%}")
 
 
 def stalls(r: Results) -> str:
