@@ -166,6 +166,7 @@ cdef class Sequencer:
     cdef uint32_t *resetters           # units whose timers may
     cdef uint32_t n_resetters
     cdef uint64_t resets
+    cdef uint32_t nested_resets        # in hand
     cdef seq_counts counts
     cdef uint64_t *hist                # latency histogram, in TSC ticks
     cdef uint64_t odd                  # accesses that were split by the router
@@ -206,6 +207,7 @@ cdef class Sequencer:
     cdef int _advance(self, uint64_t t_ns) except -1 nogil
     cdef int _effects(self) except -1 nogil
     cdef int _after(self) except -1 nogil
+    cdef int _one_more_reset(self) except -1 nogil
     cdef uint32_t _find(self, const engine_acc *a, uint64_t *addr, uint32_t *op, const dispatch_entry **entry) noexcept nogil
     cdef uint64_t _nobody(self, uint32_t space, uint32_t size) noexcept nogil
     cdef int _line(self, uint64_t key, uint64_t t_ns, int line, uint32_t level) except -1 nogil

@@ -51,6 +51,7 @@ cdef enum:
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
     PAST = 1024            # single accesses on the waiting paths between two cuts
     FLOOD = 1 << 22        # effects between two cuts that no honest worker makes
+    MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     FIND_OK = 0
     FIND_ROUTER = 1        # the router itself answers
@@ -753,8 +754,7 @@ cdef class Sequencer:
         cdef engine_rec rec
         cdef uint64_t value
         if self.reset_pending:
-            self.reset_pending = 0
-            self.resets += 1
+            self._one_more_reset()
             memset(&rec, 0, sizeof(rec))
             rec.op = ENGINE_REC_RESET
             rec.t_ns = self.reset_at
@@ -762,9 +762,20 @@ cdef class Sequencer:
             self.local.execute(&rec, &value)
             self.next_deadline = 0
             self._effects()
+            self.nested_resets = 0
         if self.n_maps:
             with gil:
                 self._apply_maps()
+        return 0
+
+    cdef int _one_more_reset(self) except -1 nogil:
+        """A reset begins.  One that is asked for during a reset follows it; a chain of them that does not end is an error."""
+        self.reset_pending = 0
+        self.resets += 1
+        self.nested_resets += 1
+        if self.nested_resets > MAX_NESTED_RESETS:
+            with gil:
+                raise EngineError(f"more than {MAX_NESTED_RESETS} resets, each of which asked for the next: a device or worker is broken")
         return 0
 
     cdef int _advance(self, uint64_t t_ns) except -1 nogil:
@@ -1334,8 +1345,7 @@ cdef class Sequencer:
     cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil:
         cdef uint32_t k, u
         cdef engine_rec rec
-        self.reset_pending = 0
-        self.resets += 1
+        self._one_more_reset()
         memset(&rec, 0, sizeof(rec))
         rec.op = ENGINE_REC_RESET
         rec.t_ns = t_ns
@@ -1348,6 +1358,7 @@ cdef class Sequencer:
         for u in range(self.n_units):
             self.units[u].touched = 1
         self._finish(t_ns)
+        self.nested_resets = 0
         return 0
 
     cdef int _sync(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint64_t *value,
@@ -1700,6 +1711,7 @@ cdef class Sequencer:
                         self.units[unit].last = l.v.requests.mine
                         self.counts.buffered += 1
                         self.value[i] = a.value
+                        self.status[i] = IO_OK         # its own may come when this run is over
                         if self.n_acc > 1:
                             self._sample(tsc() - ticks)
                         continue
