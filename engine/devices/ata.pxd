@@ -67,6 +67,7 @@ cdef enum:                      # AtaChannel.fx
     FX_IRQ = 2                  # ... then asserted
     FX_DMA = 4                  # a DMA command is ready: DMARQ
     FX_STOP = 8                 # a command has met a failure, and waits for the host
+    FX_TRAY = 16                # the guest has moved a tray
 
 cdef enum:
     MAX_MULTIPLE = 16           # sectors a READ MULTIPLE block may have
@@ -75,6 +76,10 @@ cdef enum:
     CD_SECTOR = 2048
     CD_RAW = 2352
     IDENTIFY_SIZE = 512
+
+cdef enum:                      # ata_drive.news
+    NEWS_MEDIA = 1
+    NEWS_EJECT = 2
 
 # One drive's registers and modes.
 cdef struct ata_drive:
@@ -90,7 +95,8 @@ cdef struct ata_drive:
     uint8_t tray_open, tray_locked
     uint8_t heads, sectors      # of the current translation
     uint8_t reverts             # the next reset restores the default translation
-    uint8_t pad[2]
+    uint8_t changed             # another disc: 1, and 2 once the guest has been told that there is none
+    uint8_t news                # media events that no guest has asked for yet
     uint8_t identify[512]       # what IDENTIFY (PACKET) DEVICE answers
     uint8_t selftest_log[512]
 
@@ -181,6 +187,7 @@ cdef class AtaChannel:
     cdef void packet_next(self) noexcept nogil
     cdef int packet_sector(self) noexcept nogil
     cdef void packet_read(self, uint32_t sector_size, uint64_t lba, uint64_t n) noexcept nogil
+    cdef bint attention(self, uint8_t op) noexcept nogil
     cdef bint room_given(self) noexcept nogil
     cdef void cd_toc(self) noexcept nogil
     cdef void cd_mode_sense(self) noexcept nogil

@@ -26,7 +26,7 @@ _DRIVE = (("count", "u4"), *((name, "u1") for name in (
     "features", "error", "sector", "lba_mid", "lba_high", "device", "status", "hob_features", "hob_count", "hob_sector",
     "hob_mid", "hob_high", "lba48", "multiple", "write_cache", "identified", "smart_enabled", "smart_autosave", "selftests",
     "sense_key", "asc", "tray_open", "tray_locked", "heads", "sectors",
-    "reverts")), ("pad", "u1", 2), ("identify", "u1", 512), ("selftest_log", "u1", 512))
+    "reverts", "changed", "news")), ("identify", "u1", 512), ("selftest_log", "u1", 512))
 
 
 def ata_state(prefix):
@@ -127,6 +127,7 @@ cdef enum:                      # packet commands, MMC-5 clause 6
 
 cdef enum:                      # sense keys and additional sense codes, SPC-3
     NOT_READY = 2
+    UNIT_ATTENTION = 6
     ILLEGAL_REQUEST = 5
     ASC_ILLEGAL_OPCODE = 0x20
     ASC_LBA_OUT_OF_RANGE = 0x21
@@ -134,6 +135,7 @@ cdef enum:                      # sense keys and additional sense codes, SPC-3
     ASC_INCOMPATIBLE_FORMAT = 0x30
     ASC_SAVING_NOT_SUPPORTED = 0x39
     ASC_NO_MEDIUM = 0x3A
+    ASC_MEDIUM_CHANGED = 0x28
     ASC_REMOVAL_PREVENTED = 0x53
 
 cdef enum:
@@ -275,7 +277,7 @@ def guess_chs(n_sectors, first_sector):
 
 
 _KEYS = {"channel": int, "unit": int, "kind": str, "size": int, "image": str, "serial": str, "model": str, "firmware": str,
-         "readonly": bool, "write": bool, "chs": list, "translation": str, "on_error": str, "fail": list}
+         "readonly": bool, "write": bool, "chs": list, "translation": str, "on_error": str, "fail": list, "id": str}
 
 
 def check_drives(who, drives, channels):
@@ -378,6 +380,37 @@ cdef class AtaChannel:
                 for what in table.get("fail") or ():
                     medium.fail(what)
         return 0
+
+    # ------------------------------------------------------------------ what the host does with discs
+
+    def cd_drive(self, uint32_t unit):
+        """Whether the unit is a CD-ROM drive."""
+        return unit < 2 and self.units[unit].kind == ATA_CDROM
+
+    def tray(self, uint32_t unit):
+        """(tray is open, tray is locked, there is a disc)."""
+        return bool(self.s.drive[unit].tray_open), bool(self.s.drive[unit].tray_locked), self.media[unit] != NULL
+
+    def move_tray(self, uint32_t unit, bint opened):
+        """Open or close the tray.  The guest is told of another disc, whether it is one or not."""
+        cdef ata_drive *d = &self.s.drive[unit]
+        if d.tray_open != opened:
+            d.tray_open = opened
+            d.changed = 1
+            d.news = NEWS_MEDIA
+
+    def ask_to_eject(self, uint32_t unit):
+        """Tell the guest that somebody has pressed the button of a locked drive."""
+        self.s.drive[unit].news |= NEWS_EJECT
+
+    def load_disc(self, uint32_t unit, str who, image):
+        """Put the disc of an image into the drive, or take it out (None).  Raises MachineError."""
+        if not self.cd_drive(unit):
+            raise MachineError(f"{who}: no CD-ROM drive")
+        cdef Medium medium = None if image is None else Medium(who, None, image, True)
+        self.keep[unit] = medium
+        self.media[unit] = NULL if medium is None else <PyObject *>medium
+        self.units[unit].n_sectors = 0 if medium is None else medium.size // 512
 
     # ------------------------------------------------------------------ reset
 
@@ -1095,6 +1128,8 @@ cdef class AtaChannel:
             put_msf(self.s.buf + 12, self.s.cd_lba)
             self.s.buf[15] = 1
             memset(data + CD_SECTOR, 0, CD_RAW - CD_SECTOR - 16)
+        if self.media[self.s.unit] == NULL:           # the host has taken the disc
+            return -1
         if (<Medium>self.media[self.s.unit]).read(self.s.cd_lba * CD_SECTOR, data, CD_SECTOR):
             return -1
         self.s.content_at = self.s.cd_lba * CD_SECTOR
@@ -1149,6 +1184,24 @@ cdef class AtaChannel:
         d.error = ABRT
         return False
 
+    cdef bint attention(self, uint8_t op) noexcept nogil:
+        """SPC-3, 5.9: what a guest is told before the command is looked at.  A changed disc is no disc at first, then a unit attention."""
+        cdef ata_drive *d = &self.s.drive[self.s.unit]
+        if op == REQUEST_SENSE or op == INQUIRY or op == GET_CONFIGURATION or op == GET_EVENT_STATUS:
+            return False
+        if d.sense_key == UNIT_ATTENTION:
+            self.packet_error(UNIT_ATTENTION, d.asc)
+            return True
+        if d.tray_open or not self.units[self.s.unit].n_sectors or not d.changed:
+            return False
+        if d.changed == 1:
+            self.packet_error(NOT_READY, ASC_NO_MEDIUM)
+            d.changed = 2
+        else:
+            self.packet_error(UNIT_ATTENTION, ASC_MEDIUM_CHANGED)
+            d.changed = 0
+        return True
+
     cdef void packet(self) noexcept nogil:
         """A command packet has come."""
         cdef ata_drive *d = &self.s.drive[self.s.unit]
@@ -1163,6 +1216,8 @@ cdef class AtaChannel:
         self.idle()
         memset(buf, 0, CD_RAW)                        # every reply is shorter
         room10 = get_be(cdb + 7, 2)
+        if self.attention(op):
+            return
         # MMC-5: what needs a medium reports NOT READY without one
         if not ready and (op == TEST_UNIT_READY or op == READ_CAPACITY or op == READ_10 or op == READ_12 or op == READ_CD
                           or op == SEEK_10 or op == READ_TOC or op == READ_DISC_INFORMATION or op == READ_DISC_STRUCTURE):
@@ -1181,7 +1236,9 @@ cdef class AtaChannel:
                 if not cdb[4] & 1 and not d.tray_open and d.tray_locked:
                     self.packet_error(NOT_READY if u.n_sectors else ILLEGAL_REQUEST, ASC_REMOVAL_PREVENTED)
                     return
-                d.tray_open = not cdb[4] & 1
+                if d.tray_open == cdb[4] & 1:
+                    d.tray_open = not cdb[4] & 1
+                    self.fx |= FX_TRAY
             self.packet_ok()
             return
         if op == SEEK_10:                             # the address has to exist
@@ -1226,6 +1283,8 @@ cdef class AtaChannel:
             buf[2] = d.sense_key
             buf[7] = 10
             buf[12] = d.asc
+            if d.sense_key == UNIT_ATTENTION:
+                d.sense_key = 0
             self.packet_reply(18, cdb[4])
         elif op == INQUIRY:                           # SPC-3
             buf[0] = 0x05
@@ -1240,7 +1299,7 @@ cdef class AtaChannel:
             put_be(buf, total - 1, 4)
             put_be(buf + 4, CD_SECTOR, 4)
             self.packet_reply(8, 8)
-        elif op == GET_EVENT_STATUS:                  # MMC-5: polled only; media events only, of which none happen
+        elif op == GET_EVENT_STATUS:                  # MMC-5: polled only; media events only
             if not cdb[1] & 1:
                 self.packet_error(ILLEGAL_REQUEST, ASC_INVALID_FIELD)
                 return
@@ -1248,6 +1307,12 @@ cdef class AtaChannel:
             if cdb[4] & 1 << 4:
                 buf[1], buf[2] = 4, 4
                 buf[5] = 1 if d.tray_open else 2 if u.n_sectors else 0
+                if d.news & NEWS_MEDIA:
+                    buf[4] = 2
+                    d.news &= ~<uint8_t>NEWS_MEDIA
+                elif d.news & NEWS_EJECT:
+                    buf[4] = 1
+                    d.news = 0
                 self.packet_reply(8, room10)
             else:
                 buf[2] = 0x80

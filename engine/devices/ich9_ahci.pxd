@@ -129,6 +129,7 @@ cdef enum:                 # queued commands, ATA8-ACS-3
 
 cdef enum:
     IO_ERROR_PIN = 1           # behind INTA#
+    TRAY_PIN = 2
 
 cdef enum run_next:         # does another pass over PxCI follow?
     RUN_NOT = 0

@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 
 from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
 from engine.devices._medium cimport Medium
-from engine.devices.ata cimport (ABRT, ATA_CDROM, ATA_DISK, ATA_NONE, BSY, BUFFER, DMA_PACKET, DMA_TRIM, DMA_WRITE, DRDY, DRQ, DSC, ERR,
+from engine.devices.ata cimport (ABRT, ATA_CDROM, ATA_DISK, ATA_NONE, BSY, BUFFER, DMA_PACKET, DMA_TRIM, DMA_WRITE, DRDY, DRQ, DSC, ERR, FX_TRAY,
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IDLE, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS, ata_drive)
 from engine.pci._config cimport CONFIG_REGION
 from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
@@ -110,7 +110,7 @@ cdef class Ich9Ahci(PciFunction):
     STATE = PCI_STATE + (("ghc", "u4"), ("hba_is", "u4"), ("index", "u4"), ("ahci_pad", "u4")) + _PORTS + _ATA
     MESSAGE_SOURCE = True
     IN = ("resume",)
-    OUT = ("inta", "io_error")
+    OUT = ("inta", "io_error", "tray")
 
     def __dealloc__(self):
         free(self.before)
@@ -535,6 +535,9 @@ cdef class Ich9Ahci(PciFunction):
                 return False
             else:
                 self.run_pio(c)
+        if (<AtaChannel>ch).fx & FX_TRAY:
+            self.set_line(TRAY_PIN, 1)
+            self.set_line(TRAY_PIN, 0)
         (<AtaChannel>ch).fx = 0
         if self.restrained(c.n, failures):
             memcpy(&self.s.ata[c.n], self.before, sizeof(ata_channel))
@@ -796,6 +799,22 @@ cdef class Ich9Ahci(PciFunction):
     def hold(self, int port, int unit, bint on):
         """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
         self.channels[port].keep[unit].hold(on)
+
+    def trays(self):
+        """Of each CD-ROM drive, by (channel, unit): (tray is open, tray is locked, there is a disc)."""
+        return {(n, u): c.tray(u) for n, c in enumerate(self.channels) for u in range(2) if c.cd_drive(u)}
+
+    def move_tray(self, int channel, int unit, bint opened):
+        """Open or close a tray, locked or not."""
+        self.channels[channel].move_tray(unit, opened)
+
+    def ask_to_eject(self, int channel, int unit):
+        """Tell the guest that somebody has pressed the button of a locked drive."""
+        self.channels[channel].ask_to_eject(unit)
+
+    def load_disc(self, int channel, int unit, image):
+        """Put the disc of an image (a path) into a drive, or take it out (None).  Raises MachineError."""
+        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image)
 
     def medium(self, int port, int unit=0):
         """The Medium of a drive, or None."""

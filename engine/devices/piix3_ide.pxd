@@ -18,6 +18,7 @@ cdef enum:                  # pins
     PIN_IRQ14 = 1
     PIN_IRQ15 = 2
     PIN_IO_ERROR = 3
+    PIN_TRAY = 4
 
 cdef enum:                  # bus master registers of one channel; the secondary channel's follow at 8
     BMICX = 0

@@ -12,7 +12,7 @@ cimport cython
 from cpython.ref cimport PyObject
 
 from engine._device cimport INPUT_LINE, IO_OK, RESET_POWER_ON, Device
-from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF, FX_STOP,
+from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF, FX_STOP, FX_TRAY,
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
 from engine.pci._config cimport CONFIG_REGION, FIRST_FIXED
 
@@ -77,7 +77,7 @@ cdef class Piix3Ide(PciFunction):
     TITLE = "PIIX3 IDE function, two ATA channels with bus mastering"
     REGISTERS = _channel_registers(0) + _channel_registers(1)
     IN = ("resume",)
-    OUT = ("inta", "irq14", "irq15", "io_error")
+    OUT = ("inta", "irq14", "irq15", "io_error", "tray")
     CONFIG = {**PCI_CONFIG, "drives": []}
     STATE = PCI_STATE + _BM_STATE + ata_state("ata0_") + ata_state("ata1_")
 
@@ -189,6 +189,9 @@ cdef class Piix3Ide(PciFunction):
         if fx & FX_STOP:
             self.set_line(PIN_IO_ERROR, True)
             self.set_line(PIN_IO_ERROR, False)
+        if fx & FX_TRAY:
+            self.set_line(PIN_TRAY, True)
+            self.set_line(PIN_TRAY, False)
         if fx & FX_DMA and self.s.bm[n].status & BMISX_BMIDEA:
             self.run_dma(n)
 
@@ -356,6 +359,22 @@ cdef class Piix3Ide(PciFunction):
     def hold(self, int channel, int unit, bint on):
         """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
         self.channels[channel].keep[unit].hold(on)
+
+    def trays(self):
+        """Of each CD-ROM drive, by (channel, unit): (tray is open, tray is locked, there is a disc)."""
+        return {(n, u): c.tray(u) for n, c in enumerate(self.channels) for u in range(2) if c.cd_drive(u)}
+
+    def move_tray(self, int channel, int unit, bint opened):
+        """Open or close a tray, locked or not."""
+        self.channels[channel].move_tray(unit, opened)
+
+    def ask_to_eject(self, int channel, int unit):
+        """Tell the guest that somebody has pressed the button of a locked drive."""
+        self.channels[channel].ask_to_eject(unit)
+
+    def load_disc(self, int channel, int unit, image):
+        """Put the disc of an image (a path) into a drive, or take it out (None).  Raises MachineError."""
+        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image)
 
     def medium(self, int channel, int unit):
         """The Medium of a drive, or None."""

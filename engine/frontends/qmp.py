@@ -7,8 +7,9 @@ all events.
 Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid, query-machines, query-commands,
 query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, system_powerdown, stop, cont,
 quit, set-action, watchdog-set-action, migrate, query-migrate, screendump, eject and blockdev-change-medium (floppy
-disks), human-monitor-command (two commands of qemu-io), device_add and device_del (refused, as for a device that is no
-model).  Others answer CommandNotFound.  QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
+disks, CDs), blockdev-open-tray, -close-tray, -remove-medium, -insert-medium, blockdev-add (files),
+human-monitor-command (two commands of qemu-io), device_add and device_del (refused, as for a device that is no model).
+Others answer CommandNotFound.  QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Guest:
         self.changed: Callable[[], None] = lambda: None  # something beside the accesses has moved the machine
         self.first_reset: Callable[[], None] | None = None  # what the first reset does beside its own
         self.monitors: list[Monitor] = []
+        self.nodes: dict[str, str] = {}  # block nodes that blockdev-add has made -> their files
+        self._open = self._trays()
         self.migration: str | None = None  # "completed" or "failed", once there was one
         # wires by which devices tell the host something -> what it does
         self.notices: dict[str, Callable[[], None]] = {
@@ -86,6 +89,7 @@ class Guest:
             "suspend": self._suspend,
             "exit": self._exit,
             "io_error": self._io_error,
+            "tray": self.trays_moved,
         }
 
     @property
@@ -163,6 +167,34 @@ class Guest:
             "BLOCK_IO_ERROR", device="", operation="write", action="stop", nospace=False, reason="Input/output error"
         )
         self._stopped("io-error")
+
+    def discs(self) -> dict[tuple[str, int, int], str]:
+        """The CD-ROM drives, by (device, channel, unit), with their names."""
+        if self.machine is None:
+            return {}
+        return {
+            (d.id, row.get("channel", 0), row.get("unit", 0)): row.get("id")
+            or f"ide{row.get('channel', 0)}-cd{row.get('unit', 0)}"
+            for d in self.machine.spec.devices
+            if d.type in DISKS
+            for row in d.config.get("drives", ())
+            if row.get("kind") == "cdrom"
+        }
+
+    def _trays(self) -> set[tuple[str, int, int]]:
+        """The drives whose tray is open."""
+        out = set()
+        for device in {place[0] for place in self.discs()}:
+            assert self.machine is not None
+            out |= {(device, *place) for place, tray in self.machine.call(device, "trays").items() if tray[0]}
+        return out
+
+    def trays_moved(self) -> None:
+        """Tell of the trays that are not as they were."""
+        now = self._trays()
+        for place in sorted(now ^ self._open):
+            self.event("DEVICE_TRAY_MOVED", device="", id=self.discs()[place], **{"tray-open": place in now})
+        self._open = now
 
     def proceed(self) -> None:
         """Run again; commands that wait for the host are tried again."""
@@ -562,7 +594,84 @@ def _floppy(g: Guest, a: Json) -> tuple[str, int]:
     return fdc, int(name[-1])
 
 
+def _disc(g: Guest, a: Json) -> tuple[str, int, int] | None:
+    """(device, channel, unit) of the CD-ROM drive that a command names."""
+    name = a.get("id") or a.get("device") or ""
+    return next((place for place, known in g.discs().items() if name == known), None)
+
+
+def _want_disc(g: Guest, a: Json) -> tuple[str, int, int]:
+    place = _disc(g, a)
+    if place is None:
+        raise QmpError(f"Device '{a.get('id') or a.get('device') or ''}' not found", "DeviceNotFound")
+    return place
+
+
+def _open_tray(g: Guest, a: Json) -> Json:
+    device, channel, unit = _want_disc(g, a)
+    assert g.machine is not None
+    is_open, locked, _ = g.machine.call(device, "trays")[channel, unit]
+    if locked and not is_open and not a.get("force"):
+        g.machine.call(device, "ask_to_eject", channel, unit)
+        raise QmpError(
+            f"Device '{g.discs()[device, channel, unit]}' is locked and force was not specified, wait for tray to open "
+            f"and try again"
+        )
+    g.machine.call(device, "move_tray", channel, unit, True)
+    g.trays_moved()
+    return {}
+
+
+def _close_tray(g: Guest, a: Json) -> Json:
+    device, channel, unit = _want_disc(g, a)
+    assert g.machine is not None
+    g.machine.call(device, "move_tray", channel, unit, False)
+    g.trays_moved()
+    return {}
+
+
+def _load_disc(g: Guest, a: Json, path: str | None) -> None:
+    device, channel, unit = _want_disc(g, a)
+    assert g.machine is not None
+    is_open, _, there = g.machine.call(device, "trays")[channel, unit]
+    name = g.discs()[device, channel, unit]
+    if not is_open:
+        raise QmpError(f"Tray of device '{name}' is not open")
+    if there and path is not None:
+        raise QmpError(f"There already is a medium in device '{name}'")
+    g.machine.call(device, "load_disc", channel, unit, path)
+
+
+def _remove_medium(g: Guest, a: Json) -> Json:
+    _load_disc(g, a, None)
+    return {}
+
+
+def _insert_medium(g: Guest, a: Json) -> Json:
+    node = _want(a, "node-name")
+    if node not in g.nodes:
+        raise QmpError(f"Cannot find device='' nor node-name='{node}'")
+    _load_disc(g, a, g.nodes[node])
+    return {}
+
+
+def _blockdev_add(g: Guest, a: Json) -> Json:
+    """A node that is a file, or raw above one; it is opened when a drive gets it."""
+    name, below = _want(a, "node-name"), a
+    while isinstance(below.get("file"), dict):
+        below = below["file"]
+    if not isinstance(below.get("filename"), str) or a.get("driver") not in ("raw", "file"):
+        raise QmpError(f"Node '{name}': only files, and raw above them, can be added")
+    if name in g.nodes:
+        raise QmpError(f"Duplicate nodes with node-name='{name}'")
+    g.nodes[name] = below["filename"]
+    return {}
+
+
 def _eject(g: Guest, a: Json) -> Json:
+    if _disc(g, a) is not None:
+        _open_tray(g, a)
+        return _remove_medium(g, a)
     fdc, drive = _floppy(g, a)
     assert g.machine is not None
     g.machine.call(fdc, "eject", drive)
@@ -570,6 +679,12 @@ def _eject(g: Guest, a: Json) -> Json:
 
 
 def _change(g: Guest, a: Json) -> Json:
+    if _disc(g, a) is not None:
+        path = _want(a, "filename")
+        _open_tray(g, a)
+        _load_disc(g, a, None)
+        _load_disc(g, a, path)
+        return _close_tray(g, a)
     fdc, drive = _floppy(g, a)
     path = _want(a, "filename")
     try:
@@ -597,6 +712,11 @@ COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
     "system_powerdown": _powerdown,
     "set-action": _set_action,
     "watchdog-set-action": _watchdog_action,
+    "blockdev-open-tray": _open_tray,
+    "blockdev-close-tray": _close_tray,
+    "blockdev-remove-medium": _remove_medium,
+    "blockdev-insert-medium": _insert_medium,
+    "blockdev-add": _blockdev_add,
     "human-monitor-command": _human,
     "migrate": _migrate,
     "query-migrate": lambda g, a: {} if g.migration is None else {"status": g.migration},

@@ -344,7 +344,7 @@ class _Import:
                 drive = dict(by_id.get(dev.get("drive", ""), {}))
                 free = next((str(n) for n in range(channels) if sum(d.get("bus") == str(n) for d in todo) < units), "0")
                 bus = dev["bus"].rsplit(".", 1)[-1] if "bus" in dev else free
-                drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {k: dev[k] for k in _DRIVE if k in dev}
+                drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {k: dev[k] for k in (*_DRIVE, "id") if k in dev}
                 drive.setdefault("unit", "0" if not any(d.get("bus") == bus and d.get("unit") == "0" for d in todo) else "1")
                 todo.append(drive)
         for d in todo:
@@ -377,6 +377,8 @@ class _Import:
                     row[ours] = both[theirs]
             if {"cyls", "heads", "secs"} <= set(d):
                 row["chs"] = [int(d[k]) for k in ("cyls", "heads", "secs")]
+            if "id" in d:
+                row["id"] = d["id"]
             if "stop" in (d.get("rerror"), d.get("werror")):
                 row["on_error"] = "stop"
             if failing := self._failing(d.get("file", "")):

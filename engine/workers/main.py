@@ -33,7 +33,7 @@ STOP, ATTENTION = 1, 2
 ANSWER_MAX = 1 << 30  # bytes
 # Methods of devices that Machine.call reaches.
 METHODS = {"inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture"}
-METHODS |= {"set_action", "status", "recorded", "forget", "hold"}
+METHODS |= {"set_action", "status", "recorded", "forget", "hold", "trays", "move_tray", "ask_to_eject", "load_disc"}
 METHODS |= {"receive"}  # of a network controller: a frame
 
 

@@ -965,6 +965,61 @@ def test_a_state_that_is_none_ends_the_program_that_waits_for_it(launcher: str, 
         assert there.process.wait(10) == 3 and "no state of this engine" in there.said()[-1]
 
 
+def test_discs_are_changed_by_the_monitor(launcher: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode() * 4096)
+    drive = f"if=none,id=d,file={tmp_path / 'a'},media=cdrom,format=raw"
+    with QtestClient(launcher, [*PC, "-drive", drive, "-device", "ide-cd,drive=d,bus=ide.1,id=cd"]) as guest:
+        guest.negotiate()
+
+        def packet(*cdb: int) -> int:
+            """A command packet; its error register."""
+            words = bytes(cdb).ljust(12, b"\0")
+            guest.transcript(["outb 0x174 0xff", "outb 0x175 0xff", "outb 0x176 0xa0", "outb 0x177 0xa0"])
+            guest.transcript([f"outw 0x170 {int.from_bytes(words[n : n + 2], 'little')}" for n in range(0, 12, 2)])
+            return guest.value("inb 0x171") if guest.value("inb 0x177") & 1 else 0
+
+        def first() -> int:
+            assert packet(0x28, 0, 0, 0, 0, 0, 0, 0, 1) == 0
+            return guest.value("inw 0x170") & 0xFF
+
+        def moved() -> list[bool]:
+            return [bool(data["tray-open"]) for name, data in heard(guest) if name == "DEVICE_TRAY_MOVED"]
+
+        assert first() == ord("a")
+        guest.transcript(["outb 0x376 4", "outb 0x376 0"])
+        assert packet(0x1B, 0, 0, 0, 2) == 0 and moved() == [True] and packet(0) == 0x20
+        assert packet(0x1B, 0, 0, 0, 3) == 0 and moved() == [False] and packet(0) == 0
+        assert packet(0x1E, 0, 0, 0, 1) == 0  # locked
+        assert "is locked" in guest.execute("blockdev-open-tray", id="cd")["error"]["desc"]
+        assert "is not open" in guest.execute("blockdev-remove-medium", id="cd")["error"]["desc"]
+        assert guest.execute("blockdev-open-tray", id="cd", force=True) == {"return": {}} and moved() == [True]
+        assert guest.execute("blockdev-remove-medium", id="cd") == {"return": {}}
+        node = {"driver": "raw", "node-name": "n", "file": {"driver": "file", "filename": str(tmp_path / "b")}}
+        assert guest.execute("blockdev-add", **node) == {"return": {}}
+        assert "Duplicate" in guest.execute("blockdev-add", **node)["error"]["desc"]
+        assert (
+            guest.execute("blockdev-insert-medium", id="cd", **{"node-name": "m"})["error"]["class"] == "GenericError"
+        )
+        assert guest.execute("blockdev-insert-medium", id="cd", **{"node-name": "n"}) == {"return": {}}
+        assert guest.execute("blockdev-close-tray", id="cd") == {"return": {}} and moved() == [False]
+        assert [packet(0) for _ in range(2)] == [0x20, 0x60]  # no disc, then another one
+        assert packet(3, 0, 0, 0, 18) == 0
+        assert [guest.value("inw 0x170") for _ in range(9)][1] & 0xFF == 6
+        assert packet(0) == 0 and first() == ord("b")
+        guest.transcript(["outb 0x376 4", "outb 0x376 0"])
+        assert guest.execute("eject", id="cd", force=True) == {"return": {}} and packet(0) == 0x20
+        assert (
+            guest.execute("blockdev-change-medium", id="cd", filename="/nonexistent")["error"]["class"]
+            == "GenericError"
+        )
+        assert guest.execute("blockdev-change-medium", id="cd", filename=str(tmp_path / "a")) == {"return": {}}
+        assert (
+            [packet(0), packet(0), packet(3, 0, 0, 0, 0)] == [0x20, 0x60, 0] and packet(0) == 0 and first() == ord("a")
+        )
+        assert guest.execute("blockdev-open-tray", id="nothing")["error"]["class"] == "DeviceNotFound"
+
+
 FLUSH = ["outb 0x1f6 0xa0", "outb 0x1f7 0xe7", "inb 0x1f7"]
 
 
