@@ -131,7 +131,8 @@ class Threads:
 
     crowded = True
 
-    def __init__(self, plan, owners, ram, contents, wait="adaptive", pin=False):
+    def __init__(self, plan, owners, ram, contents, wait="adaptive", pin=False, **others):
+        assert not any(others.values())  # no network here
         self.plan, self.owners, self.ram, self.contents, self.wait = plan, owners, ram, contents, wait
         self.workers, self.links, self.errors = [], [], []
 
