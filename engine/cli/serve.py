@@ -251,6 +251,7 @@ def serve(
             guest.state = "inmigrate"
             server.incoming(wanted.incoming, running=not wanted.stopped)
         status = server.run()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is on its way, with its own status
         if unknown is not None and board is not None:
             write(take(board), unknown)
         return status

@@ -377,7 +377,7 @@ class _Import:
                     row[ours] = both[theirs]
             if {"cyls", "heads", "secs"} <= set(d):
                 row["chs"] = [int(d[k]) for k in ("cyls", "heads", "secs")]
-            if "id" in d:
+            if "id" in d and kind == "cdrom":  # by which the host changes discs
                 row["id"] = d["id"]
             if "stop" in (d.get("rerror"), d.get("werror")):
                 row["on_error"] = "stop"
