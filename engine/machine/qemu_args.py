@@ -128,6 +128,7 @@ class _Import:
         self.macs: set[int] = set()
         self.added: list[tuple[str, dict[str, Any]]] = []
         self.watchdog_action = "reset"
+        self.netdevs: dict[str, dict[str, str]] = {}
         self.remarks: list[str] = []
         self.unmodelled: list[tuple[str, str]] = []
 
@@ -142,6 +143,8 @@ class _Import:
                     self.facts["check_floppy_signature"] = False
                 elif name == "-netdev":
                     self.default_nic = False
+                    o = options(value)
+                    self.netdevs[o.get("id", "")] = o
                 elif name == "-watchdog-action":
                     self.watchdog_action = value
                 elif name == "-action":
@@ -505,6 +508,9 @@ class _Import:
             config |= {"chassis": int(chassis, 0), "slot": int(slot, 0)}
         if kind in ("e1000", "e1000e"):
             config["mac"] = self._mac(d.get("mac", ""))
+            net = self.netdevs.get(d.get("netdev", ""), {})
+            if net.get("") == "socket" and net.get("fd", "").isdecimal():  # a stream of frames, each behind its length
+                config |= {"backend": "stream", "fd": int(net["fd"])}
             if d.get("romfile", "unset"):
                 self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
         self.added.append((d.get("id", f"{kind}-{bus}-{dev:x}.{fn}" if bus else f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, **({"bus": bus} if bus else {}),

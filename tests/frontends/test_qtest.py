@@ -965,6 +965,14 @@ def test_a_state_that_is_none_ends_the_program_that_waits_for_it(launcher: str, 
         assert there.process.wait(10) == 3 and "no state of this engine" in there.said()[-1]
 
 
+def test_frames_go_through_a_socket_that_the_program_was_given() -> None:
+    args = [*PC, "-device", "e1000e,netdev=hs0", "-netdev", "socket,fd=7,id=hs0", "-device", "e1000,netdev=u"]
+    nics = {
+        d.type: d.config for d in from_qemu([*args, "-netdev", "user,id=u"]).spec().devices if d.type[:5] == "e1000"
+    }
+    assert (nics["e1000e"]["backend"], nics["e1000e"]["fd"]) == ("stream", 7) and "backend" not in nics["e1000"]
+
+
 def test_discs_are_changed_by_the_monitor(launcher: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode() * 4096)
