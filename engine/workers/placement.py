@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from engine._device import PyDevice
 from engine.errors import MachineError
 from engine.machine.build import Plan
 from engine.machine.spec import PlacementSpec, check_workers
@@ -18,12 +19,20 @@ Owners = list[int]  # worker number (from 0) of each unit
 
 
 def spread(plan: Plan, workers: int) -> Owners:
-    """Heaviest unit first, each to the least loaded worker; the parts in APART to different ones where possible."""
+    """Heaviest unit first, each to the least loaded worker; the parts in APART to different ones where possible.
+
+    Parts written in Python hold their worker's interpreter lock; the last worker is theirs alone where there is one to spare.
+    """
     check_workers(workers, "placement")
     types = [{plan.devices[r].spec.type for r in ranks} for ranks in plan.units]
     weight = [sum(WEIGHT.get(t, 1) for t in ts) for ts in types]
-    load = [0] * workers
     owners = [-1] * len(plan.units)
+    slow = [u for u, ranks in enumerate(plan.units) if any(issubclass(plan.devices[r].cls, PyDevice) for r in ranks)]
+    if slow and workers > len(APART):
+        workers -= 1
+        for u in slow:
+            owners[u] = workers
+    load = [0] * workers
     for n, part in enumerate(APART):
         for u, ts in enumerate(types):
             if part in ts and owners[u] < 0:

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import MachineError
 from engine.machine import Machine
 from engine.machine.build import Plan, plan
-from engine.machine.spec import PlacementSpec, load, load_placement, parse
+from engine.machine.spec import DeviceSpec, PlacementSpec, load, load_placement, parse
 from engine.workers import placement
 
 WORKERS = (1, 2, 3, 5, 14, 40)
@@ -34,6 +34,17 @@ def test_spread_keeps_timer_disk_and_interrupt_controller_apart(board: Plan) -> 
     for n in (3, 5, 14):
         owners = placement.spread(board, n)
         assert len({owners[board.devices[board.rank(d)].unit] for d in ("pit", "ide", "pic")}) == 3
+
+
+def test_spread_gives_parts_written_in_python_a_worker_to_spare() -> None:
+    spec = load("i440fx")
+    card = DeviceSpec("card", "post-card", at={"post": 0x190})
+    slow = plan(replace(spec, devices=(*spec.devices, card)))
+    mine = slow.devices[slow.rank("card")].unit
+    for n in (4, 6):
+        owners = placement.spread(slow, n)
+        assert owners[mine] == n - 1 and owners.count(n - 1) == 1
+    assert set(placement.spread(slow, 3)) == {0, 1, 2}
 
 
 def test_spread_balances_by_weight(board: Plan) -> None:
