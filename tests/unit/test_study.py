@@ -736,3 +736,23 @@ def test_the_page_says_what_there_is() -> None:
     assert told == list(design.FACTORS)
     shares = dict(re.findall(r"^\| `(\w+)` \| .* \| ([\d./]+) \|$", text.split("| mix | does |")[1], re.MULTILINE))
     assert {k: eval(v) for k, v in shares.items()} == {k: m.write_share for k, m in mixes.MIXES.items()}
+
+
+def test_labels_say_what_a_block_holds_otherwise_than_the_first() -> None:
+    d = design.parse(
+        B + 'path = ["sync", "buffered"]\nwait = "spin"\n'
+        '[[block]]\nname = "c"\npath = ["sync", "buffered"]\ncpus = "together"\nload = [100, 200]\n'
+    )
+    first, second = d.blocks
+    assert results.label(d, first, first.cells[0]) == "vga"
+    assert results.label(d, second, second.cells[0]) == "vga, 100 /s offered, wait adaptive, one CPU"
+
+
+def test_the_finding_shows_the_kept_results() -> None:
+    """The tables of the page are those that the kept results give: nothing in them was written by hand."""
+    docs = Path(__file__).parents[2] / "docs"
+    r = Results.from_csv(design.load("shipped:sync-vs-buffered"), docs / "results" / "sync-vs-buffered.csv.gz")
+    page = (docs / "study-sync-vs-buffered.md").read_text()
+    assert len(tables.MARK.findall(page)) >= 6
+    assert tables.fill(r, page) == page
+    assert r.disagreeing() == []
