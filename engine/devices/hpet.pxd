@@ -75,7 +75,7 @@ cdef class Hpet(Device):
     cdef void update_irq(self, uint32_t n, bint active) noexcept nogil
     cdef void drive(self, uint32_t gsi, bint level) noexcept nogil
     cdef uint64_t ticks_to_match(self, uint32_t n, uint64_t now) noexcept nogil
-    cdef void arm(self, uint32_t n, uint64_t ticks) noexcept nogil
+    cdef void arm(self, uint32_t n, uint64_t since, uint64_t ticks) noexcept nogil
     cdef void start(self, uint32_t n) noexcept nogil
     cdef void stop(self, uint32_t n) noexcept nogil
     cdef void advance(self, uint32_t n, uint64_t period, uint64_t now) noexcept nogil

@@ -177,8 +177,8 @@ cdef class Hpet(Device):
             return low if <int32_t>low > 0 else 1
         return wide if <int64_t>wide > 0 else 1
 
-    cdef void arm(self, uint32_t n, uint64_t ticks) noexcept nogil:
-        self.s.expiry[n] = self.core.now + ticks * TICK_NS if ticks < MAX_WAIT else NEVER
+    cdef void arm(self, uint32_t n, uint64_t since, uint64_t ticks) noexcept nogil:
+        self.s.expiry[n] = since + ticks * TICK_NS if ticks < MAX_WAIT else NEVER
         self.s.armings += 1
         self.s.armed[n] = self.s.armings
 
@@ -197,7 +197,7 @@ cdef class Hpet(Device):
         if self.s.conf[n] & TN_32MODE and not self.s.conf[n] & TN_TYPE and to_wrap < <uint32_t>ticks:
             ticks = to_wrap
             self.s.at_wrap[n] = 1
-        self.arm(n, ticks)
+        self.arm(n, self.core.now, ticks)
 
     cdef void stop(self, uint32_t n) noexcept nogil:
         self.s.expiry[n] = NEVER
@@ -214,17 +214,18 @@ cdef class Hpet(Device):
             self.s.comparator[n] += period * periods_behind(behind, period, <uint64_t>1 << 63)
 
     cdef void expire(self, uint32_t n) noexcept nogil:
-        cdef uint64_t now = self.ticks(), period = self.s.period[n]
+        # Counted from the expiry: one that was due as it was armed comes a nanosecond later.
+        cdef uint64_t due = self.s.expiry[n], now = (due + self.s.offset) // TICK_NS, period = self.s.period[n]
         self.s.expiry[n] = NEVER
         if self.s.conf[n] & TN_32MODE:
             period = <uint32_t>period
         if self.s.conf[n] & TN_TYPE:
             if period:
                 self.advance(n, period, now)
-                self.arm(n, self.ticks_to_match(n, now))
+                self.arm(n, due, self.ticks_to_match(n, now))
         elif self.s.conf[n] & TN_32MODE and self.s.at_wrap[n]:
             self.s.at_wrap[n] = 0
-            self.arm(n, self.ticks_to_match(n, now))
+            self.arm(n, due, self.ticks_to_match(n, now))
         self.update_irq(n, 1)
 
     cdef void on_time(self) noexcept nogil:
