@@ -21,11 +21,12 @@ print(*(d for d in t["build-system"]["requires"] + p["dependencies"] + extras if
 endef
 export REQUIREMENTS
 
-.PHONY: run test bench build check format annotate checked asan ubsan stress clean dist help
+.PHONY: run test diff bench build check format annotate checked asan ubsan stress clean dist help
 
 help:
 	@echo "make run     replay recorded boots over every path, draw the report"
 	@echo "make test    the test suite            make bench   the performance suite"
+	@echo "make diff    every part against an installed QEMU, a minute"
 	@echo "make check   lint, types, stubs        make dist    sdist and wheel"
 	@echo "make checked asan ubsan                the suites on checked and sanitizer builds"
 	@echo "make annotate                          Cython's annotated C of every module"
@@ -36,6 +37,9 @@ run: $(BUILT)
 test: $(BUILT)
 	$(BIN)/python -m pytest -n $(NPROC) --dist loadgroup -m "not stress and not bench" $(ARGS) tests
 	$(BIN)/python -m pytest -m "stress and not bench" $(ARGS) tests
+
+diff: $(BUILT)
+	$(BIN)/engine diff --all --quick $(ARGS)
 
 bench: $(BUILT)
 	$(BIN)/python -m pytest -q perf/benches --benchmark-only $(ARGS)

@@ -25,7 +25,7 @@ from engine.measure.diff.sides import (
 )
 
 SEEDS, ACCESSES = 3, 20_000
-QUICK = (1, 4_000)
+QUICK = (2, 20_000)
 PATHS = ("local", "sync", "buffered", "batched")
 
 

@@ -1,4 +1,4 @@
-"""Accesses that a region does not take as they are, as the reference answers them: docs/decisions/0007-odd-accesses.md."""
+"""Accesses that a region does not take as they are: docs/decisions/0007-odd-accesses.md."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from engine.machine import Machine
 from engine.measure.diff.board import Board
 
 WIDTH = {"b": 1, "w": 2, "l": 4}
-LINES = [
-    ln for ln in (Path(__file__).parent / "data" / "odd_accesses.txt").read_text().splitlines() if not ln.startswith("#")
-]
+FILE = Path(__file__).parent / "data" / "odd_accesses.txt"
+LINES = [ln for ln in FILE.read_text().splitlines() if not ln.startswith("#")]
 
 
 @pytest.mark.parametrize("path", ["local", "sync", "batched"])
@@ -25,8 +24,8 @@ def test_odd_accesses_as_the_reference_answers_them(path: str) -> None:
     for n, line in enumerate(LINES):
         request, _, answer = line.partition(" -> ")
         verb, *words = request.split()
-        program[n] = (n + 1, int(words[0], 16), int(words[1], 16) if verb.startswith("out") else 0, 0, WIDTH[verb[-1]], 0,
-                      verb.startswith("out"), 0, 0)  # fmt: skip
+        write = verb.startswith("out")
+        program[n] = (n + 1, int(words[0], 16), int(words[1], 16) if write else 0, 0, WIDTH[verb[-1]], 0, write, 0, 0)
         if answer:
             answers[n] = int(answer, 16)
     options = {"path": path} | ({"workers": 2} if path != "local" else {})

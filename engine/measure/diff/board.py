@@ -80,10 +80,13 @@ class Entry:
 
 def _each(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries that a row with `each` stands for: {n} in its texts is each of those numbers."""
-    return [
-        {k: v.format(n=n) if isinstance(v, str) and "each" in row else v for k, v in row.items() if k != "each"}
-        for n in row.get("each", [None])
-    ]
+
+    def filled(value: Any, n: int) -> Any:
+        if isinstance(value, Mapping):
+            return {k: filled(v, n) for k, v in value.items() if k != "each"}
+        return value.format(n=n) if isinstance(value, str) else value
+
+    return [filled(row, n) for n in row["each"]] if "each" in row else [dict(row)]
 
 
 def load_entries(path: Path = FOLDER / "differences.toml") -> dict[str, Any]:

@@ -114,34 +114,32 @@ def minimise(
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[Array, Difference]:
     """A short program with the same difference (the same place), and that difference: delta debugging, each trial from
-    power-on.  The first `head` records are a set-up."""
-    best, where = program[: found.index + 1], found
+    power-on.  The first `head` records are a set-up, which stays."""
+    fixed, best, where = program[:head], program[head : found.index + 1], found
     end, runs = time.monotonic() + MINIMISE_S, 0
 
     def still(trial: Array) -> bool:
         nonlocal best, where, runs
         runs += 1
         tick()
-        if not len(trial) or len(filtered(board, trial)) != len(trial):
+        whole = np.concatenate([fixed, trial])
+        if not len(trial) or len(filtered(board, whole)) != len(whole):
             return False
         try:
-            got = compare(board, trial, ours.run(trial), theirs.run(trial), count=False)
+            got = compare(board, whole, ours.run(whole), theirs.run(whole), count=False)
         except EngineError:
             return False
-        if got is None or (got.what, got.where) != (found.what, found.where):
+        if got is None or got.index < head or (got.what, got.where) != (found.what, found.where):
             return False
-        best, where = trial[: got.index + 1], got
+        best, where = trial[: got.index + 1 - head], got
         return True
 
     def spent() -> bool:
         return time.monotonic() > end or runs >= MINIMISE_RUNS
 
     keep = 1
-    while (
-        keep < len(best) and not spent()
-    ):  # the cause is often near: the last few accesses, with or without the set-up
-        whole = best
-        if still(whole[-keep:]) or (keep + head < len(whole) and still(np.concatenate([whole[:head], whole[-keep:]]))):
+    while keep < len(best) and not spent():  # the cause is often near: the last few accesses
+        if still(best[-keep:]):
             break
         keep *= 4
     parts = 2
@@ -159,7 +157,7 @@ def minimise(
             break
         else:
             parts = min(2 * parts, len(best))
-    return best, where
+    return np.concatenate([fixed, best]), where
 
 
 def write_case(

@@ -13,6 +13,7 @@ from engine.types import RO, WO, Register, Space
 EVENTS = {"i8259": (ACK, ACK, LINE), "ioapic": (ACK, LINE, LINE), "lapic": (ACK,), "i8042": (KEY, ACK)}
 LINES = (3, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15)  # interrupts that no part raises while another is under test
 DEFAULT_STEP_NS = 50_000_000
+SETTLE_NS = 10_000  # after the set-up: a counter that it stops ends its last clock
 
 
 class Generator:
@@ -37,6 +38,7 @@ class Generator:
         """At least so many accesses, then what reads every register once more."""
         for row in self.board.preamble(self.part):
             self._emit(*row)
+        self.now += SETTLE_NS
         while len(self.rows) < accesses:
             self._turn()
         self._sweep()
