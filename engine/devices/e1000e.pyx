@@ -1086,6 +1086,7 @@ cdef class E1000E(PciFunction):
         cdef frame_info f
         for i in range(t.n):
             if n + t.length[i] > FRAME_MAX:
+                self.wire += n                              # as if it had left, for BURST
                 return
             self.dma.read(t.addr[i], data + n, t.length[i])
             n += t.length[i]
@@ -1093,6 +1094,7 @@ cdef class E1000E(PciFunction):
             return
         parse(data, n, &f)
         if f.cut:
+            self.wire += n
             return
         whole = n
         if tagged and be16(data + 12) != ETHERTYPE_VLAN and be16(data + 12) != ETHERTYPE_QINQ:
@@ -1109,6 +1111,7 @@ cdef class E1000E(PciFunction):
                 self.tag(data, n, last.upper >> 16)
             self.leave(data - (whole - n), whole)
         if not done:
+            self.wire += n
             return
         self.count_size(PTC64, whole)
         self.count(TPT)

@@ -602,6 +602,16 @@ def test_more_than_16_mib_at_once_leave_at_the_pace_of_the_wire(nic):
     assert nic.get(TDH) == 4000 and nic.get(ICS) & TXQE
 
 
+def test_packets_that_are_not_sent_take_their_time_too(nic):
+    nic.put(TDLEN, 0xFFF80)
+    nic.put(TDBAL, 0)
+    for n in range(0, 1 << 20, 32):
+        struct.pack_into("<QIIQII", nic.ram, n, 0x1000, 0xF000, 0, 0x1000, 0xF000 | EOP, 0)
+    nic.put(TCTL, EN)
+    nic.put(TDT, 4000)
+    assert 500 < nic.get(TDH) < 600 and nic.get(TPT) == 0
+
+
 # ---------------------------------------------------------------------- 7.1 reception
 
 
