@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine._device import Arena, Device, Dma
+from engine._device import Arena, Device, Dma, PyDevice
 from engine.errors import MachineError
 from engine.machine.spec import DeviceSpec, MachineSpec
 from engine.registry import device_class
@@ -34,6 +34,11 @@ class PlannedDevice:
     def id(self) -> str:
         """The machine file's id."""
         return self.spec.id
+
+    @property
+    def python(self) -> bool:
+        """Whether its class is written in Python."""
+        return issubclass(self.cls, PyDevice)
 
 
 @dataclass(frozen=True, slots=True)

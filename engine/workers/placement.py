@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from engine._device import PyDevice
 from engine.errors import MachineError
 from engine.machine.build import Plan
 from engine.machine.spec import PlacementSpec, check_workers
@@ -27,7 +26,7 @@ def spread(plan: Plan, workers: int) -> Owners:
     types = [{plan.devices[r].spec.type for r in ranks} for ranks in plan.units]
     weight = [sum(WEIGHT.get(t, 1) for t in ts) for ts in types]
     owners = [-1] * len(plan.units)
-    slow = [u for u, ranks in enumerate(plan.units) if any(issubclass(plan.devices[r].cls, PyDevice) for r in ranks)]
+    slow = [u for u, ranks in enumerate(plan.units) if any(plan.devices[r].python for r in ranks)]
     if slow and workers > len(APART):
         workers -= 1
         for u in slow:
