@@ -47,6 +47,8 @@ TYPES: dict[str, str] = {
     "i82801b11": "engine.pci._bridge:I82801b11",
     "pcie-root-port": "engine.pci._bridge:PcieRootPort",
     "ioh3420": "engine.pci._bridge:Ioh3420",
+    "tpm-tis": "engine.devices.tpm:TpmTis",
+    "tpm-crb": "engine.devices.tpm:TpmCrb",
     "post-card": "engine.devices.python.post_card:PostCard",
 }
 

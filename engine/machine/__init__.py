@@ -64,6 +64,9 @@ def build_devices(
         if descriptors and p.id in descriptors:
             made[p.id].attach(descriptors.pop(p.id))  # type: ignore[attr-defined]
     connect(planned.spec, made)
+    for d in made.values():
+        if hasattr(d, "open_backend"):  # what only a device that runs has: the other end of a socket
+            d.open_backend()
     return made, arena
 
 

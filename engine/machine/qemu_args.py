@@ -27,6 +27,7 @@ ISA_DEVICES = {"isa-debugcon": "debugcon"}
 PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000", "e1000e": "e1000e", "pvpanic-pci": "pvpanic-pci", "i6300esb": "i6300esb", "pci-testdev": "pci-testdev",
                "edu": "edu", "pci-bridge": "pci-bridge", "i82801b11-bridge": "i82801b11", "pcie-root-port": "pcie-root-port", "ioh3420": "ioh3420"}
 BRIDGES = {"pci-bridge": 32, "i82801b11-bridge": 32, "pcie-root-port": 1, "ioh3420": 1}  # and the device numbers behind each
+TPMS = {"tpm-tis": {"tpm-tis-mmio": 0xFED40000, "tpm-ppi": 0xFED45000}, "tpm-crb": {"tpm-crb": 0xFED40000, "tpm-ppi": 0xFED45000}}
 ROOT_BUSES = ("pci.0", "pcie.0", "pci", "pcie")
 # Parts on the ISA bus: regions with their ports, the property that moves the first one, wires.
 ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
@@ -122,6 +123,7 @@ class _Import:
         self.facts: dict[str, Any] = {}
         self.firmware = ""
         self.snapshot = False
+        self.backends: dict[str, dict[str, str]] = {}  # -chardev and -tpmdev by id
         self.bridges: dict[str, tuple[str, str, int]] = {}  # by the name of the bus behind: device name, bus, number there
         self.nics: list[dict[str, str]] = []
         self.default_nic = True
@@ -135,7 +137,9 @@ class _Import:
     def read(self, args: Sequence[str]) -> None:
         for name, value in pairs(args):
             if name in SILENT or name in SILENT_FLAGS:
-                if name == "-nographic":
+                if name in ("-chardev", "-tpmdev"):
+                    self.backends[options(value).get("id", "")] = options(value)
+                elif name == "-nographic":
                     self.facts["nographic"] = True
                 elif name == "-snapshot":
                     self.snapshot = True
@@ -329,7 +333,7 @@ class _Import:
         parts = [d for d in self.devices if d.get("", "") in ISA_PARTS]
         for n, d in enumerate(parts):
             self._isa_part(d, sum(e[""] == d[""] for e in parts[:n]))
-        tables += self._flash()
+        tables += self._flash() + self._tpms()
         self._slots("vga" in have and "vga" not in remove)
         remove = [r for r in remove if r in have]
         tables = [(i, t) for i, t in tables if (i in have and i not in remove) or "type" in t] + self.added
@@ -435,6 +439,19 @@ class _Import:
                 self.firmware = self.firmware or image
         return out
 
+    def _tpms(self) -> list[tuple[str, dict[str, Any]]]:
+        """TPMs, each with the socket of its swtpm: -device tpm-crb,tpmdev=T -tpmdev emulator,id=T,chardev=C -chardev socket,id=C,path=P."""
+        out: list[tuple[str, dict[str, Any]]] = []
+        for d in self.devices:
+            if (kind := d.get("", "")) in TPMS:
+                tpm = self.backends.get(d.get("tpmdev", ""), {})
+                path = self.backends.get(tpm.get("chardev", ""), {}).get("path", "")
+                if tpm.get("") != "emulator" or not path:
+                    raise MachineError(f"QEMU command line: {kind} needs -tpmdev emulator,chardev=C and -chardev socket,id=C,path=SOCKET of swtpm")
+                table: dict[str, Any] = {"type": kind, "at": TPMS[kind], "config": {"swtpm": path}}
+                out.append((d.get("id", "tpm"), table | ({"lines": {"irq": "isa5"}} if kind == "tpm-tis" else {})))
+        return out
+
     def _slots(self, vga: bool) -> None:
         """PCI slots as QEMU gives them: in order of the command line, the lowest free one."""
         taken = {0, 1, 31} if self.machine.startswith("q35") else {0, 1}
@@ -444,7 +461,7 @@ class _Import:
             taken -= {1}
         if vga:
             taken.add(slot)
-        devices = [d for d in self.devices if not {d.get("")} & {*ISA_DEVICES, *ISA_PARTS, *PASSIVE}]
+        devices = [d for d in self.devices if not {d.get("")} & {*ISA_DEVICES, *ISA_PARTS, *PASSIVE, *TPMS}]
         nic = "e1000e" if self.machine.startswith("q35") else "e1000"
         for d in [{"": nic, **n} for n in (self.nics or [{}] * self.default_nic)] + devices:
             if d[""].startswith("isa-"):

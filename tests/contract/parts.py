@@ -78,6 +78,14 @@ PARTS: dict[str, Part] = {
         indexes={(0, 0): Index(0, 0)},  # a command chooses what is read
         skip={"COMMAND": "each value is another command; tests/conformance/pflash_cfi01 has them"},
     ),
+    "tpm-tis": Part(
+        skip=dict.fromkeys(
+            ("TPM_ACCESS", "TPM_INT_ENABLE", "TPM_INT_STATUS", "TPM_STS", "TPM_DATA_FIFO", "TPM_INTERFACE_ID", "TPM_XDATA_FIFO"),
+            "of the active locality, or a command; tests/conformance/tpm has it",
+        ),
+        survives=("buffer", "ppi"),  # memory
+    ),
+    "tpm-crb": Part(skip={"TPM_CRB_CTRL_START": "a command"}, survives=("buffer", "ppi")),
     "e1000": Part(
         skip={
             "EERD": "a command to the EEPROM",

@@ -1,0 +1,26 @@
+"""Types of tpm.pyx, which says what they do."""
+
+from typing import Any, final
+
+from engine._device import Arena, Device, Dma
+from engine.types import Region
+
+class Tpm(Device):
+    def prepare(self, room: int) -> None: ...
+    def open_backend(self) -> None: ...
+    def close_backend(self) -> None: ...
+
+@final
+class TpmTis(Tpm):
+    def __init__(
+        self, id: str = "tpm-tis", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...
+    def on_restore(self) -> None: ...
+
+@final
+class TpmCrb(Tpm):
+    def __init__(
+        self, id: str = "tpm-crb", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+    ) -> None: ...
+    def regions(self) -> tuple[Region, ...]: ...
