@@ -90,8 +90,11 @@ def _access(code, v, where):
     if code < 80:
         return [(1, MEMORY[where % 4] + (v & 63), (1, 2, 4, 8)[v >> 8 & 3], W, v)]
     devfn = ((0, 0), (1, 0), (1, 1), (1, 3), (2, 0), (31, 0), (31, 2), (31, 3))[where % 8]
-    at = (devfn[0] << 3 | devfn[1]) << 32 | v & 0xFC
-    return [(2, at, (1, 2, 4)[v >> 8 & 3 if v >> 8 & 3 < 3 else 0], W if code > 94 else R, v >> 16 & 0xFF)]
+    way = W if code > 94 else R
+    register = v & 0xFC
+    if way == W and (0x10 <= register < 0x28 or register == 0x30):
+        register = 0x3C  # where two BARs overlap, which one is seen depends on where they were before
+    return [(2, (devfn[0] << 3 | devfn[1]) << 32 | register, (1, 2, 4, 1)[v >> 8 & 3], way, v >> 16 & 0xFF)]
 
 
 def stream_of(plan, steps):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from engine.machine import Machine
-from engine.machine.spec import load
+from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec, load
+from engine.types import Bdf
 from engine.workers import pool
 from engine.workers.placement import shuffled
 
 from .guests import Threads, random_stream, streams
 
-RELAXED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+# no shrinking: an example takes a second
+RELAXED = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": (Phase.explicit, Phase.reuse, Phase.generate),
+}
 BOARDS = ("i440fx", "q35")
 LINKS = ("sync", "buffered", "batched")
 
@@ -41,11 +47,13 @@ def run(machine, part):
 
 
 def without_now(state):
-    """A state without the times at which devices last looked at the clock, which are no state of the machine."""
+    """A state without what nobody can see: when devices last looked at the clock, and in which order ranges were mapped
+    (only where two overlap would it show; see test_what_follows_does_not_depend_on_the_life_before)."""
     devices = {
         id: {**d, "state": {k: v for k, v in d["state"].items() if k != "now"}} for id, d in state["devices"].items()
     }
-    return {**state, "devices": devices}
+    router = {**state["router"], "mapped": sorted(state["router"]["mapped"])}
+    return {**state, "devices": devices, "router": router}
 
 
 def same(a, b, what):
@@ -59,6 +67,8 @@ def same(a, b, what):
         p, q = a["devices"][id], b["devices"][id]
         differ = {k: (v, q["state"].get(k)) for k, v in p["state"].items() if v != q["state"].get(k)}
         assert p == q, f"{what}: {id} {differ}"
+    for key in a["router"]:
+        assert a["router"][key] == b["router"][key], f"{what}: {key} {a['router'][key]} and {b['router'][key]}"
     assert a == b, what
 
 
@@ -136,3 +146,36 @@ def test_a_state_moves_between_processes(locals_, name):
     local.load(state)
     local.lines()
     same(run(local, rest), want, "back")
+
+
+@pytest.mark.xfail(
+    strict=True, reason="open defect: of two ranges that overlap, one that comes back to where it once was is hidden"
+)
+def test_what_follows_does_not_depend_on_the_life_before():
+    """Two functions' BARs at one address: the one that came last is seen, also where it was there in another life."""
+    function = "engine.testing._function:InterruptFunction"
+    spec = MachineSpec(
+        BoardSpec(name="two", ram=1 << 20),
+        (DeviceSpec("f0", function, Bdf(0, 1, 0)), DeviceSpec("f1", function, Bdf(0, 2, 0))),
+    )
+    place, other = 0xE0000000, 0xE0001000
+
+    def bar(machine, n, base):
+        machine.write("config", (n + 1) << 35 | 4, 2, 0)
+        machine.write("config", (n + 1) << 35 | 0x10, 4, base)
+        machine.write("config", (n + 1) << 35 | 4, 2, 2)
+
+    def life(machine):
+        bar(machine, 1, place)
+        machine.write("mmio", place + 0x408, 4, 0x1111)
+        bar(machine, 0, place)
+        return machine.read("mmio", place + 0x408, 4)
+
+    with Machine.from_spec(spec) as machine:
+        new = machine.save()
+        assert life(machine) == 0  # the first function's own register
+    with Machine.from_spec(spec) as machine:
+        bar(machine, 0, place)
+        bar(machine, 0, other)
+        machine.load(new)
+        assert life(machine) == 0
