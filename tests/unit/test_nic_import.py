@@ -55,3 +55,18 @@ def test_other_models_are_named_as_not_modelled() -> None:
 def test_an_option_rom_is_remarked_on() -> None:
     assert any("option ROM" in r for r in from_qemu(["-M", "pc"]).remarks)
     assert not any("option ROM" in r for r in from_qemu(["-nodefaults", "-device", "e1000,romfile="]).remarks)
+
+
+@pytest.mark.parametrize(
+    "args,want",
+    [
+        ([], [("00:02.0", "pirqg", OWN)]),
+        (["-nodefaults"], []),
+        (["-nodefaults", "-device", "e1000e,romfile="], [("00:01.0", "pirqf", OWN)]),
+        (["-nodefaults", "-vga", "std", "-device", "e1000e,addr=1f.6"], [("00:1f.6", "d31a", OWN)]),
+        (["-nic", "user,model=e1000e,mac=02:00:00:00:00:01"], [("00:02.0", "pirqg", "02:00:00:00:00:01")]),
+    ],
+)
+def test_e1000e_is_the_controller_of_q35(args: list[str], want: list[tuple[str, str, str]]) -> None:
+    devices = from_qemu(["-M", "q35", *args]).spec().devices
+    assert [(str(d.bdf), d.lines["inta"], d.config["mac"]) for d in devices if d.type == "e1000e"] == want
