@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
             rows = []
             for part in parts:
                 rows.append(row := Row(part))
+                programs: list[tuple[int, Any]]
                 if recording is not None:
                     todo = [r for r in recording.programs if (r.board, r.part) == (board.name, part.id)]
                     programs = [(r.seed, r.program) for r in todo]

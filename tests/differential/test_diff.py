@@ -250,7 +250,7 @@ def test_the_engine_agrees_with_itself(against: str, tmp_path: Path) -> None:
 
 
 def test_the_recorded_reference(tmp_path: Path) -> None:
-    """What QEMU 7.2.22 answered, of every part: `engine diff --all --seeds 1 --first-seed 2 --accesses 300 --record FILE`."""
+    """Of every part: `engine diff --all --seeds 1 --first-seed 2 --accesses 300 --record FILE` with QEMU 7.2.22."""
     facts = diff(tmp_path, "--against", str(REFERENCE))
     assert facts["against"] == "a recording of QEMU 7.2.22"
     assert [(p["board"], p["part"]) for p in facts["parts"]] == [(n, id) for n in BOARDS for id in Board(n).parts]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from engine.measure.diff.sides import EngineSide
 def main() -> None:
     """The whole command."""
     program = np.load(io.BytesIO(sys.stdin.buffer.read()))
-    np.savez(sys.stdout.buffer, **EngineSide(Board(sys.argv[1])).run(program).packed())
+    arrays: dict[str, Any] = {**EngineSide(Board(sys.argv[1])).run(program).packed()}
+    np.savez(sys.stdout.buffer, **arrays)
 
 
 if __name__ == "__main__":

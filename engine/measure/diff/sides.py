@@ -218,8 +218,8 @@ class RecordedSide:
             with np.load(path) as f:
                 facts = json.loads(str(f["facts"]))
                 self.programs = [
-                    Recorded(*names, f[f"program{n}"], Result.unpacked(f, n))
-                    for n, names in enumerate(facts["programs"])
+                    Recorded(board, part, seed, f[f"program{n}"], Result.unpacked(f, n))
+                    for n, (board, part, seed) in enumerate(facts["programs"])
                 ]
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise UsageError(f"{path}: no recording of engine diff ({e})") from None
@@ -237,7 +237,7 @@ class RecordedSide:
 
 def save_recording(path: Path, of: str, programs: Sequence[Recorded]) -> None:
     """Write a file for RecordedSide."""
-    arrays = {f"program{n}": r.program for n, r in enumerate(programs)}
+    arrays: dict[str, Any] = {f"program{n}": r.program for n, r in enumerate(programs)}
     for n, r in enumerate(programs):
         arrays |= r.result.packed(n)
     facts = json.dumps({"of": of, "programs": [[r.board, r.part, r.seed] for r in programs]})
