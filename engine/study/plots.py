@@ -257,6 +257,9 @@ def pays(r: Results, path: str, base: str = "sync") -> Plot | None:
     got = [(p, gs) for p, gs in got if any(i for _, i in gs)]
     if not got:
         return None
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullFormatter
+
     f, axes = figure(11, 1.3 + 0.21 * len(got), len(GAUGES), sharey=True)
     count = dict.fromkeys(VERDICTS, 0)
     for ax, g in zip(axes, GAUGES, strict=True):
@@ -272,13 +275,12 @@ def pays(r: Results, path: str, base: str = "sync") -> Plot | None:
             )
         ax.axvline(1, color=LIMIT, lw=0.8, ls=":")
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(g.name, fontsize=8.5)
         ax.set_xlabel(f"times better than {base}", fontsize=8)
         ax.set_ylim(len(got) - 0.5, -0.5)
         ax.grid(axis="y", visible=True)
     axes[0].set_yticks(range(len(got)), [p.label for p, _ in got], fontsize=7.5)
-    from matplotlib.lines import Line2D
-
     marks = [Line2D([], [], color=c, marker="o", ms=4, ls="none", label=v) for v, c in VERDICTS.items()]
     marks.append(Line2D([], [], color=LIMIT, lw=0.8, ls=":", label=f"the same as {base}"))
     f.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8)
