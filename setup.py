@@ -24,8 +24,10 @@ MODES = {
 if MODE not in MODES:
     sys.exit(f"setup.py: ENGINE_BUILD={MODE} is not a build mode; use one of {', '.join(MODES)}")
 if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
-    sys.exit(f"setup.py: ioreq-engine needs Linux on x86-64 (futexes, sealed memory files, x86 memory order); this is "
-             f"{sys.platform} on {platform.machine()}")
+    sys.exit(
+        f"setup.py: ioreq-engine needs Linux on x86-64 (futexes, sealed memory files, x86 memory order); this is "
+        f"{sys.platform} on {platform.machine()}"
+    )
 
 FLAGS = [*MODES[MODE], "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unused-variable"]
 LINK = [f for f in MODES[MODE] if f.startswith("-fsanitize")]
@@ -50,15 +52,17 @@ def modules():
         path = path.relative_to(ROOT)
         name = ".".join(path.with_suffix("").parts)
         if not only or any(p in name for p in only):
-            yield Extension(name, [str(path)], include_dirs=[str(ROOT / "engine")],
-                            extra_compile_args=FLAGS, extra_link_args=LINK)
+            yield Extension(
+                name, [str(path)], include_dirs=[str(ROOT / "engine")], extra_compile_args=FLAGS, extra_link_args=LINK
+            )
 
 
 def extensions():
     from Cython.Build import cythonize
 
-    return cythonize(list(modules()), compiler_directives=DIRECTIVES, annotate=MODE == "annotate",
-                     build_dir=f"build/cython-{MODE}")
+    return cythonize(
+        list(modules()), compiler_directives=DIRECTIVES, annotate=MODE == "annotate", build_dir=f"build/cython-{MODE}"
+    )
 
 
 setup(ext_modules=extensions())

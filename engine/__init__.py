@@ -17,13 +17,35 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "ACC", "Bdf", "Device", "EngineError", "Machine", "MachineError", "PyDevice", "Region", "Register", "RingError", "Space",
-    "StateError", "TraceError", "UsageError", "WorkerDied", "__version__",
+    "ACC",
+    "Bdf",
+    "Device",
+    "EngineError",
+    "Machine",
+    "MachineError",
+    "PyDevice",
+    "Region",
+    "Register",
+    "RingError",
+    "Space",
+    "StateError",
+    "TraceError",
+    "UsageError",
+    "WorkerDied",
+    "__version__",
 ]
 _HOME = {
     "engine._abi": ("ACC",),
     "engine._device": ("Device", "PyDevice"),
-    "engine.errors": ("EngineError", "MachineError", "RingError", "StateError", "TraceError", "UsageError", "WorkerDied"),
+    "engine.errors": (
+        "EngineError",
+        "MachineError",
+        "RingError",
+        "StateError",
+        "TraceError",
+        "UsageError",
+        "WorkerDied",
+    ),
     "engine.machine": ("Machine",),
     "engine.types": ("Bdf", "Region", "Register", "Space"),
 }

@@ -57,8 +57,10 @@ def device_class(name: str) -> type[Device]:
     """The class of a device type: a name of the list, or "package.module:Class" for a user's own.  Raises MachineError."""
     module, colon, attr = TYPES.get(name, name).partition(":")
     if not colon:
-        raise MachineError(f"unknown device type {name!r}; `engine devices list` names the {len(TYPES)} there are, and a class of "
-                           f"your own is written as package.module:Class")
+        raise MachineError(
+            f"unknown device type {name!r}; `engine devices list` names the {len(TYPES)} there are, and a class of "
+            f"your own is written as package.module:Class"
+        )
     try:
         cls = getattr(import_module(module), attr)
     except (ImportError, AttributeError) as e:
@@ -66,5 +68,7 @@ def device_class(name: str) -> type[Device]:
     if not (isinstance(cls, type) and issubclass(cls, Device)):
         raise MachineError(f"device type {name!r} is no class of devices; derive it from engine.PyDevice")
     if module == "__main__":
-        raise MachineError(f"device type {name!r}: worker processes cannot import the main script; put the class in a module")
+        raise MachineError(
+            f"device type {name!r}: worker processes cannot import the main script; put the class in a module"
+        )
     return cls

@@ -50,13 +50,25 @@ def _module(qemu: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / MODULE
             cc = os.environ.get("CC", "cc").split()
-            command = [*cc, "-O2", "-Wall", "-shared", "-fPIC", f"-DSTAMP={stamp[0].decode()}", "-o", str(made), str(SOURCE)]
+            command = [
+                *cc,
+                "-O2",
+                "-Wall",
+                "-shared",
+                "-fPIC",
+                f"-DSTAMP={stamp[0].decode()}",
+                "-o",
+                str(made),
+                str(SOURCE),
+            ]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
             except OSError as e:
                 raise NoReference(f"C compiler {cc[0]}: {e.strerror}") from None
             if done.returncode:
-                raise NoReference(f"{SOURCE.name} was not compiled: {next((ln for ln in done.stderr.splitlines() if 'error' in ln), 'no message')}")
+                raise NoReference(
+                    f"{SOURCE.name} was not compiled: {next((ln for ln in done.stderr.splitlines() if 'error' in ln), 'no message')}"
+                )
             made.rename(folder / MODULE)
     return folder
 
@@ -87,7 +99,12 @@ def main() -> int:
         print(f"qemu_qtest: {e}", file=sys.stderr)
         return 1
     if len(sys.argv) == 1:
-        print(path, "with its own qtest accelerator" if "QEMU_MODULE_DIR" not in env else f"with the module in {env['QEMU_MODULE_DIR']}")
+        print(
+            path,
+            "with its own qtest accelerator"
+            if "QEMU_MODULE_DIR" not in env
+            else f"with the module in {env['QEMU_MODULE_DIR']}",
+        )
         return 0
     os.execve(path, [path, "-accel", "qtest", *sys.argv[1:]], env)
 

@@ -8,7 +8,12 @@ from engine.types import Region
 @final
 class IsaDebugExit(Device):
     def __init__(
-        self, id: str = "isa-debug-exit", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+        self,
+        id: str = "isa-debug-exit",
+        rank: int = 0,
+        arena: Arena | None = None,
+        dma: Dma | None = None,
+        **config: Any,
     ) -> None: ...
     def regions(self) -> tuple[Region, ...]: ...
     def status(self) -> int | None: ...

@@ -87,8 +87,20 @@ def _arrays(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as z:
             return {k: z[k] for k in z.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as e:
-        raise TraceError(f"{path}: cannot be read as a trace ({type(e).__name__}: {str(e)[:80]}); is it truncated, or another kind of file?") from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        KeyError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as e:
+        raise TraceError(
+            f"{path}: cannot be read as a trace ({type(e).__name__}: {str(e)[:80]}); is it truncated, or another kind of file?"
+        ) from None
 
 
 def _side(path: Path) -> dict[str, Any]:
@@ -102,7 +114,9 @@ def _side(path: Path) -> dict[str, Any]:
         raise TraceError(f"{path}: not a side file (an object is wanted)")
     files = got.get("files", {})
     if not isinstance(files, dict) or not all(_named(f) for f in files.values()):
-        raise TraceError(f"{path}: not a side file (`files` should give each file's name and sha256, and its bytes as a number)")
+        raise TraceError(
+            f"{path}: not a side file (`files` should give each file's name and sha256, and its bytes as a number)"
+        )
     return got
 
 
@@ -126,7 +140,9 @@ def _known(path: Path, arrays: Mapping[str, Array], want: Mapping[str, np.dtype[
         raise TraceError(f"{path}: not a trace: arrays missing: {', '.join(missing)}")
     for name, dtype in want.items():
         if dtype is not None and arrays[name].dtype != dtype:
-            raise TraceError(f"{path}: array {name!r} has records {arrays[name].dtype}, not the {dtype.itemsize}-byte layout of this format")
+            raise TraceError(
+                f"{path}: array {name!r} has records {arrays[name].dtype}, not the {dtype.itemsize}-byte layout of this format"
+            )
         if arrays[name].ndim != 1:
             raise TraceError(f"{path}: array {name!r} has {arrays[name].ndim} dimensions, not 1")
 
@@ -142,8 +158,10 @@ def load(path: str | Path) -> Trace:
         i = int(np.argmax(acc["region"] >= max(1, len(regions))))
     if i >= 0:
         r = acc[i]
-        raise TraceError(f"{p}: access {i} is impossible: space {r['space']}, address {int(r['addr']):#x}, size {r['size']}, dir {r['dir']}, region "
-                         f"{r['region']} of {len(regions)}, at {r['t_ns']} ns")
+        raise TraceError(
+            f"{p}: access {i} is impossible: space {r['space']}, address {int(r['addr']):#x}, size {r['size']}, dir {r['dir']}, region "
+            f"{r['region']} of {len(regions)}, at {r['t_ns']} ns"
+        )
     i = first_earlier(acc)
     if i >= 0:
         raise TraceError(f"{p}: time goes back at access {i}")
@@ -162,11 +180,15 @@ def load_golden(path: str | Path, trace: Trace) -> Golden:
     a = _arrays(p)
     _known(p, a, {"value": np.dtype("<u8"), "status": np.dtype("u1"), "vector": np.dtype("<i8"), "irq": IRQ})
     if len(a["value"]) != len(trace.acc) or len(a["status"]) != len(trace.acc):
-        raise TraceError(f"{p}: reference of {len(a['value'])} accesses does not fit {trace.path} with {len(trace.acc)}")
+        raise TraceError(
+            f"{p}: reference of {len(a['value'])} accesses does not fit {trace.path} with {len(trace.acc)}"
+        )
     vectors = int((trace.evt["kind"] == EV_VECTOR).sum())
     if len(a["vector"]) != vectors:
         raise TraceError(f"{p}: reference of {len(a['vector'])} vectors does not fit {trace.path} with {vectors}")
-    return Golden(p, a["value"], a["status"], a["vector"], a["irq"], _side(p.with_name(p.name.removesuffix(".npz") + ".json")))
+    return Golden(
+        p, a["value"], a["status"], a["vector"], a["irq"], _side(p.with_name(p.name.removesuffix(".npz") + ".json"))
+    )
 
 
 def golden_path(trace: Trace) -> Path:
@@ -178,14 +200,18 @@ def check_file(trace: Trace, name: str, path: str | Path) -> Path:
     """A file that the side file asks for by `name`, verified by size and SHA-256.  Raises TraceError."""
     want = trace.side.get("files", {}).get(name)
     if want is None:
-        raise TraceError(f"--file {name}: {trace.path} needs no such file; it names {', '.join(trace.side.get('files', {})) or 'none'}")
+        raise TraceError(
+            f"--file {name}: {trace.path} needs no such file; it names {', '.join(trace.side.get('files', {})) or 'none'}"
+        )
     p = Path(path)
     if not p.is_file():
         raise TraceError(f"--file {name}: {p}: no such file")
     with p.open("rb") as f:
         got = hashlib.file_digest(f, "sha256").hexdigest()
     if got != want["sha256"]:
-        raise TraceError(f"--file {name}: {p} is not the recorded {want['name']} (SHA-256 {got[:16]}..., recorded {want['sha256'][:16]}...)")
+        raise TraceError(
+            f"--file {name}: {p} is not the recorded {want['name']} (SHA-256 {got[:16]}..., recorded {want['sha256'][:16]}...)"
+        )
     return p
 
 

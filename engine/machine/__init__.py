@@ -357,7 +357,9 @@ class Machine:
             rank = self.plan.rank(id)
             region = dict(enumerate(self.plan.devices[rank].regions))[index]
         except KeyError:
-            raise StateError(f"the state maps region {index!r:.40} of {id!r:.40}, which this machine does not have") from None
+            raise StateError(
+                f"the state maps region {index!r:.40} of {id!r:.40}, which this machine does not have"
+            ) from None
         end = {Space.PIO: 1 << 16, Space.MMIO: 1 << 52}.get(region.space, 1 << 64)
         if not isinstance(base, int) or not 0 < region.size <= end - base or base < 0:
             raise StateError(f"the state maps region {region.name!r} of {id!r} at {base!r:.40}, where it cannot be")

@@ -96,7 +96,9 @@ class Plan:
         return out
 
 
-def make_device(cls: type[Device], rank: int, spec: DeviceSpec, arena: Arena | None = None, dma: Dma | None = None) -> Device:
+def make_device(
+    cls: type[Device], rank: int, spec: DeviceSpec, arena: Arena | None = None, dma: Dma | None = None
+) -> Device:
     """A device from its spec.  Raises MachineError naming the machine file's line."""
     try:
         return cls(spec.id, rank, arena, dma, **spec.config)
@@ -125,7 +127,9 @@ def bus_path(spec: MachineSpec, d: DeviceSpec) -> list[DeviceSpec]:
         if at.bus not in by_id or not hasattr(device_class(by_id[at.bus].type), "secondary_bus"):
             raise MachineError(f"{at.source}: device {at.id!r}: bus = {at.bus!r} is no bridge of this machine")
         if at.bdf is None or at.bdf.bus:
-            raise MachineError(f"{at.source}: device {at.id!r} is behind {at.bus!r}: give its number there as bdf, with bus 00")
+            raise MachineError(
+                f"{at.source}: device {at.id!r} is behind {at.bus!r}: give its number there as bdf, with bus 00"
+            )
         at = by_id[at.bus]
         if at in out or at is d:
             raise MachineError(f"{at.source}: device {at.id!r} is behind itself")
@@ -144,8 +148,10 @@ def unit_name(spec: MachineSpec, d: DeviceSpec) -> str:
 def _pins(spec: DeviceSpec, pins: Mapping[str, str], names: Sequence[str], what: str) -> Iterable[tuple[int, str]]:
     for pin, net in pins.items():
         if pin not in names:
-            raise MachineError(f"{spec.source}: device {spec.id!r} ({spec.type}) has no {what} pin {pin!r}; it has "
-                               f"{', '.join(names) or 'none'}")
+            raise MachineError(
+                f"{spec.source}: device {spec.id!r} ({spec.type}) has no {what} pin {pin!r}; it has "
+                f"{', '.join(names) or 'none'}"
+            )
         yield list(names).index(pin), net
 
 
@@ -192,9 +198,13 @@ def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
         p.unit = unit_of[p.rank]
         for name, other in p.spec.peers.items():
             if other not in rank_of:
-                raise MachineError(f"{p.spec.source}: device {p.id!r}: peer {name} = {other!r} is no device of this machine")
+                raise MachineError(
+                    f"{p.spec.source}: device {p.id!r}: peer {name} = {other!r} is no device of this machine"
+                )
             if unit_of[rank_of[other]] != p.unit:
-                raise MachineError(f"{p.spec.source}: device {p.id!r} pulls from its peer {other!r}, so both must stand in one `unit`")
+                raise MachineError(
+                    f"{p.spec.source}: device {p.id!r} pulls from its peer {other!r}, so both must stand in one `unit`"
+                )
 
     nets = _nets(spec, devices, unit_of)
     sinks = [p.rank for p in devices if p.cls.MESSAGE_SINK]
@@ -222,15 +232,19 @@ def _nets(spec: MachineSpec, devices: list[PlannedDevice], unit_of: Mapping[int,
         for pin, name in _pins(p.spec, p.spec.inputs, p.cls.IN, "input"):
             if name not in nets and name not in spec.board.external:
                 pin_name = p.cls.IN[pin]
-                raise MachineError(f"{p.spec.source}: device {p.id!r}: nothing drives wire {name!r} at input {pin_name!r}; name a "
-                                   f"line of another device {name!r}, or list it in [board] external")
+                raise MachineError(
+                    f"{p.spec.source}: device {p.id!r}: nothing drives wire {name!r} at input {pin_name!r}; name a "
+                    f"line of another device {name!r}, or list it in [board] external"
+                )
             nets.setdefault(name, Net(name)).sinks.append((p.rank, pin))
     for n in nets.values():
         inside = [(r, pin) for r, pin in n.sinks if any(unit_of[r] == unit_of[s] for s, _ in n.sources)]
         if inside and len(n.sources) > 1:
             names = ", ".join(devices[r].id for r, _ in n.sources)
-            raise MachineError(f"{spec.path or 'machine'}: wire {n.name!r} is driven by {names} and read within one of their units; give "
-                               f"it one driver")
+            raise MachineError(
+                f"{spec.path or 'machine'}: wire {n.name!r} is driven by {names} and read within one of their units; give "
+                f"it one driver"
+            )
         n.inner = inside
         n.sinks = [e for e in n.sinks if e not in inside]
     return list(nets.values())
@@ -246,29 +260,37 @@ def _place(devices: list[PlannedDevice], made: Mapping[str, Device]) -> tuple[li
         bases: dict[int, int] = {}
         for name, base in p.spec.at.items():
             if name not in by_name:
-                raise MachineError(f"{p.spec.source}: device {p.id!r} ({p.spec.type}) has no region {name!r}; it has "
-                                   f"{', '.join(by_name) or 'none'}")
+                raise MachineError(
+                    f"{p.spec.source}: device {p.id!r} ({p.spec.type}) has no region {name!r}; it has "
+                    f"{', '.join(by_name) or 'none'}"
+                )
             bases[by_name[name]] = base
         if p.spec.bdf is not None:
             if len(p.regions) <= CONFIG_REGION or p.regions[CONFIG_REGION].space != Space.CONFIG:
-                raise MachineError(f"{p.spec.source}: device {p.id!r} ({p.spec.type}) is no PCI function, but has bdf = {p.spec.bdf}")
+                raise MachineError(
+                    f"{p.spec.source}: device {p.id!r} ({p.spec.type}) is no PCI function, but has bdf = {p.spec.bdf}"
+                )
             other = slots.setdefault((p.spec.bus, p.spec.bdf.number), p.spec)
             if other is not p.spec:
                 behind = f" behind {p.spec.bus!r}" if p.spec.bus else ""
-                raise MachineError(f"{p.spec.source}: devices {other.id!r} and {p.id!r} both have bdf {p.spec.bdf}{behind}")
+                raise MachineError(
+                    f"{p.spec.source}: devices {other.id!r} and {p.id!r} both have bdf {p.spec.bdf}{behind}"
+                )
             if p.spec.bus:
                 bases.clear()  # where they are is the bridges' to say, and those start without bus numbers and windows
             else:
                 bases[CONFIG_REGION] = p.spec.bdf.number << 32
         for index, on, base in getattr(made[p.id], "mappings", tuple)():
             if on and p.regions[index].size:
-                bases.setdefault(index, base)     # what the part maps by itself at power-on
+                bases.setdefault(index, base)  # what the part maps by itself at power-on
         for index, base in sorted(bases.items()):
             r = p.regions[index]
             end = PIO_END if r.space == Space.PIO else MMIO_END if r.space == Space.MMIO else 1 << 64
             if not 0 <= base <= end - r.size:
-                raise MachineError(f"{p.spec.source}: device {p.id!r}: region {r.name!r} of {r.size:#x} bytes at {base:#x} leaves the "
-                                   f"{Space(r.space).name} space, which ends at {end:#x}")
+                raise MachineError(
+                    f"{p.spec.source}: device {p.id!r}: region {r.name!r} of {r.size:#x} bytes at {base:#x} leaves the "
+                    f"{Space(r.space).name} space, which ends at {end:#x}"
+                )
             region = len(placed)
             if p.spec.vcpu is not None and (r.space, base) in shared:
                 vcpu_regions[shared[r.space, base]][p.spec.vcpu] = region
@@ -292,5 +314,5 @@ def _overlaps(devices: list[PlannedDevice], placed: list[Placed]) -> None:
             da, db = devices[a.rank], devices[b.rank]
             raise MachineError(
                 f"{db.spec.source}: device {db.id!r} region {db.regions[b.index].name!r} at {b.base:#x}-{b.base + b.size - 1:#x} overlaps device "
-                f"{da.id!r} region {da.regions[a.index].name!r} at {a.base:#x}-{a.base + a.size - 1:#x} ({da.spec.source}); move or remove one")
-
+                f"{da.id!r} region {da.regions[a.index].name!r} at {a.base:#x}-{a.base + a.size - 1:#x} ({da.spec.source}); move or remove one"
+            )

@@ -18,7 +18,12 @@ from engine.registry import device_class
 CHIPSET = {"i440fx": "pc", "q35": "q35"}
 HOST_BRIDGES = ("i440fx", "q35-mch")
 POWER_MANAGEMENT = ("piix4-pm", "ich9-lpc")
-PORTS = {0x3F8: "serial1", 0x2F8: "serial2", 0x378: "parallel", 0x3F1: "floppy"}  # base address -> what it is called in a power management part
+PORTS = {
+    0x3F8: "serial1",
+    0x2F8: "serial2",
+    0x378: "parallel",
+    0x3F1: "floppy",
+}  # base address -> what it is called in a power management part
 
 
 def _disk(drive: dict[str, Any]) -> Disk:
@@ -82,8 +87,18 @@ def derive(spec: MachineSpec) -> MachineSpec:
         elif d.type == "pvpanic" and d.at:
             port = next(iter(d.at.values()))
             own["files"] = {**own.get("files", {}), "etc/pvpanic-port": port.to_bytes(2, "little")}
-    boot = {"boot_order": own.pop("boot_order", "cad"), "check_floppy_signature": own.pop("check_floppy_signature", True)}
-    given: dict[str, Any] = {"machine": CHIPSET[board.chipset], "ram": board.ram, "cpus": board.cpus, "dma": dma, "hpet": hpet, **own}
+    boot = {
+        "boot_order": own.pop("boot_order", "cad"),
+        "check_floppy_signature": own.pop("check_floppy_signature", True),
+    }
+    given: dict[str, Any] = {
+        "machine": CHIPSET[board.chipset],
+        "ram": board.ram,
+        "cpus": board.cpus,
+        "dma": dma,
+        "hpet": hpet,
+        **own,
+    }
     given["uuid"] = UUID(given["uuid"]).bytes if given.get("uuid") else b""
     for name in ("kernel", "initrd"):
         if isinstance(given.get(name), str):

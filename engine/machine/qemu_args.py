@@ -17,17 +17,84 @@ from engine.machine.spec import MachineSpec, load, parse, parse_size, shipped_bo
 
 CHIPSETS = {"pc": "i440fx", "q35": "q35", "isapc": ""}
 # Options without an argument, and with one, that no device of ours can tell.
-SILENT_FLAGS = {"-no-user-config", "-enable-kvm", "-S", "-no-reboot", "-no-shutdown", "-daemonize", "-nographic", "-snapshot", "-s", "-usb",
-                "-no-acpi", "-no-fd-bootchk", "-full-screen", "-singlestep", "-preconfig"}
-SILENT = {"-accel", "-display", "-monitor", "-name", "-cpu", "-icount", "-chardev", "-netdev", "-D", "-d", "-L", "-qmp", "-mon", "-qtest",
-          "-qtest-log", "-pidfile", "-trace", "-k", "-msg", "-object", "-audiodev", "-vnc", "-plugin", "-sandbox", "-action",
-          "-watchdog-action", "-overcommit", "-incoming", "-tpmdev", "-fw_cfg", "-option-rom", "-numa", "-add-fd", "-set"}
+SILENT_FLAGS = {
+    "-no-user-config",
+    "-enable-kvm",
+    "-S",
+    "-no-reboot",
+    "-no-shutdown",
+    "-daemonize",
+    "-nographic",
+    "-snapshot",
+    "-s",
+    "-usb",
+    "-no-acpi",
+    "-no-fd-bootchk",
+    "-full-screen",
+    "-singlestep",
+    "-preconfig",
+}
+SILENT = {
+    "-accel",
+    "-display",
+    "-monitor",
+    "-name",
+    "-cpu",
+    "-icount",
+    "-chardev",
+    "-netdev",
+    "-D",
+    "-d",
+    "-L",
+    "-qmp",
+    "-mon",
+    "-qtest",
+    "-qtest-log",
+    "-pidfile",
+    "-trace",
+    "-k",
+    "-msg",
+    "-object",
+    "-audiodev",
+    "-vnc",
+    "-plugin",
+    "-sandbox",
+    "-action",
+    "-watchdog-action",
+    "-overcommit",
+    "-incoming",
+    "-tpmdev",
+    "-fw_cfg",
+    "-option-rom",
+    "-numa",
+    "-add-fd",
+    "-set",
+}
 # Devices that the command line adds, by our type; None needs no slot.
 ISA_DEVICES = {"isa-debugcon": "debugcon"}
-PCI_DEVICES = {"e1000": "e1000", "e1000-82540em": "e1000", "e1000e": "e1000e", "pvpanic-pci": "pvpanic-pci", "i6300esb": "i6300esb", "pci-testdev": "pci-testdev",
-               "edu": "edu", "pci-bridge": "pci-bridge", "i82801b11-bridge": "i82801b11", "pcie-root-port": "pcie-root-port", "ioh3420": "ioh3420"}
-BRIDGES = {"pci-bridge": 32, "i82801b11-bridge": 32, "pcie-root-port": 1, "ioh3420": 1}  # and the device numbers behind each
-TPMS = {"tpm-tis": {"tpm-tis-mmio": 0xFED40000, "tpm-ppi": 0xFED45000}, "tpm-crb": {"tpm-crb": 0xFED40000, "tpm-ppi": 0xFED45000}}
+PCI_DEVICES = {
+    "e1000": "e1000",
+    "e1000-82540em": "e1000",
+    "e1000e": "e1000e",
+    "pvpanic-pci": "pvpanic-pci",
+    "i6300esb": "i6300esb",
+    "pci-testdev": "pci-testdev",
+    "edu": "edu",
+    "pci-bridge": "pci-bridge",
+    "i82801b11-bridge": "i82801b11",
+    "pcie-root-port": "pcie-root-port",
+    "ioh3420": "ioh3420",
+}
+BRIDGES = {
+    "pci-bridge": 32,
+    "i82801b11-bridge": 32,
+    "pcie-root-port": 1,
+    "ioh3420": 1,
+}  # and the device numbers behind each
+TPMS = {
+    "tpm-tis": {"tpm-tis-mmio": 0xFED40000, "tpm-ppi": 0xFED45000},
+    "tpm-crb": {"tpm-crb": 0xFED40000, "tpm-ppi": 0xFED45000},
+}
 ROOT_BUSES = ("pci.0", "pcie.0", "pci", "pcie")
 # Parts on the ISA bus: regions with their ports, the property that moves the first one, wires.
 ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
@@ -38,13 +105,25 @@ ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
                    {f"irq{n}": f"isa{n}" if n < 16 else f"gsi{n}" for n in range(24)}),
 }  # fmt: skip
 # Wires that tell the host something, by our type.
-NOTICES = {"pvpanic-pci": {"panicked": "panicked", "crash_loaded": "crash_loaded"}, "i6300esb": {"watchdog": "watchdog"}}
+NOTICES = {
+    "pvpanic-pci": {"panicked": "panicked", "crash_loaded": "crash_loaded"},
+    "i6300esb": {"watchdog": "watchdog"},
+}
 # Properties of added devices that are settings of ours under the same name.
 SETTINGS = {"pvpanic": ("events",), "pvpanic-pci": ("events",), "pci-testdev": ("membar",), "edu": ("dma_mask",)}
 WATCHDOGS = ("ib700", "i6300esb")
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
 # Properties of ide-hd and ide-cd -> keys of our drive tables; "" is dealt with apart.
-_DRIVE = {"serial": "serial", "ver": "firmware", "model": "model", "unit": "", "cyls": "", "heads": "", "secs": "", "bios-chs-trans": ""}
+_DRIVE = {
+    "serial": "serial",
+    "ver": "firmware",
+    "model": "model",
+    "unit": "",
+    "cyls": "",
+    "heads": "",
+    "secs": "",
+    "bios-chs-trans": "",
+}
 FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"}  # blkdebug's events
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
@@ -124,7 +203,9 @@ class _Import:
         self.firmware = ""
         self.snapshot = False
         self.backends: dict[str, dict[str, str]] = {}  # -chardev and -tpmdev by id
-        self.bridges: dict[str, tuple[str, str, int]] = {}  # by the name of the bus behind: device name, bus, number there
+        self.bridges: dict[
+            str, tuple[str, str, int]
+        ] = {}  # by the name of the bus behind: device name, bus, number there
         self.nics: list[dict[str, str]] = []
         self.default_nic = True
         self.macs: set[int] = set()
@@ -208,7 +289,11 @@ class _Import:
             self.default_nic = False
             if o.get("", "") != "none" if name == "-nic" else o.get("", "") == "nic":
                 mac = o.get("mac", o.get("macaddr", ""))
-                self.nics.append(({"": o["model"]} if "model" in o else {}) | ({"mac": mac} if mac else {}) | ({"addr": o["addr"]} if "addr" in o else {}))
+                self.nics.append(
+                    ({"": o["model"]} if "model" in o else {})
+                    | ({"mac": mac} if mac else {})
+                    | ({"addr": o["addr"]} if "addr" in o else {})
+                )
         elif name == "-debugcon":
             self.devices.append({"": "isa-debugcon", "iobase": "0xe9"})
         else:
@@ -226,11 +311,17 @@ class _Import:
         below = node.get("file", "")
         if below in self.nodes and below != name:
             return self._node(below) | {k: v for k, v in node.items() if k == "size"}
-        return {"file": node["filename"]} if "filename" in node else {"file.driver": node.get("driver", ""), "file.size": node.get("size", "1G")}
+        return (
+            {"file": node["filename"]}
+            if "filename" in node
+            else {"file.driver": node.get("driver", ""), "file.size": node.get("size", "1G")}
+        )
 
     def _medium(self, d: Mapping[str, str]) -> tuple[int, str]:
         """(bytes, image path) of a drive; (0, "") without a medium."""
-        if d.get("file.driver", d.get("driver", "")) in ("null-co", "null-aio") or d.get("file", "").startswith("null-co:"):
+        if d.get("file.driver", d.get("driver", "")) in ("null-co", "null-aio") or d.get("file", "").startswith(
+            "null-co:"
+        ):
             return parse_size(d.get("file.size", d.get("size", "1G"))), ""
         text = d.get("file", d.get("file.filename", ""))
         if not text:
@@ -268,10 +359,19 @@ class _Import:
     # ------------------------------------------------------------------ the machine file
 
     def build(self) -> Imported:
-        kind = next((k for k in CHIPSETS if self.machine == k or self.machine.startswith((f"{k}-", f"{k}_")) or f"-{k}-" in self.machine), "")
+        kind = next(
+            (
+                k
+                for k in CHIPSETS
+                if self.machine == k or self.machine.startswith((f"{k}-", f"{k}_")) or f"-{k}-" in self.machine
+            ),
+            "",
+        )
         board = CHIPSETS.get(kind, "")
         if not board or board not in shipped_boards():
-            raise MachineError(f"QEMU machine {self.machine!r} is not modelled; boards are {', '.join(shipped_boards())}")
+            raise MachineError(
+                f"QEMU machine {self.machine!r} is not modelled; boards are {', '.join(shipped_boards())}"
+            )
         base = load(board)
         remove: list[str] = []
         tables: list[tuple[str, dict[str, Any]]] = []
@@ -337,8 +437,13 @@ class _Import:
         self._slots("vga" in have and "vga" not in remove)
         remove = [r for r in remove if r in have]
         tables = [(i, t) for i, t in tables if (i in have and i not in remove) or "type" in t] + self.added
-        return Imported(_toml(board, self.ram, self.cpus, facts, remove, tables),
-                        self.unmodelled, self.remarks, self.firmware, self.boot.get("once", ""))
+        return Imported(
+            _toml(board, self.ram, self.cpus, facts, remove, tables),
+            self.unmodelled,
+            self.remarks,
+            self.firmware,
+            self.boot.get("once", ""),
+        )
 
     def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
         ide: dict[tuple[int, int], dict[str, Any]] = {}
@@ -351,8 +456,12 @@ class _Import:
                 drive = dict(by_id.get(dev.get("drive", ""), {}))
                 free = next((str(n) for n in range(channels) if sum(d.get("bus") == str(n) for d in todo) < units), "0")
                 bus = dev["bus"].rsplit(".", 1)[-1] if "bus" in dev else free
-                drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {k: dev[k] for k in (*_DRIVE, "id") if k in dev}
-                drive.setdefault("unit", "0" if not any(d.get("bus") == bus and d.get("unit") == "0" for d in todo) else "1")
+                drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {
+                    k: dev[k] for k in (*_DRIVE, "id") if k in dev
+                }
+                drive.setdefault(
+                    "unit", "0" if not any(d.get("bus") == bus and d.get("unit") == "0" for d in todo) else "1"
+                )
                 todo.append(drive)
         for d in todo:
             where = d.get("if", "ide")
@@ -378,7 +487,12 @@ class _Import:
                 row["size"] = size
             if image:
                 row["image"] = image
-            model = {k: v for name in ("ide-cd" if kind == "cdrom" else "ide-hd",) for k in _DRIVE if (v := self.globals.get(f"{name}.{k}"))}
+            model = {
+                k: v
+                for name in ("ide-cd" if kind == "cdrom" else "ide-hd",)
+                for k in _DRIVE
+                if (v := self.globals.get(f"{name}.{k}"))
+            }
             for theirs, ours in _DRIVE.items():
                 if ours and theirs in (both := model | dict(d)):
                     row[ours] = both[theirs]
@@ -417,7 +531,9 @@ class _Import:
                 node = self.nodes[name]
                 parts[unit] = (self._node(name) | {k: node[k] for k in ("read-only",) if k in node}, "")
         if set(parts) not in (set(), {0}, {0, 1}):
-            raise MachineError(f"QEMU command line: pflash unit {max(parts)} without the one before it; there are units 0 and 1")
+            raise MachineError(
+                f"QEMU command line: pflash unit {max(parts)} without the one before it; there are units 0 and 1"
+            )
         out: list[tuple[str, dict[str, Any]]] = []
         base = 1 << 32
         for unit, (drive, text) in sorted(parts.items()):
@@ -433,7 +549,9 @@ class _Import:
             if drive.get("readonly", drive.get("read-only", "off")) in ("on", "true", "True", "yes"):
                 config["readonly"] = True
             elif image and drive.get("snapshot", "on" if self.snapshot else "off") != "on" and not text.startswith("{"):
-                config["write"] = True  # a file that the command line names itself, as in QEMU; a recording's stays as it is
+                config["write"] = (
+                    True  # a file that the command line names itself, as in QEMU; a recording's stays as it is
+                )
             out.append((f"pflash{unit}", {"type": "pflash", "at": {name: base}, "config": config}))
             if unit == 0:
                 self.firmware = self.firmware or image
@@ -447,7 +565,9 @@ class _Import:
                 tpm = self.backends.get(d.get("tpmdev", ""), {})
                 path = self.backends.get(tpm.get("chardev", ""), {}).get("path", "")
                 if tpm.get("") != "emulator" or not path:
-                    raise MachineError(f"QEMU command line: {kind} needs -tpmdev emulator,chardev=C and -chardev socket,id=C,path=SOCKET of swtpm")
+                    raise MachineError(
+                        f"QEMU command line: {kind} needs -tpmdev emulator,chardev=C and -chardev socket,id=C,path=SOCKET of swtpm"
+                    )
                 table: dict[str, Any] = {"type": kind, "at": TPMS[kind], "config": {"swtpm": path}}
                 out.append((d.get("id", "tpm"), table | ({"lines": {"irq": "isa5"}} if kind == "tpm-tis" else {})))
         return out
@@ -478,7 +598,9 @@ class _Import:
                 dev = next((n for n in range(0 if bus else slot, end) if n not in buses.setdefault(bus, set())), end)
                 fn = 0
             if dev >= end:
-                raise MachineError(f"QEMU command line: no PCI slot is left for {d['']}" + (f" behind {bus!r}" if bus else ""))
+                raise MachineError(
+                    f"QEMU command line: no PCI slot is left for {d['']}" + (f" behind {bus!r}" if bus else "")
+                )
             buses.setdefault(bus, set()).add(dev)
             if d[""] in BRIDGES and "id" in d:
                 self.bridges[d["id"]] = (d[""], bus, dev)
@@ -499,7 +621,9 @@ class _Import:
     def _settings(self, d: Mapping[str, Any]) -> dict[str, Any]:
         """Properties of an added device that are settings of ours."""
         kind = d[""]
-        own = {k: parse_size(str(d[k])) if k == "membar" else int(str(d[k]), 0) for k in SETTINGS.get(kind, ()) if k in d}
+        own = {
+            k: parse_size(str(d[k])) if k == "membar" else int(str(d[k]), 0) for k in SETTINGS.get(kind, ()) if k in d
+        }
         if kind == "isa-debug-exit" and "iosize" in d:
             own["size"] = int(str(d["iosize"]), 0)
         return own | ({"action": "none"} if kind in WATCHDOGS and self.watchdog_action != "reset" else {})
@@ -511,7 +635,12 @@ class _Import:
         at = dict(at)
         if base and base in d:
             at[next(iter(at))] = int(str(d[base]), 0)
-        self.added.append((d.get("id", f"{kind}-{n}" if n else kind), {"type": kind, "at": at, "lines": lines, "config": self._settings(d)}))
+        self.added.append(
+            (
+                d.get("id", f"{kind}-{n}" if n else kind),
+                {"type": kind, "at": at, "lines": lines, "config": self._settings(d)},
+            )
+        )
 
     def _pci_device(self, d: Mapping[str, str], dev: int, fn: int, bus: str = "") -> None:
         """A PCI function: a [[device]] of ours, its INTA# wired as the board swizzles slots, or one that is not modelled."""
@@ -530,13 +659,27 @@ class _Import:
                 config |= {"backend": "stream", "fd": int(net["fd"])}
             if d.get("romfile", "unset"):
                 self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
-        self.added.append((d.get("id", f"{kind}-{bus}-{dev:x}.{fn}" if bus else f"{kind}-{dev:x}.{fn}"), {"type": kind, "bdf": bdf, **({"bus": bus} if bus else {}),
-                                                                      "lines": {"inta": self._intx(bus, dev), **NOTICES.get(kind, {})}, "config": config}))
+        self.added.append(
+            (
+                d.get("id", f"{kind}-{bus}-{dev:x}.{fn}" if bus else f"{kind}-{dev:x}.{fn}"),
+                {
+                    "type": kind,
+                    "bdf": bdf,
+                    **({"bus": bus} if bus else {}),
+                    "lines": {"inta": self._intx(bus, dev), **NOTICES.get(kind, {})},
+                    "config": config,
+                },
+            )
+        )
 
     def _mac(self, text: str) -> str:
         """A station address: the one given, or the first of QEMU's own that is free."""
         own = 0x525400123456
-        number = int(text.replace(":", "").replace("-", ""), 16) if text else next(n for n in range(own, own + 256) if n not in self.macs)
+        number = (
+            int(text.replace(":", "").replace("-", ""), 16)
+            if text
+            else next(n for n in range(own, own + 256) if n not in self.macs)
+        )
         self.macs.add(number)
         return number.to_bytes(6, "big").hex(":")
 
@@ -553,7 +696,14 @@ def _value(v: Any) -> str:
     return "{ " + ", ".join(f"{json.dumps(k) if '.' in k else k} = {_value(x)}" for k, x in v.items()) + " }"
 
 
-def _toml(board: str, ram: int, cpus: int, facts: Mapping[str, Any], remove: Sequence[str], tables: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def _toml(
+    board: str,
+    ram: int,
+    cpus: int,
+    facts: Mapping[str, Any],
+    remove: Sequence[str],
+    tables: Sequence[tuple[str, Mapping[str, Any]]],
+) -> str:
     out = ["[board]", f'base = "{board}"', f'ram = "{ram >> 20}M"']
     if cpus != 1:
         out.append(f"cpus = {cpus}")
@@ -566,7 +716,9 @@ def _toml(board: str, ram: int, cpus: int, facts: Mapping[str, Any], remove: Seq
     return "\n".join(out) + "\n"
 
 
-def from_qemu(args: Sequence[str], files: Mapping[str, str] | None = None, sizes: Mapping[str, int] | None = None) -> Imported:
+def from_qemu(
+    args: Sequence[str], files: Mapping[str, str] | None = None, sizes: Mapping[str, int] | None = None
+) -> Imported:
     """The machine that a QEMU command line describes.
 
     files: paths for {NAME} placeholders; sizes: their sizes in bytes where no file is given.  Raises MachineError for a machine that is

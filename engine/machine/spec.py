@@ -155,7 +155,9 @@ def load(source: str | Path) -> MachineSpec:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise MachineError(f"{source}: no such machine file; shipped boards are {', '.join(shipped_boards())}") from None
+        raise MachineError(
+            f"{source}: no such machine file; shipped boards are {', '.join(shipped_boards())}"
+        ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise MachineError(f"{source}: cannot be read ({e})") from None
     return parse(text, text_source)
@@ -182,7 +184,9 @@ def _board(raw: Mapping[str, Any], base: BoardSpec, lines: _Lines) -> BoardSpec:
         if key in ("base", "remove"):
             continue
         if key not in known:
-            raise MachineError(f"{where}: unknown key {key!r} in [board]; known are {', '.join(sorted(known | {'base', 'remove'}))}")
+            raise MachineError(
+                f"{where}: unknown key {key!r} in [board]; known are {', '.join(sorted(known | {'base', 'remove'}))}"
+            )
         if key in ("ram", "low_ram"):
             try:
                 changes[key] = parse_size(_typed(where, key, value, (str, int)))
@@ -202,7 +206,11 @@ def _board(raw: Mapping[str, Any], base: BoardSpec, lines: _Lines) -> BoardSpec:
             changes[key] = {**base.facts, **_typed(where, key, value, dict)}
         else:
             changes[key] = _typed(where, key, value, str)
-            choices = {"pio_unclaimed": ("ones", "zeros"), "mmio_unclaimed": ("ones", "zeros"), "config_access": ("cf8", "ecam", "none")}
+            choices = {
+                "pio_unclaimed": ("ones", "zeros"),
+                "mmio_unclaimed": ("ones", "zeros"),
+                "config_access": ("cf8", "ecam", "none"),
+            }
             if key in choices and value not in choices[key]:
                 raise MachineError(f"{where}: {key} = {value!r}; choose one of {', '.join(choices[key])}")
     return replace(base, **changes)
@@ -215,8 +223,10 @@ def _device(raw: Mapping[str, Any], base: DeviceSpec | None, nth: int, lines: _L
     where = lines.table("[[device]]", nth)
     for key in raw:
         if key not in _DEVICE_KEYS:
-            raise MachineError(f"{lines.table('[[device]]', nth, key)}: unknown key {key!r} in [[device]]; known are "
-                               f"{', '.join(sorted(_DEVICE_KEYS))}")
+            raise MachineError(
+                f"{lines.table('[[device]]', nth, key)}: unknown key {key!r} in [[device]]; known are "
+                f"{', '.join(sorted(_DEVICE_KEYS))}"
+            )
     id = _typed(where, "id", raw.get("id"), str)
     if base is None and "type" not in raw:
         raise MachineError(f"{where}: device {id!r} has no type, and the board has no device of that id to change")
@@ -248,7 +258,9 @@ def _device(raw: Mapping[str, Any], base: DeviceSpec | None, nth: int, lines: _L
 def check_workers(workers: int, where: str) -> int:
     """The number of workers, 1 to 1024.  Raises MachineError."""
     if not 1 <= workers <= MAX_WORKERS:
-        raise MachineError(f"{where}: workers = {workers} should lie between 1 and {MAX_WORKERS}; without workers use the local path")
+        raise MachineError(
+            f"{where}: workers = {workers} should lie between 1 and {MAX_WORKERS}; without workers use the local path"
+        )
     return workers
 
 
@@ -279,14 +291,18 @@ def _placement(raw: Mapping[str, Any], lines: _Lines) -> PlacementSpec:
                 here = lines.table("[[placement.worker]]", i)
                 odd = set(row) - {"devices", "cpu"}
                 if odd:
-                    raise MachineError(f"{here}: unknown key {sorted(odd)[0]!r} in [[placement.worker]]; known are cpu, devices")
+                    raise MachineError(
+                        f"{here}: unknown key {sorted(odd)[0]!r} in [[placement.worker]]; known are cpu, devices"
+                    )
                 cpu = _typed(here, "cpu", row["cpu"], int) if "cpu" in row else None
                 rows.append(WorkerSpec(_strings(here, "devices", row.get("devices", [])), cpu))
             out[key] = tuple(rows)
     if out.get("worker"):
         n = out.setdefault("workers", len(out["worker"]))
         if n != len(out["worker"]):
-            raise MachineError(f"{lines.table('[placement]')}: workers = {n}, but there are {len(out['worker'])} [[placement.worker]] tables")
+            raise MachineError(
+                f"{lines.table('[placement]')}: workers = {n}, but there are {len(out['worker'])} [[placement.worker]] tables"
+            )
     return PlacementSpec(**out)
 
 
@@ -300,19 +316,25 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
     odd = set(raw) - {"board", "device", "placement"}
     if odd:
         name = sorted(odd)[0]
-        raise MachineError(f"{lines.table(f'[{name}]')}: unknown table {name!r}; a machine file has board, device and placement")
+        raise MachineError(
+            f"{lines.table(f'[{name}]')}: unknown table {name!r}; a machine file has board, device and placement"
+        )
     board_raw = _typed(path, "board", raw.get("board", {}), dict)
     base = None
     if "base" in board_raw:
         name = _typed(lines.table("[board]", 0, "base"), "base", board_raw["base"], str)
         if name not in shipped_boards():
-            raise MachineError(f"{lines.table('[board]', 0, 'base')}: unknown board {name!r}; shipped are {', '.join(shipped_boards())}")
+            raise MachineError(
+                f"{lines.table('[board]', 0, 'base')}: unknown board {name!r}; shipped are {', '.join(shipped_boards())}"
+            )
         base = load(name)
     board = _board(board_raw, base.board if base else BoardSpec(), lines)
     devices = {d.id: d for d in base.devices} if base else {}
     for id in _strings(lines.table("[board]", 0, "remove"), "remove", board_raw.get("remove", [])):
         if id not in devices:
-            raise MachineError(f"{lines.table('[board]', 0, 'remove')}: remove names {id!r}, which the board does not have")
+            raise MachineError(
+                f"{lines.table('[board]', 0, 'remove')}: remove names {id!r}, which the board does not have"
+            )
         del devices[id]
     seen: dict[str, str] = {}
     for nth, row in enumerate(_typed(path, "device", raw.get("device", []), list)):
@@ -323,8 +345,13 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
         seen[id] = d.source
         devices[id] = d
     if not devices:
-        raise MachineError(f"{path}: no devices; give [board] base = \"i440fx\" or [[device]] tables")
-    return MachineSpec(board, tuple(devices.values()), _placement(_typed(path, "placement", raw.get("placement", {}), dict), lines), path)
+        raise MachineError(f'{path}: no devices; give [board] base = "i440fx" or [[device]] tables')
+    return MachineSpec(
+        board,
+        tuple(devices.values()),
+        _placement(_typed(path, "placement", raw.get("placement", {}), dict), lines),
+        path,
+    )
 
 
 def load_placement(path: str | Path) -> PlacementSpec:

@@ -30,7 +30,12 @@ class RootPort(PciBridge):
 
 class PcieRootPort(RootPort):
     def __init__(
-        self, id: str = "pcie-root-port", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
+        self,
+        id: str = "pcie-root-port",
+        rank: int = 0,
+        arena: Arena | None = None,
+        dma: Dma | None = None,
+        **config: Any,
     ) -> None: ...
 
 class Ioh3420(RootPort):

@@ -73,11 +73,15 @@ def from_spec(plan: Plan, spec: PlacementSpec) -> Owners:
             try:
                 u = plan.devices[plan.rank(id)].unit
             except KeyError:
-                raise MachineError(f"{where}: [[placement.worker]] {w + 1} names {id!r}, which is no device of this machine") from None
+                raise MachineError(
+                    f"{where}: [[placement.worker]] {w + 1} names {id!r}, which is no device of this machine"
+                ) from None
             if owners[u] not in (-1, w):
                 other = next(i for i in placed if i != id and plan.devices[plan.rank(i)].unit == u)
-                raise MachineError(f"{where}: devices {other!r} and {id!r} are one same_worker unit ({plan.unit_names[u]}), but are placed on workers "
-                                   f"{owners[u] + 1} and {w + 1}")
+                raise MachineError(
+                    f"{where}: devices {other!r} and {id!r} are one same_worker unit ({plan.unit_names[u]}), but are placed on workers "
+                    f"{owners[u] + 1} and {w + 1}"
+                )
             owners[u] = w
     load = [owners.count(w) for w in range(workers)]
     for u, owner in enumerate(owners):

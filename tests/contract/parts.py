@@ -80,7 +80,15 @@ PARTS: dict[str, Part] = {
     ),
     "tpm-tis": Part(
         skip=dict.fromkeys(
-            ("TPM_ACCESS", "TPM_INT_ENABLE", "TPM_INT_STATUS", "TPM_STS", "TPM_DATA_FIFO", "TPM_INTERFACE_ID", "TPM_XDATA_FIFO"),
+            (
+                "TPM_ACCESS",
+                "TPM_INT_ENABLE",
+                "TPM_INT_STATUS",
+                "TPM_STS",
+                "TPM_DATA_FIFO",
+                "TPM_INTERFACE_ID",
+                "TPM_XDATA_FIFO",
+            ),
             "of the active locality, or a command; tests/conformance/tpm has it",
         ),
         survives=("buffer", "ppi"),  # memory
