@@ -54,7 +54,10 @@ TYPES: dict[str, str] = {
 
 
 def device_class(name: str) -> type[Device]:
-    """The class of a device type: a name of the list, or "package.module:Class" for a user's own.  Raises MachineError."""
+    """The class of a device type: a name of the list, or "package.module:Class" for a user's own.
+
+    Raises MachineError.
+    """
     module, colon, attr = TYPES.get(name, name).partition(":")
     if not colon:
         raise MachineError(

@@ -27,8 +27,8 @@ class Register:
     """One register of a part: what it is, never what it does.
 
     `offset` is in bytes within region number `region`; `index` tells how an indexed register (CMOS, CRTC, ...) is
-    reached; `width` is in bits; `reset` and `wmask` are values of that width, `reset` None where the data sheet leaves it
-    undefined; `w1c` masks the bits that a written one clears; `section` names the document and its section.
+    reached; `width` is in bits; `reset` and `wmask` are values of that width, `reset` None where the data sheet
+    leaves it undefined; `w1c` masks the bits that a written one clears; `section` names the document and its section.
     """
 
     name: str
@@ -57,15 +57,16 @@ class Register:
 class Region:
     """A range of one address space that a device answers.
 
-    `size` is in bytes; `accepts` lists the widths in bytes that the region takes: wider accesses are split, narrower ones
-    refused.  `implements` is the narrowest and widest access that the device's code sees: the executor splits and widens
-    the rest.  An access that begins in the region may reach past its end (docs/decisions/0007-odd-accesses.md).  `ports`:
-    byte ports with a decoder each, where two bytes are two ports, the one behind the end is nobody's, and so are more
-    bytes.  `posted`: a write may be buffered (nothing the guest can see next depends on it).  `barrier`: a write may
-    change what later accesses reach (mapping, reset), so a batch ends behind it.  `unaligned`: an access that is not
-    aligned within the region reaches it whole; else it comes in aligned parts.  `priority`: among overlapping ranges the
-    highest is seen.  `hidden_in_smm`: accesses made in system management mode pass it by.  `ecam`: the range is a window to
-    configuration space (PCI Express 3.0, 7.2.2), which the router decodes.
+    `size` is in bytes; `accepts` lists the widths in bytes that the region takes: wider accesses are split, narrower
+    ones refused.  `implements` is the narrowest and widest access that the device's code sees: the executor splits
+    and widens the rest.  An access that begins in the region may reach past its end
+    (docs/decisions/0007-odd-accesses.md).  `ports`: byte ports with a decoder each, where two bytes are two ports,
+    the one behind the end is nobody's, and so are more bytes.  `posted`: a write may be buffered (nothing the guest
+    can see next depends on it).  `barrier`: a write may change what later accesses reach (mapping, reset), so a batch
+    ends behind it.  `unaligned`: an access that is not aligned within the region reaches it whole; else it comes in
+    aligned parts.  `priority`: among overlapping ranges the highest is seen.  `hidden_in_smm`: accesses made in
+    system management mode pass it by.  `ecam`: the range is a window to configuration space (PCI Express 3.0, 7.2.2),
+    which the router decodes.
     """
 
     name: str

@@ -4,8 +4,9 @@
     tools/qemu_qtest.py                              say whether there is one, and where its module comes from
     tools/qemu_qtest.py -machine pc -qtest stdio     run it (-accel qtest is added)
 
-Most builds have the accelerator.  Debian 12's package of QEMU 7.2 has removed its module; there accel_qtest.c, beside this file, is
-compiled (with $CC, or cc) and put into a folder under $XDG_CACHE_HOME, which QEMU finds by QEMU_MODULE_DIR.
+Most builds have the accelerator.  Debian 12's package of QEMU 7.2 has removed its module; there accel_qtest.c, beside
+this file, is compiled (with $CC, or cc) and put into a folder under $XDG_CACHE_HOME, which QEMU finds by
+QEMU_MODULE_DIR.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ def _module(qemu: str) -> Path:
             except OSError as e:
                 raise NoReference(f"C compiler {cc[0]}: {e.strerror}") from None
             if done.returncode:
-                raise NoReference(
-                    f"{SOURCE.name} was not compiled: {next((ln for ln in done.stderr.splitlines() if 'error' in ln), 'no message')}"
-                )
+                said = next((ln for ln in done.stderr.splitlines() if "error" in ln), "no message")
+                raise NoReference(f"{SOURCE.name} was not compiled: {said}")
             made.rename(folder / MODULE)
     return folder
 

@@ -1,8 +1,8 @@
 """Recorded guests: trace files, their references, and the inputs a replay makes of them.
 
-A trace NAME.npz holds every device access of a guest in order (array `acc`), what happened between them (`evt`), and what
-devices read from guest RAM (`dma`, `dma_data`); NAME.json says which machine it ran on; NAME.golden.npz holds a reference
-implementation's answers to the same stream.  docs/traces.md describes the arrays.
+A trace NAME.npz holds every device access of a guest in order (array `acc`), what happened between them (`evt`), and
+what devices read from guest RAM (`dma`, `dma_data`); NAME.json says which machine it ran on; NAME.golden.npz holds a
+reference implementation's answers to the same stream.  docs/traces.md describes the arrays.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def _arrays(path: Path) -> dict[str, Array]:
         zlib.error,
     ) as e:
         raise TraceError(
-            f"{path}: cannot be read as a trace ({type(e).__name__}: {str(e)[:80]}); is it truncated, or another kind of file?"
+            f"{path}: cannot be read as a trace ({type(e).__name__}: {str(e)[:80]}); "
+            f"is it truncated, or another kind of file?"
         ) from None
 
 
@@ -141,7 +142,8 @@ def _known(path: Path, arrays: Mapping[str, Array], want: Mapping[str, np.dtype[
     for name, dtype in want.items():
         if dtype is not None and arrays[name].dtype != dtype:
             raise TraceError(
-                f"{path}: array {name!r} has records {arrays[name].dtype}, not the {dtype.itemsize}-byte layout of this format"
+                f"{path}: array {name!r} has records {arrays[name].dtype}, "
+                f"not the {dtype.itemsize}-byte layout of this format"
             )
         if arrays[name].ndim != 1:
             raise TraceError(f"{path}: array {name!r} has {arrays[name].ndim} dimensions, not 1")
@@ -159,8 +161,8 @@ def load(path: str | Path) -> Trace:
     if i >= 0:
         r = acc[i]
         raise TraceError(
-            f"{p}: access {i} is impossible: space {r['space']}, address {int(r['addr']):#x}, size {r['size']}, dir {r['dir']}, region "
-            f"{r['region']} of {len(regions)}, at {r['t_ns']} ns"
+            f"{p}: access {i} is impossible: space {r['space']}, address {int(r['addr']):#x}, size {r['size']}, "
+            f"dir {r['dir']}, region {r['region']} of {len(regions)}, at {r['t_ns']} ns"
         )
     i = first_earlier(acc)
     if i >= 0:
@@ -201,7 +203,8 @@ def check_file(trace: Trace, name: str, path: str | Path) -> Path:
     want = trace.side.get("files", {}).get(name)
     if want is None:
         raise TraceError(
-            f"--file {name}: {trace.path} needs no such file; it names {', '.join(trace.side.get('files', {})) or 'none'}"
+            f"--file {name}: {trace.path} needs no such file; "
+            f"it names {', '.join(trace.side.get('files', {})) or 'none'}"
         )
     p = Path(path)
     if not p.is_file():
@@ -210,7 +213,8 @@ def check_file(trace: Trace, name: str, path: str | Path) -> Path:
         got = hashlib.file_digest(f, "sha256").hexdigest()
     if got != want["sha256"]:
         raise TraceError(
-            f"--file {name}: {p} is not the recorded {want['name']} (SHA-256 {got[:16]}..., recorded {want['sha256'][:16]}...)"
+            f"--file {name}: {p} is not the recorded {want['name']} "
+            f"(SHA-256 {got[:16]}..., recorded {want['sha256'][:16]}...)"
         )
     return p
 
@@ -228,8 +232,9 @@ class Inputs:
 def inputs(trace: Trace, intack: Mapping[int, int], keyboard: int | None, doorbells: Array | None = None) -> Inputs:
     """The trace's events as inputs.
 
-    intack: vCPU -> rank of the device that acknowledges.  keyboard: rank of the keyboard controller.  doorbells: indices of writes that may
-    make a device look into RAM later (for `dma` rows with sync 0); None: such rows go before their own access.
+    intack: vCPU -> rank of the device that acknowledges.  keyboard: rank of the keyboard controller.  doorbells:
+    indices of writes that may make a device look into RAM later (for `dma` rows with sync 0); None: such rows go
+    before their own access.
     """
     acc, evt, dma = trace.acc, trace.evt, trace.dma
     rows: list[tuple[int, int, int, tuple[int, int, int, int, int, int]]] = []

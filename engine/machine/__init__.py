@@ -315,7 +315,8 @@ class Machine:
         odd = sorted(str(id) for id in {*mine, *theirs} if id not in mine or theirs.get(id, {}).get("type") != mine[id])
         if odd:
             raise StateError(
-                f"the state is of another machine ({saved.get('board')!r:.40}): its devices differ at {', '.join(odd)[:200]!r}"
+                f"the state is of another machine ({saved.get('board')!r:.40}): "
+                f"its devices differ at {', '.join(odd)[:200]!r}"
             )
         before = self.save()
         try:
@@ -336,7 +337,8 @@ class Machine:
             state = devices[id]["state"]
             if not state["now"] <= router["now"] < state["deadline"]:
                 raise StateError(
-                    f"{id}: now {state['now']!r:.40} and deadline {state['deadline']!r:.40} do not lie around the clock, {router['now']}"
+                    f"{id}: now {state['now']!r:.40} and deadline {state['deadline']!r:.40} "
+                    f"do not lie around the clock, {router['now']}"
                 )
         restore_ram(self.ram, saved["ram"])
         if self.pool is not None:
@@ -478,7 +480,10 @@ class Machine:
 
 
 def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The same with times that never decrease over both, copied where they did.  Raises UsageError for impossible times."""
+    """The same with times that never decrease over both, copied where they did.
+
+    Raises UsageError for impossible times.
+    """
     index = inputs["index"].astype(np.int64)
     where = index + np.arange(len(index))  # of each input in the whole sequence
     rest = np.ones(len(acc) + len(index), bool)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from engine._device import Arena, Device, Dma, PyDevice
 from engine.errors import MachineError
@@ -55,7 +56,10 @@ class Placed:
 
 @dataclass(slots=True)
 class Net:
-    """One wire: its level is the OR of its sources'.  The router delivers to `sinks`, the source's executor to `inner`."""
+    """One wire: its level is the OR of its sources'.
+
+    The router delivers to `sinks`, the source's executor to `inner`.
+    """
 
     name: str
     sources: list[tuple[int, int]] = field(default_factory=list)  # (rank, output pin)
@@ -156,7 +160,10 @@ def _pins(spec: DeviceSpec, pins: Mapping[str, str], names: Sequence[str], what:
 
 
 def _order(units: list[list[int]], names: list[str], nets: list[Net], unit_of: Mapping[int, int]) -> list[int]:
-    """Level of each unit: 0 without upstream, else one more than the highest upstream.  Raises MachineError on a cycle."""
+    """Level of each unit: 0 without upstream, else one more than the highest upstream.
+
+    Raises MachineError on a cycle.
+    """
     up: list[set[int]] = [set() for _ in units]
     for n in nets:
         for s, _ in n.sources:
@@ -175,7 +182,10 @@ def _order(units: list[list[int]], names: list[str], nets: list[Net], unit_of: M
 
 
 def plan(spec: MachineSpec, probes: dict[str, Device] | None = None) -> Plan:
-    """Check the whole spec and lay it out.  `probes` collects the device objects made on the way (state at power-on)."""
+    """Check the whole spec and lay it out.
+
+    `probes` collects the device objects made on the way (state at power-on).
+    """
     devices: list[PlannedDevice] = []
     made: dict[str, Device] = {} if probes is None else probes
     for rank, d in enumerate(spec.devices):
@@ -242,8 +252,8 @@ def _nets(spec: MachineSpec, devices: list[PlannedDevice], unit_of: Mapping[int,
         if inside and len(n.sources) > 1:
             names = ", ".join(devices[r].id for r, _ in n.sources)
             raise MachineError(
-                f"{spec.path or 'machine'}: wire {n.name!r} is driven by {names} and read within one of their units; give "
-                f"it one driver"
+                f"{spec.path or 'machine'}: wire {n.name!r} is driven by {names} and read within one of their units; "
+                f"give it one driver"
             )
         n.inner = inside
         n.sinks = [e for e in n.sinks if e not in inside]
@@ -309,10 +319,12 @@ def _overlaps(devices: list[PlannedDevice], placed: list[Placed]) -> None:
         return min(0, devices[q.rank].regions[q.index].priority)
 
     ordered = sorted((q for q in placed if q.size), key=lambda q: (q.space, layer(q), q.base))
-    for a, b in zip(ordered, ordered[1:], strict=False):
+    for a, b in pairwise(ordered):
         if a.space == b.space and layer(a) == layer(b) and b.base < a.base + a.size:
             da, db = devices[a.rank], devices[b.rank]
             raise MachineError(
-                f"{db.spec.source}: device {db.id!r} region {db.regions[b.index].name!r} at {b.base:#x}-{b.base + b.size - 1:#x} overlaps device "
-                f"{da.id!r} region {da.regions[a.index].name!r} at {a.base:#x}-{a.base + a.size - 1:#x} ({da.spec.source}); move or remove one"
+                f"{db.spec.source}: device {db.id!r} region {db.regions[b.index].name!r} "
+                f"at {b.base:#x}-{b.base + b.size - 1:#x} overlaps "
+                f"device {da.id!r} region {da.regions[a.index].name!r} "
+                f"at {a.base:#x}-{a.base + a.size - 1:#x} ({da.spec.source}); move or remove one"
             )

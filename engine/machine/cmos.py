@@ -50,9 +50,9 @@ class Disk(NamedTuple):
 
     @classmethod
     def of_content(cls, sectors: int, first: bytes) -> Disk:
-        """The geometry of a disk whose first sector is given.  A partition that ends on a cylinder tells how the disk was cut: with 16
-        heads or fewer that is the disk's own geometry and needs no translation; with more a BIOS has translated it, by doubling heads
-        ("large") while that suffices, else as LBA."""
+        """The geometry of a disk whose first sector is given.  A partition that ends on a cylinder tells how the disk
+        was cut: with 16 heads or fewer that is the disk's own geometry and needs no translation; with more a BIOS has
+        translated it, by doubling heads ("large") while that suffices, else as LBA."""
         plain = cls.of_size(sectors)
         if first[510:512] != b"\x55\xaa":
             return plain

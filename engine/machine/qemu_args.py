@@ -1,7 +1,7 @@
-"""A QEMU command line -> a machine file: the board it asks for, its drives and settings, and what of it is not modelled.
+"""A QEMU command line -> a machine file: the board, its drives and settings, and what of it is not modelled.
 
-Only what decides how devices answer is taken; accelerators, displays and monitors are passed over in silence, options that
-are not understood are named.  Option names: QEMU's system emulation manual, "Invocation".
+Only what decides how devices answer is taken; accelerators, displays and monitors are passed over in silence, options
+that are not understood are named.  Option names: QEMU's system emulation manual, "Invocation".
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
 @dataclass(slots=True)
 class Imported:
-    """What an import gives: the machine file's text, the devices that are not modelled (name, PCI slot or ""), and remarks.
+    """What an import gives: the machine file's text, the devices that are not modelled, and remarks.
 
-    firmware: path of the image that -bios or the first pflash drive names, "" for none.  once: the boot order that holds until the
-    first reset, "" for none; after it `[board] facts` holds.
+    unmodelled: (name, PCI slot or "").  firmware: path of the image that -bios or the first pflash drive names, ""
+    for none.  once: the boot order that holds until the first reset, "" for none; after it `[board] facts` holds.
     """
 
     text: str
@@ -558,7 +558,10 @@ class _Import:
         return out
 
     def _tpms(self) -> list[tuple[str, dict[str, Any]]]:
-        """TPMs, each with the socket of its swtpm: -device tpm-crb,tpmdev=T -tpmdev emulator,id=T,chardev=C -chardev socket,id=C,path=P."""
+        """TPMs, each with the socket of its swtpm.
+
+        -device tpm-crb,tpmdev=T -tpmdev emulator,id=T,chardev=C -chardev socket,id=C,path=P
+        """
         out: list[tuple[str, dict[str, Any]]] = []
         for d in self.devices:
             if (kind := d.get("", "")) in TPMS:
@@ -566,7 +569,8 @@ class _Import:
                 path = self.backends.get(tpm.get("chardev", ""), {}).get("path", "")
                 if tpm.get("") != "emulator" or not path:
                     raise MachineError(
-                        f"QEMU command line: {kind} needs -tpmdev emulator,chardev=C and -chardev socket,id=C,path=SOCKET of swtpm"
+                        f"QEMU command line: {kind} needs -tpmdev emulator,chardev=C and "
+                        f"-chardev socket,id=C,path=SOCKET of swtpm"
                     )
                 table: dict[str, Any] = {"type": kind, "at": TPMS[kind], "config": {"swtpm": path}}
                 out.append((d.get("id", "tpm"), table | ({"lines": {"irq": "isa5"}} if kind == "tpm-tis" else {})))
@@ -607,7 +611,10 @@ class _Import:
             self._pci_device(d, dev, fn, bus)
 
     def _intx(self, bus: str, dev: int) -> str:
-        """The wire of INTA# of a function: swizzled by each bridge above (PCI-to-PCI Bridge Architecture 1.2, 9.1), then by the board."""
+        """The wire of INTA# of a function: swizzled by each bridge above, then by the board.
+
+        PCI-to-PCI Bridge Architecture 1.2, 9.1.
+        """
         pin = 0
         while bus:
             _, above, number = self.bridges[bus]
@@ -643,7 +650,10 @@ class _Import:
         )
 
     def _pci_device(self, d: Mapping[str, str], dev: int, fn: int, bus: str = "") -> None:
-        """A PCI function: a [[device]] of ours, its INTA# wired as the board swizzles slots, or one that is not modelled."""
+        """A PCI function: a [[device]] of ours, or one that is not modelled.
+
+        INTA# of ours is wired as the board swizzles slots.
+        """
         bdf, kind = f"00:{dev:02x}.{fn}", PCI_DEVICES.get(d[""])
         if kind is None:
             self.unmodelled.append((d[""], "" if bus else bdf))
@@ -721,8 +731,8 @@ def from_qemu(
 ) -> Imported:
     """The machine that a QEMU command line describes.
 
-    files: paths for {NAME} placeholders; sizes: their sizes in bytes where no file is given.  Raises MachineError for a machine that is
-    not modelled or a malformed line.
+    files: paths for {NAME} placeholders; sizes: their sizes in bytes where no file is given.  Raises MachineError for
+    a machine that is not modelled or a malformed line.
     """
     one = _Import(files or {}, sizes or {})
     try:

@@ -1,8 +1,8 @@
 """What a machine file says: frozen values, read and checked for form; machine/build.py turns them into a plan.
 
 A machine file is TOML with three separable tables: [board] (which board, how it is wired), [[device]] (its parts),
-[placement] (who runs where).  `[board] base = "i440fx"` starts from a shipped board: a [[device]] with a known id changes that
-device, one with a new id is added, `remove = [ids]` takes away.
+[placement] (who runs where).  `[board] base = "i440fx"` starts from a shipped board: a [[device]] with a known id
+changes that device, one with a new id is added, `remove = [ids]` takes away.
 """
 
 from __future__ import annotations
@@ -301,7 +301,8 @@ def _placement(raw: Mapping[str, Any], lines: _Lines) -> PlacementSpec:
         n = out.setdefault("workers", len(out["worker"]))
         if n != len(out["worker"]):
             raise MachineError(
-                f"{lines.table('[placement]')}: workers = {n}, but there are {len(out['worker'])} [[placement.worker]] tables"
+                f"{lines.table('[placement]')}: workers = {n}, "
+                f"but there are {len(out['worker'])} [[placement.worker]] tables"
             )
     return PlacementSpec(**out)
 
@@ -325,7 +326,8 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
         name = _typed(lines.table("[board]", 0, "base"), "base", board_raw["base"], str)
         if name not in shipped_boards():
             raise MachineError(
-                f"{lines.table('[board]', 0, 'base')}: unknown board {name!r}; shipped are {', '.join(shipped_boards())}"
+                f"{lines.table('[board]', 0, 'base')}: unknown board {name!r}; "
+                f"shipped are {', '.join(shipped_boards())}"
             )
         base = load(name)
     board = _board(board_raw, base.board if base else BoardSpec(), lines)
@@ -355,7 +357,10 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
 
 
 def load_placement(path: str | Path) -> PlacementSpec:
-    """The [placement] table of a TOML file; other tables of a machine file may stand beside it.  Raises MachineError."""
+    """The [placement] table of a TOML file; other tables of a machine file may stand beside it.
+
+    Raises MachineError.
+    """
     try:
         text = Path(path).read_text()
         raw = tomllib.loads(text)

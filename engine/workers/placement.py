@@ -20,7 +20,8 @@ Owners = list[int]  # worker number (from 0) of each unit
 def spread(plan: Plan, workers: int) -> Owners:
     """Heaviest unit first, each to the least loaded worker; the parts in APART to different ones where possible.
 
-    Parts written in Python hold their worker's interpreter lock; the last worker is theirs alone where there is one to spare.
+    Parts written in Python hold their worker's interpreter lock; the last worker is theirs alone where there is one
+    to spare.
     """
     check_workers(workers, "placement")
     types = [{plan.devices[r].spec.type for r in ranks} for ranks in plan.units]
@@ -57,8 +58,8 @@ def shuffled(plan: Plan, workers: int, seed: int) -> Owners:
 
 
 def from_spec(plan: Plan, spec: PlacementSpec) -> Owners:
-    """The machine file's [[placement.worker]] tables; devices not named are spread.  Raises MachineError for a device that is
-    unknown or placed twice, or a unit that is split."""
+    """The machine file's [[placement.worker]] tables; devices not named are spread.  Raises MachineError for a device
+    that is unknown or placed twice, or a unit that is split."""
     workers = check_workers(spec.workers, plan.spec.path or "placement")
     if not spec.worker:
         return spread(plan, workers)
@@ -79,8 +80,8 @@ def from_spec(plan: Plan, spec: PlacementSpec) -> Owners:
             if owners[u] not in (-1, w):
                 other = next(i for i in placed if i != id and plan.devices[plan.rank(i)].unit == u)
                 raise MachineError(
-                    f"{where}: devices {other!r} and {id!r} are one same_worker unit ({plan.unit_names[u]}), but are placed on workers "
-                    f"{owners[u] + 1} and {w + 1}"
+                    f"{where}: devices {other!r} and {id!r} are one same_worker unit ({plan.unit_names[u]}), "
+                    f"but are placed on workers {owners[u] + 1} and {w + 1}"
                 )
             owners[u] = w
     load = [owners.count(w) for w in range(workers)]

@@ -2,8 +2,8 @@
 
 Reads of one register (the scratch register of COM1) through one worker, each waiting for the one before; the
 latencies are measured in C, inside the sequencer, over several starts (where the lines lie in memory matters).
-Spinning: against a raw cache line handed to and fro between two processes that each hold it for 100 ticks.  Without that
-hold (`pingpong_at_once`, for information) the two can fall into a rhythm in which neither ever waits.  Blocking:
+Spinning: against a raw cache line handed to and fro between two processes that each hold it for 100 ticks.  Without
+that hold (`pingpong_at_once`, for information) the two can fall into a rhythm in which neither ever waits.  Blocking:
 against two processes that wake each other by a futex.
 """
 

@@ -349,8 +349,8 @@ def test_save_mutate_restore_save(kind: str) -> None:
 
 @every_type
 def test_restored_part_goes_on_as_the_saved_one(kind: str) -> None:
-    """A fresh part given the state, and what was written to its medium, goes on as the first one does.  (Memory is saved
-    elsewhere.)"""
+    """A fresh part given the state, and what was written to its medium, goes on as the first one does.  (Memory is
+    saved elsewhere.)"""
     first, second = make(kind), make(kind)
     perform(first, operations(kind, f"before {kind}", 500, content=False))
     first.take()

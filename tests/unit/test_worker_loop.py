@@ -1,4 +1,7 @@
-"""The worker's loop in a thread beside its router: they share an interpreter lock, which a waiting worker must not hold."""
+"""The worker's loop in a thread beside its router.
+
+They share an interpreter lock, which a waiting worker must not hold.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,8 @@ def flood(path):
 
 @pytest.mark.parametrize("path", ["sync", "buffered", "batched"])
 def test_a_python_device_may_flood_a_small_effect_ring(path):
-    """While the worker waits for room, the router beside it can take the interpreter lock.  In a process of its own: with
-    the lock held, nothing in this one could end the test."""
+    """While the worker waits for room, the router beside it can take the interpreter lock.  In a process of its own:
+    with the lock held, nothing in this one could end the test."""
     code = f"from tests.unit.test_worker_loop import flood; print(flood({path!r}))"
     got = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert got.stdout == "200\n", got.stderr[-2000:]

@@ -217,8 +217,10 @@ def test_6_8_2_pending_bits_are_read_only(bus):
     assert bus.status != 0 and bus.read(0, PENDING, 4) == 0
 
 
-@pytest.mark.parametrize("args", [(0, 0, 0, 0, 0), (2049, 0, 0, 0, 0), (4, 0, 0xFF0, 0, 0), (4, 0, 4, 0, 0), (4, 1, 0, 0, 0),
-                                  (4, 0, 0, 6, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    "args",
+    [(0, 0, 0, 0, 0), (2049, 0, 0, 0, 0), (4, 0, 0xFF0, 0, 0), (4, 0, 4, 0, 0), (4, 1, 0, 0, 0), (4, 0, 0, 6, 0)],
+)
 def test_msix_table_lies_in_a_bar(args):
     with pytest.raises(MachineError):
         add_msix(InterruptFunction(), *args)
