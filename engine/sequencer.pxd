@@ -175,6 +175,7 @@ cdef class Sequencer:
     cdef uint64_t stuck_at             # that worker's progress when the router last looked, and since when it stands
     cdef uint64_t stuck_since
     cdef uint64_t flood                # effects since the last cut
+    cdef uint64_t carried              # effects between the last two
     cdef str failed                    # why nothing more can be run; None while all is well
     cdef uint64_t base                 # single accesses before this run whose effects may still be on the way: the run's
     cdef uint64_t *past                # accesses are numbered from here in keys; and their times
@@ -231,7 +232,8 @@ cdef class Sequencer:
     cdef int _behind_barrier(self, uint64_t t_ns) except -1 nogil
     cdef int _ended(self) except -1 nogil
     cdef int _stand(self, uint32_t k) except -1
-    cdef int _cut(self) except -1
+    cdef int _cut(self, uint64_t t_ns=*) except -1
+    cdef int _step(self, uint64_t t_ns, uint64_t key) except -1 nogil
     cdef int _wait_link(self, uint32_t k) except -1 nogil
     cdef int _pause(self, uint32_t k) except -1 nogil
     cdef int _room(self, uint32_t k) except -1 nogil

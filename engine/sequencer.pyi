@@ -1,7 +1,7 @@
 """Types of the sequencer; the order it keeps is said in sequencer.pyx."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ LINE_CHANGE: Final[np.dtype[Any]]
 
 def vet(acc: NDArray[Any], inputs: NDArray[Any] | None, now: int) -> tuple[int, bool]: ...
 
+@final
 class Sequencer:
     check: Callable[[], object] | None
     patience: float
@@ -44,9 +45,7 @@ class Sequencer:
     def clock(self) -> int: ...
     @property
     def counters(self) -> dict[str, Any]: ...
-    def access(
-        self, space: int, addr: int, size: int, write: bool = False, value: int = 0, t_ns: int = 0
-    ) -> int: ...
+    def access(self, space: int, addr: int, size: int, write: bool = False, value: int = 0, t_ns: int = 0) -> int: ...
     def run(
         self,
         acc: NDArray[Any],

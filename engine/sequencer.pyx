@@ -50,7 +50,9 @@ cdef enum:
     META_ACCESS = (PLACE_ACCESS << 1 | 1) << 6     # an access itself
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
     PAST = 1024            # single accesses on the waiting paths between two cuts
-    FLOOD = 1 << 22        # effects between two cuts that no honest worker makes
+    SLICE = 20000000       # ns: a longer step is cut, where deadlines are due in it
+    BUSY = 1 << 20         # effects after which a cut is made before the next input
+    FLOOD = 1 << 24        # effects between two cuts that no honest worker makes
     MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     FIND_OK = 0
@@ -562,19 +564,19 @@ cdef class Sequencer:
         cdef uint64_t at = a.addr
         cdef const dispatch_entry *e
         if self.cf8 and space == ENGINE_PIO and (at & ~<uint64_t>7) == CONFIG_ADDRESS:
-            if at & (a.size - 1):
+            if at < CONFIG_DATA:
+                e = NULL
+                if at != CONFIG_ADDRESS:                     # a port within the latch's four takes an access whole
+                    e = dispatch_find(self.table, space, at)
+                if e == NULL:
+                    return FIND_SPLIT if at & (a.size - 1) else FIND_ROUTER
+            elif at & (a.size - 1):
                 return FIND_SPLIT
-            if at >= CONFIG_DATA:
+            else:
                 at = window_target(self.latch, <uint32_t>at)
                 if at == NO_CONFIG:
                     return FIND_NOBODY
                 space = ENGINE_CONFIG
-            else:
-                e = NULL
-                if at != CONFIG_ADDRESS and a.size == 1:
-                    e = dispatch_find(self.table, space, at)
-                if e == NULL:
-                    return FIND_ROUTER
         e = dispatch_find(self.table, space | DISPATCH_SMM if a.flags & ENGINE_FLAG_SMM else space, at)
         if e == NULL:
             return FIND_SPLIT if at & (a.size - 1) else FIND_NOBODY   # aligned parts: a later one may meet somebody
@@ -627,6 +629,8 @@ cdef class Sequencer:
         cdef uint64_t low = min(self.low_ram, self.ram_size), i
         for i in range(n):
             at = gpa + i
+            if at < gpa:                               # behind the last address
+                break
             if at >= low:
                 if at < <uint64_t>1 << 32:
                     continue
@@ -1296,6 +1300,7 @@ cdef class Sequencer:
                 if self.nets[n].level == level + 1 and self.nets[n].pend.n:
                     self._net(n)
         self.window_used = 0
+        self.carried = self.flood
         self.flood = 0
         self._timed_resets()
         if self.reset_pending:
@@ -1328,6 +1333,30 @@ cdef class Sequencer:
         for i in range(self.n_resetters):
             if self.units[self.resetters[i]].deadline < self.timed_reset:
                 self.timed_reset = self.units[self.resetters[i]].deadline
+
+    cdef int _step(self, uint64_t t_ns, uint64_t key) except -1 nogil:
+        """Before what has `key` at t_ns: much time passes in slices, so that what timers do is carried before it piles up."""
+        cdef uint64_t due, slice = SLICE
+        cdef uint32_t u
+        if self.flood > BUSY:
+            self.key = key & ~<uint64_t>1
+            self._finish(self.now)
+        if t_ns - self.now > SLICE:
+            self.key = key & ~<uint64_t>1
+            self._finish(self.now, True)               # now every deadline is known
+            while t_ns - self.now > SLICE:
+                due = NEVER
+                for u in range(self.n_units):
+                    if self.units[u].deadline < due:
+                        due = self.units[u].deadline
+                if due > t_ns:
+                    break
+                due = min(t_ns, max(due, self.now) + slice)
+                self._reset_in_time(due, key)
+                self.now = due
+                self._finish(due, True)
+                slice = slice * 2 if self.carried < BUSY >> 4 else max(slice >> 1, <uint64_t>SLICE)
+        return self._reset_in_time(t_ns, key)
 
     cdef int _reset_in_time(self, uint64_t t_ns, uint64_t key) except -1 nogil:
         """Before what has `key` at t_ns: a cut at each moment when a timer may reset the machine, as the local path has it."""
@@ -1527,8 +1556,8 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < m else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.timed_reset:
-                self._reset_in_time(a.t_ns, access_key(base + i))
+            if a.t_ns >= self.timed_reset or a.t_ns - self.now > SLICE or self.flood > BUSY:
+                self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
             size = a.size
@@ -1615,7 +1644,7 @@ cdef class Sequencer:
             self._finish(self.now, True)
             return self._ram_write(inp)
         if inp.t_ns > self.now:
-            self._reset_in_time(inp.t_ns, key)
+            self._step(inp.t_ns, key)
             self.now = inp.t_ns
         self._input_record(inp, &rec)
         unit = self.unit_of[inp.target >> 8]
@@ -1650,7 +1679,7 @@ cdef class Sequencer:
             self._finish(self.now, True)
             return self._ram_write(inp)
         if inp.t_ns > self.now:
-            self._reset_in_time(inp.t_ns, (self.base + inp.index) << KEY_INDEX_SHIFT | <uint64_t>place << 1)
+            self._step(inp.t_ns, (self.base + inp.index) << KEY_INDEX_SHIFT | <uint64_t>place << 1)
             self.now = inp.t_ns
         self._input_record(inp, &rec)
         unit = self.unit_of[inp.target >> 8]
@@ -1682,8 +1711,8 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < self.n_inp else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.timed_reset:
-                self._reset_in_time(a.t_ns, access_key(base + i))
+            if a.t_ns >= self.timed_reset or a.t_ns - self.now > SLICE or self.flood > BUSY:
+                self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
             v = a.value
@@ -1883,14 +1912,18 @@ cdef class Sequencer:
             raise UsageError(f"input {i} is impossible: kind {int(kind[i])} for device {int(target[i]) >> 8}, pin {int(target[i]) & 0xff}, value "
                              f"{int(inputs['value'][i]):#x} (RAM bytes given: {ram_bytes})")
 
-    cdef int _cut(self) except -1:
-        """Outside of a run: whatever earlier ones left to do is done."""
+    cdef int _cut(self, uint64_t t_ns=0) except -1:
+        """Outside of a run: whatever earlier ones left to do is done, and what is due up to t_ns."""
         if self.local is None:
             if self.failed is not None:
                 raise EngineError(self.failed)
             try:
                 with nogil:
-                    self._reset_in_time(self.now, access_key(0))
+                    if t_ns > self.now:
+                        self._step(t_ns, access_key(0))
+                        self.now = t_ns
+                    else:
+                        self._reset_in_time(self.now, access_key(0))
                     self._finish(self.now, True)
             except BaseException as e:
                 self._broke(e)
@@ -1900,13 +1933,12 @@ cdef class Sequencer:
 
     def settle(self, uint64_t t_ns):
         """Move the clock to t_ns (never back); everything due happens."""
-        if t_ns > self.now:
-            self.now = t_ns
         if self.local is not None:
+            self.now = max(self.now, t_ns)
             self.key = access_key(0)           # as _timer_key has it between runs
             self._advance(self.now)
         else:
-            self._cut()
+            self._cut(max(self.now, t_ns))
 
     def reset(self, bint cold=False):
         """The board's reset line, now; cold: as after switching on (guest RAM keeps its contents)."""

@@ -1,13 +1,14 @@
 """Types of the worker's loop; what it promises is said in _loop.pyx."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, final
 
 from engine._executor import Executor
 from engine._ring import Link
 
 POLICIES: Final[dict[str, int]]
 
+@final
 class WorkerLoop:
     def __init__(
         self,

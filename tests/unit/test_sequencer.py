@@ -323,18 +323,25 @@ def test_a_deadline_comes_before_the_access_at_its_time(path):
         assert rows(s.take_lines()) == [(2, 5, 0, 1, 0), (2, 5, 1, 1, 0)]
 
 
-FLOODED = pytest.mark.xfail(
-    strict=True, reason="open defect: with workers, 2^22 effects between two cuts end the run, whoever made them"
-)
-
-
-@pytest.mark.parametrize("path", ["local", *(pytest.param(path, marks=FLOODED) for path in LINKS)])
+@pytest.mark.parametrize("path", PATHS)
 def test_a_timer_may_fire_as_often_as_it_likes_between_two_accesses(path):
     """Five million beats: three days of a PC's timer at 18.2 Hz."""
     with bench(path, board(PROBE), requests=4096, effects=4096) as b:
         trains = batch(*[write(probe.TRAIN, 0xFFFF << 16, n * 70000, 0, 4) for n in range(76)])
         b.sequencer.run(trains, None, path)
         b.sequencer.settle(76 * 70000)
+        assert b.devices["d0"].save()["left"] == 0
+
+
+@pytest.mark.parametrize("path", LINKS)
+def test_a_long_step_is_taken_in_slices(path):
+    """A train of 65,536 beats over four seconds is carried while it runs, in slices that grow while little happens."""
+    with bench(path, board(PROBE), requests=4096, effects=4096) as b:
+        s = b.sequencer
+        s.run(batch(write(probe.TRAIN, 0xFFFF << 16 | 0xFFFF, 0, 0, 4)), None, path)
+        before = s.counters["cuts"]
+        s.settle(5_000_000_000)
+        assert 3 < s.counters["cuts"] - before < 200
         assert b.devices["d0"].save()["left"] == 0
 
 
