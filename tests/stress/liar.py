@@ -366,7 +366,7 @@ LIES = {
     ),
     "effects half the world ahead": (once("record", lambda w: w.set(FX_PRODUCED, 1 << 63)), BAD_EFFECT),
     "effects go back": (once("record", lambda w: w.set(FX_PRODUCED, w.fx - 1)), BAD_EFFECT),
-    "effects without end": (always("record", flood), "worker 1: more than 4194304 effects"),
+    "effects without end": (always("record", flood), "worker 1: more than 16777216 effects"),
     "slot state 4": (once("slot", slot_states(4)), STATE),
     "slot state all ones": (once("slot", slot_states(0xFFFFFFFF)), STATE),
     "slot emptied": (once("slot", slot_states(0)), STATE),

@@ -94,7 +94,7 @@ def test_an_effect_that_cannot_be_ends_the_run(lie: dict[str, int]) -> None:
 
 
 def test_effects_without_end_end_the_run() -> None:
-    with Bench(PAIR, [0, 1], effects=4096) as bench:
-        burst = [(0x1000 + probe.BURST, 0xFFFF)] * 65
-        with pytest.raises(RingError, match="worker 1: more than 4194304 effects"):
+    with Bench(PAIR, [0, 1], requests=4096, effects=4096) as bench:
+        burst = [(0x1000 + probe.BURST, 0xFFFF)] * 260
+        with pytest.raises(RingError, match="worker 1: more than 16777216 effects"):
             bench.run(accesses(*burst), path="batched")
