@@ -50,7 +50,7 @@ cdef enum:
     META_ACCESS = (PLACE_ACCESS << 1 | 1) << 6     # an access itself
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
     PAST = 1024            # single accesses on the waiting paths between two cuts
-    SLICE = 20000000       # ns: a longer step is cut, where deadlines are due in it
+    SLICE = 80000000       # ns: a longer step is cut, where deadlines are due in it (idle guests step 55 ms)
     BUSY = 1 << 20         # effects after which a cut is made before the next input
     FLOOD = 1 << 24        # effects between two cuts that no honest worker makes
     MAX_NESTED_RESETS = 8
