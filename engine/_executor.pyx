@@ -309,17 +309,14 @@ cdef class Executor:
         return status
 
     cdef uint32_t execute(self, const engine_rec *r, uint64_t *value) noexcept nogil:
-        """One record.  value[0] is the answer; the status is IO_*, perhaps with IO_CONTENT."""
+        """One record that is no access to a region of this executor; see quick_execute."""
         cdef uint32_t kind = r.op & ENGINE_REC_KIND_MASK, rank, mark, unit, i
         cdef PyObject *d
         self.executed += 1
         value[0] = r.value
         if kind <= ENGINE_REC_CONFIG:
             self.accesses += 1
-            if r.region >= self.n_regions or self.regions[r.region].dev == NULL:
-                return IO_UNCLAIMED
-            return quick_access(self, &self.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
-                              r.op & ENGINE_OP_WRITE, value)
+            return IO_UNCLAIMED
         if kind == ENGINE_REC_SETTLE:
             if r.region >= self.n_devices or self.devices[r.region] == NULL:
                 return IO_UNCLAIMED

@@ -200,6 +200,8 @@ cdef class Sequencer:
     cdef bint looks                    # spin at a slot before the policy is asked
     cdef uint64_t window_used
     cdef int _go(self, int kind) except -1
+    cdef int _carry_out(self, int kind) except -1 nogil
+    cdef void _let_go(self) noexcept nogil
     cdef int _run_local(self) except -1 nogil
     cdef int _run_batched(self) except -1 nogil
     cdef int _run_waiting(self, bint buffered) except -1 nogil

@@ -31,8 +31,8 @@ from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED,
                                Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
-from engine._ring cimport (Link, link_commit, link_completed, link_read_deadline, link_request,
-                           link_reserve, link_seen, ring_copy, ring_count_bad, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
+from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
+                           link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_word, waiter_init,
                                    wake)
 
@@ -1042,10 +1042,10 @@ cdef class Sequencer:
         cdef const engine_acc *acc = self.acc
         cdef uint64_t *values = self.value
         cdef uint8_t *statuses = self.status
-        cdef const uint64_t *words
+        cdef engine_cpl c
         cdef int64_t n, i
-        cdef uint64_t at, answer, tail, meta, index, base = self.base, n_acc = self.n_acc, seen, mask = l.v.requests.mask
-        cdef uint32_t aux, st
+        cdef uint64_t at, meta, index, base = self.base, n_acc = self.n_acc, seen, mask = l.v.requests.mask
+        cdef uint32_t aux
         while True:
             n = link_completed(l.v, 256)
             if n == 0:
@@ -1055,31 +1055,26 @@ cdef class Sequencer:
             self._drain(k)
             seen = l.v.seen
             for i in range(n):
-                at = (seen + i) & mask
-                words = <const uint64_t *>&l.v.completions[at]
-                answer = load_relaxed64(words)         # relaxed: after the acquire in link_completed
-                tail = load_relaxed64(words + 1)       # seq, status, flags
-                if <uint32_t>tail != <uint32_t>(seen + i):
-                    ring_count_bad(&l.v.counts)
+                if link_completion(l.v, i, &c) < 0:
                     n = -1
                     break
+                at = (seen + i) & mask
                 meta = l.meta[at]
                 if meta & META_LOW == META_ACCESS:
                     index = (meta >> KEY_INDEX_SHIFT + 6) - base
                     if index >= n_acc:                 # posted by an earlier run
                         continue
-                    st = <uint32_t>(tail >> 32) & 0xff
-                    statuses[index] = <uint8_t>st
+                    statuses[index] = c.status
                     if acc[index].dir == 0:
-                        values[index] = answer
-                        if st & ~<uint32_t>IO_CONTENT:
+                        values[index] = c.value
+                        if c.status & ~<uint32_t>IO_CONTENT:
                             values[index] = self._nobody(acc[index].space, acc[index].size)
                     if not (seen + i) & (SAMPLE - 1):
                         self._sample(tsc() - l.stamp[at // SAMPLE])
                 elif meta & META_LOW & ~<uint64_t>63 != META_ACCESS:
                     aux = l.aux[at]
                     if aux != NO_AUX and self.answers != NULL:
-                        self.answers[aux] = <int64_t>answer
+                        self.answers[aux] = <int64_t>c.value
             if n < 0:
                 break
             link_seen(l.v, n)
@@ -1840,23 +1835,30 @@ cdef class Sequencer:
                 self._run_local()              # not worth giving up the GIL for
                 return 0
             with nogil:
-                if kind == SEQ_LOCAL:
-                    self._run_local()
-                elif kind == SEQ_BATCHED:
-                    self._run_batched()
-                else:
-                    self._run_waiting(kind == SEQ_BUFFERED)
+                self._carry_out(kind)
         except BaseException as e:
             self._broke(e)
             raise
         finally:
-            self.acc = NULL
-            self.inp = NULL
-            self.n_acc = self.n_inp = 0
-            self.value = NULL
-            self.status = NULL
-            self.answers = NULL
+            self._let_go()
         return 0
+
+    cdef int _carry_out(self, int kind) except -1 nogil:
+        if kind == SEQ_LOCAL:
+            return self._run_local()
+        if kind == SEQ_BATCHED:
+            return self._run_batched()
+        return self._run_waiting(kind == SEQ_BUFFERED)
+
+    cdef void _let_go(self) noexcept nogil:
+        """No run is in hand: its arrays are the caller's."""
+        self.acc = NULL
+        self.inp = NULL
+        self.n_acc = self.n_inp = 0
+        self.value = NULL
+        self.status = NULL
+        self.answers = NULL
+        self.ram_bytes = NULL
 
     def access(self, uint32_t space, uint64_t addr, uint32_t size, bint write=False, uint64_t value=0, uint64_t t_ns=0):
         """One access by vCPU 0 at t_ns (at the clock, if that is later), local or through its owner's slot: the value read, or

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine._abi cimport engine_acc
 from engine._atomics cimport load_acquire64, pause, tsc
-from engine.sequencer cimport SEQ_BATCHED, SEQ_BUFFERED, SEQ_LOCAL, SEQ_SYNC, Sequencer, seq_input
+from engine.sequencer cimport SEQ_BUFFERED, SEQ_LOCAL, SEQ_SYNC, Sequencer, seq_input
 
 from engine._abi import ACC
 from engine.errors import EngineError, UsageError
@@ -205,12 +205,7 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
                         for link in range(links):
                             before[link] = seq.link[link].v.requests.mine
                 t0 = tsc()
-                if kind == SEQ_LOCAL:
-                    seq._run_local()
-                elif kind == SEQ_BATCHED:
-                    seq._run_batched()
-                else:
-                    seq._run_waiting(kind == SEQ_BUFFERED)
+                seq._carry_out(kind)
                 t1 = tsc()
                 busy += t1 - t0
                 for k in range(i, i + got):
@@ -261,12 +256,6 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
         seq._broke(e)
         raise
     finally:
-        seq.acc = NULL
-        seq.inp = NULL
-        seq.n_acc = seq.n_inp = 0
-        seq.value = NULL
-        seq.status = NULL
-        seq.answers = NULL
-        seq.ram_bytes = NULL
+        seq._let_go()
     return {"value": value, "status": status, "seconds": (end - start) / tsc_hz, "busy_s": busy / tsc_hz, "behind_s": late / tsc_hz,
             "parts_ns": [int(parts[k] * c.ns_per_tick) for k in range(PARTS)], "cpu_s": cpu, "metered": metered, **c.arrays()}

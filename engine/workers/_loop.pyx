@@ -12,7 +12,7 @@ from cpython.ref cimport PyObject
 from engine._abi cimport *
 from engine._atomics cimport load_acquire32, load_acquire64, load_relaxed32, monotonic_ns, pause
 from engine._device cimport NEVER
-from engine._executor cimport Executor, quick_access
+from engine._executor cimport Executor, owned, quick_execute
 from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_take, link_view,
                            ring_commit, ring_item, ring_reserve, slot_answer, slot_take)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_index, wait_word, waiter,
@@ -43,22 +43,6 @@ cdef struct worker_state:
     int bad
     int lost               # a device made more effects than there can be
     int stopping
-
-
-cdef inline bint owned(Executor ex, const engine_rec *r) noexcept nogil:
-    """Is it an access to a region that this executor has?"""
-    return r.op & ENGINE_REC_KIND_MASK <= ENGINE_REC_CONFIG and r.region < ex.n_regions and ex.regions[r.region].dev != NULL
-
-
-cdef inline uint32_t quick_execute(Executor ex, const engine_rec *r, uint64_t *value) noexcept nogil:
-    """Executor.execute, with accesses in line."""
-    if not owned(ex, r):
-        return ex.execute(r, value)
-    ex.executed += 1
-    ex.accesses += 1
-    value[0] = r.value
-    return quick_access(ex, &ex.regions[r.region], r.t_ns, r.addr, <uint32_t>1 << (r.op >> ENGINE_OP_SIZE_SHIFT),
-                        r.op & ENGINE_OP_WRITE, value)
 
 
 @cython.final
