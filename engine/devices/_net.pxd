@@ -2,6 +2,8 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport FILE
 
+from engine.pci._config cimport PciFunction
+
 cdef enum:
     LONGEST_FRAME = 65550       # bytes without FCS that a back end may offer
     FRAMES_AT_ONCE = 64         # that come in at one moment; more come 1 ns later
@@ -49,6 +51,10 @@ cdef class NetPort:
     cdef uint64_t deadline(self, uint64_t now, uint64_t ready_at) noexcept nogil
     cdef void _write_fd(self, const uint8_t *p, uint32_t n) noexcept nogil
     cdef uint32_t _read_fd(self) noexcept nogil
+
+
+cdef class NetController(PciFunction):
+    cdef readonly NetPort net
 
 
 cdef inline uint32_t be16(const uint8_t *p) noexcept nogil:

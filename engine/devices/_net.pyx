@@ -323,3 +323,25 @@ cdef class NetPort:
         if self.s.next < self.n_injected:
             at = min(at, ready_at if self.times[self.s.next] <= now else self.times[self.s.next])
         return at
+
+
+cdef class NetController(PciFunction):
+    """What every controller has in common for its owner: the port that its cable is plugged into."""
+
+    def attach(self, int fd):
+        """The descriptor of the network's other end."""
+        self.net.attach(fd)
+
+    def detach(self):
+        """The machine stops: the descriptor is closed."""
+        self.net.detach()
+
+    @property
+    def sent(self):
+        """Packets that left since the device was built."""
+        return self.net.sent
+
+    @property
+    def received(self):
+        """Packets that came in since the device was built."""
+        return self.net.received

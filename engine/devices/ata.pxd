@@ -3,6 +3,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport IO_CONTENT, IO_OK, io_status
+from engine.pci._config cimport PciFunction
 
 cdef enum:                      # command block, clause 7
     DATA = 0
@@ -207,3 +208,7 @@ cdef class AtaChannel:
         if s.pos >= s.end:
             self.data_done()
         return status
+
+
+cdef class AtaController(PciFunction):
+    cdef readonly tuple channels

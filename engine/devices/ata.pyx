@@ -307,27 +307,6 @@ def check_drives(who, drives, channels):
     return [places[place] for place in sorted(places)]
 
 
-def drive_contents(channels, method):
-    """What a method of the drives' media gives, by place: {"channel:unit first-sector": bytes}, 512-byte sectors."""
-    return {f"{n}:{u} {first}": run for n, c in enumerate(channels) for u, medium in enumerate(c.keep) if medium is not None
-            for first, run in getattr(medium, method)().items()}
-
-
-def put_drive_contents(id, channels, contents, method):
-    """Hand contents in that form to a method of each medium.  Raises StateError for what does not fit."""
-    runs = {(n, u): {} for n, c in enumerate(channels) for u, medium in enumerate(c.keep) if medium is not None}
-    for key, run in contents.items():
-        try:
-            place, first = key.split()
-            n, u = (int(x) for x in place.split(":"))
-            runs[n, u][int(first)] = run
-        except (ValueError, KeyError, AttributeError):
-            raise StateError(f"{id}: no drive takes contents {key!r}") from None
-    for (n, u), part in runs.items():
-        if part or method == "set_written_sectors":
-            getattr(channels[n].keep[u], method)(part)
-
-
 @cython.final
 cdef class AtaChannel:
     """One channel.  Made by its owner, which then calls setup; see the module."""
@@ -1451,3 +1430,66 @@ cdef class AtaChannel:
             put_be(buf + 18, 2048 + 4, 2)
         put_be(buf, n - 2, 2)
         self.packet_reply(n, room)
+
+
+cdef class AtaController(PciFunction):
+    """What an IDE and an AHCI function have in common for their owners: the drives on `channels` and their media."""
+
+    def hold(self, int channel, int unit, bint on):
+        """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
+        self.channels[channel].keep[unit].hold(on)
+
+    def trays(self):
+        """Of each CD-ROM drive, by (channel, unit): (tray is open, tray is locked, there is a disc)."""
+        return {(n, u): c.tray(u) for n, c in enumerate(self.channels) for u in range(2) if c.cd_drive(u)}
+
+    def move_tray(self, int channel, int unit, bint opened):
+        """Open or close a tray, locked or not."""
+        self.channels[channel].move_tray(unit, opened)
+
+    def ask_to_eject(self, int channel, int unit):
+        """Tell the guest that somebody has pressed the button of a locked drive."""
+        self.channels[channel].ask_to_eject(unit)
+
+    def load_disc(self, int channel, int unit, image):
+        """Put the disc of an image (a path) into a drive, or take it out (None).  Raises MachineError."""
+        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image)
+
+    def medium(self, int channel, int unit=0):
+        """The Medium of a drive, or None."""
+        return self.channels[channel].keep[unit]
+
+    def contents(self):
+        """What the drives without image hold, as learnt or given: {"channel:unit first-sector": bytes}, 512-byte sectors."""
+        return self._gathered("contents")
+
+    def set_contents(self, dict contents not None):
+        """Give the drives without image contents, as contents() made them.  Raises StateError for what does not fit."""
+        self._hand_out(contents, "set_contents")
+
+    def written_sectors(self):
+        """What the guest has written and no image file holds, in the form of contents()."""
+        return self._gathered("written_sectors")
+
+    def set_written_sectors(self, dict contents not None):
+        """Replace what the guest has written.  Raises StateError for what does not fit."""
+        self._hand_out(contents, "set_written_sectors")
+
+    def _gathered(self, method):
+        """What a method of the drives' media gives, by place: {"channel:unit first-sector": bytes}, 512-byte sectors."""
+        return {f"{n}:{u} {first}": run for n, c in enumerate(self.channels) for u, medium in enumerate(c.keep)
+                if medium is not None for first, run in getattr(medium, method)().items()}
+
+    def _hand_out(self, contents, method):
+        """Hand contents in that form to a method of each medium.  Raises StateError for what does not fit."""
+        runs = {(n, u): {} for n, c in enumerate(self.channels) for u, medium in enumerate(c.keep) if medium is not None}
+        for key, run in contents.items():
+            try:
+                place, first = key.split()
+                n, u = (int(x) for x in place.split(":"))
+                runs[n, u][int(first)] = run
+            except (ValueError, KeyError, AttributeError):
+                raise StateError(f"{self.id}: no drive takes contents {key!r}") from None
+        for (n, u), part in runs.items():
+            if part or method == "set_written_sectors":
+                getattr(self.medium(n, u), method)(part)

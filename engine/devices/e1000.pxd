@@ -5,7 +5,7 @@ Names and section numbers: PCI/PCI-X Family of Gigabit Ethernet Controllers Soft
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
-from engine.devices._net cimport NetPort, net_state
+from engine.devices._net cimport NetController, net_state
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                  # regions
@@ -280,10 +280,9 @@ cdef struct e1000_state:
     uint64_t tx_room        # its last four bytes: where a frame begins that has got a tag
     uint64_t tx_data[8192]
 
-cdef class E1000(PciFunction):
+cdef class E1000(NetController):
     cdef e1000_state *s
     cdef uint16_t eeprom[64]
-    cdef readonly NetPort net
     cdef bint io_window
     cdef uint64_t wire              # bytes sent since the transmitter was started
     cdef uint8_t *frame             # the packet being received

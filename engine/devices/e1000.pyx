@@ -152,7 +152,7 @@ _CONTEXTS = tuple((f"tx{n}_{f[0]}", *f[1:]) for n in range(2) for f in _CONTEXT)
 
 
 @cython.final
-cdef class E1000(PciFunction):
+cdef class E1000(NetController):
     """The function.
 
     mac         the station's address, kept in the EEPROM
@@ -366,24 +366,6 @@ cdef class E1000(PciFunction):
         afterwards."""
         self.core.now = max(self.core.now, t_ns)
         return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
-
-    def attach(self, int fd):
-        """The descriptor of the network's other end; see engine.devices._net."""
-        self.net.attach(fd)
-
-    def detach(self):
-        """The machine stops: the descriptor is closed."""
-        self.net.detach()
-
-    @property
-    def sent(self):
-        """Packets that left since the device was built."""
-        return self.net.sent
-
-    @property
-    def received(self):
-        """Packets that came in since the device was built."""
-        return self.net.received
 
     # ------------------------------------------------------------------ time
 

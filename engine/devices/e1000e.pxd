@@ -5,7 +5,7 @@ Names and section numbers: Intel 82574 GbE Controller Family Datasheet, 317694, 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
-from engine.devices._net cimport NetPort, net_state
+from engine.devices._net cimport NetController, net_state
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                  # regions
@@ -431,9 +431,8 @@ cdef struct e1000e_state:
     uint8_t pending[8]
     uint8_t extended[3840]
 
-cdef class E1000E(PciFunction):
+cdef class E1000E(NetController):
     cdef e1000e_state *s
-    cdef readonly NetPort net
     cdef uint8_t mac_address[6]
     cdef uint64_t wire              # bytes sent since a transmit queue was started
     cdef uint8_t *gathered          # a packet to be sent, behind room for a tag

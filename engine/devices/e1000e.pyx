@@ -339,7 +339,7 @@ cdef bint l4_checksum_holds(const uint8_t *p, uint32_t n, const frame_info *f) n
 
 
 @cython.final
-cdef class E1000E(PciFunction):
+cdef class E1000E(NetController):
     """The function.
 
     mac       the station's address, kept in the NVM
@@ -655,24 +655,6 @@ cdef class E1000E(PciFunction):
         self.core.now = max(self.core.now, t_ns)
         self.catch_up()
         return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
-
-    def attach(self, int fd):
-        """The descriptor of the network's other end; see engine.devices._net."""
-        self.net.attach(fd)
-
-    def detach(self):
-        """The machine stops: the descriptor is closed."""
-        self.net.detach()
-
-    @property
-    def sent(self):
-        """Packets that left since the device was built."""
-        return self.net.sent
-
-    @property
-    def received(self):
-        """Packets that came in since the device was built."""
-        return self.net.received
 
     # ------------------------------------------------------------------ time
 

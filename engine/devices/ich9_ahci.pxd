@@ -4,7 +4,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
-from engine.devices.ata cimport AtaChannel, ata_channel
+from engine.devices.ata cimport AtaChannel, AtaController, ata_channel
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                 # region numbers
@@ -176,10 +176,9 @@ cdef struct ahci_queued:
     uint64_t lba
     uint32_t count
 
-cdef class Ich9Ahci(PciFunction):
+cdef class Ich9Ahci(AtaController):
     cdef ahci_state *s
     cdef PyObject *channel[6]       # borrowed from `channels`
-    cdef readonly tuple channels
     cdef uint32_t msi
     cdef ahci_queued queue[32]      # within one call
     cdef uint32_t queued

@@ -26,7 +26,7 @@ from engine.pci._config cimport CONFIG_REGION
 from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
 from engine.pci.regs cimport *
 
-from engine.devices.ata import ata_state, check_drives, drive_contents, put_drive_contents
+from engine.devices.ata import ata_state, check_drives
 from engine.errors import MachineError, StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.pci._msi import add_msi
@@ -100,7 +100,7 @@ _ATA = tuple(field for n in range(N_PORTS) for field in ata_state(f"ata{n}_"))
 
 
 @cython.final
-cdef class Ich9Ahci(PciFunction):
+cdef class Ich9Ahci(AtaController):
     """The function.  Setting `drives`: a list of tables as those of an IDE function (see Piix3Ide); `channel` is the port, 0 to 5,
     `unit` is 0; with on_error "stop" every command that meets a failure of the image waits: io_error gives a pulse, and until
     `resume` rises the command has not happened, but for the frames of a PIO command's blocks before it."""
@@ -795,43 +795,3 @@ cdef class Ich9Ahci(PciFunction):
             if not good:
                 raise StateError(f"{self.id}: the saved transfer of port {n} does not fit its drive")
         PciFunction.restore(self, state)
-
-    def hold(self, int port, int unit, bint on):
-        """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
-        self.channels[port].keep[unit].hold(on)
-
-    def trays(self):
-        """Of each CD-ROM drive, by (channel, unit): (tray is open, tray is locked, there is a disc)."""
-        return {(n, u): c.tray(u) for n, c in enumerate(self.channels) for u in range(2) if c.cd_drive(u)}
-
-    def move_tray(self, int channel, int unit, bint opened):
-        """Open or close a tray, locked or not."""
-        self.channels[channel].move_tray(unit, opened)
-
-    def ask_to_eject(self, int channel, int unit):
-        """Tell the guest that somebody has pressed the button of a locked drive."""
-        self.channels[channel].ask_to_eject(unit)
-
-    def load_disc(self, int channel, int unit, image):
-        """Put the disc of an image (a path) into a drive, or take it out (None).  Raises MachineError."""
-        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image)
-
-    def medium(self, int port, int unit=0):
-        """The Medium of a drive, or None."""
-        return self.channels[port].keep[unit]
-
-    def contents(self):
-        """What the drives without image hold, as given: {"port:0 first-sector": bytes}, 512-byte sectors."""
-        return drive_contents(self.channels, "contents")
-
-    def set_contents(self, dict contents not None):
-        """Give the drives without image contents, as contents() made them.  Raises StateError for what does not fit."""
-        put_drive_contents(self.id, self.channels, contents, "set_contents")
-
-    def written_sectors(self):
-        """What the guest has written and no image file holds, in the form of contents()."""
-        return drive_contents(self.channels, "written_sectors")
-
-    def set_written_sectors(self, dict contents not None):
-        """Replace what the guest has written.  Raises StateError for what does not fit."""
-        put_drive_contents(self.id, self.channels, contents, "set_written_sectors")

@@ -3,7 +3,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
-from engine.devices.ata cimport AtaChannel, ata_channel
+from engine.devices.ata cimport AtaChannel, AtaController, ata_channel
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                  # region numbers
@@ -64,10 +64,9 @@ cdef struct prd_walk:
     uint32_t left           # bytes of it
     bint last               # it was the table's last
 
-cdef class Piix3Ide(PciFunction):
+cdef class Piix3Ide(AtaController):
     cdef piix3_ide_state *s
     cdef PyObject *channel[2]       # borrowed from `channels`
-    cdef readonly tuple channels
     cdef void settle(self, uint32_t n) noexcept nogil
     cdef io_status cmd_read(self, uint32_t n, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
     cdef void cmd_write(self, uint32_t n, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil

@@ -16,7 +16,7 @@ from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DM
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
 from engine.pci._config cimport CONFIG_REGION, FIRST_FIXED
 
-from engine.devices.ata import ata_state, check_drives, drive_contents, put_drive_contents
+from engine.devices.ata import ata_state, check_drives
 from engine.errors import StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, WO, Region, Register, Space
@@ -58,7 +58,7 @@ _BM_STATE = tuple((f"bm{n}_{field[0]}", *field[1:]) for n in range(2) for field 
 
 
 @cython.final
-cdef class Piix3Ide(PciFunction):
+cdef class Piix3Ide(AtaController):
     """The function.  Setting `drives`: a list of tables.
 
     channel, unit   place: 0 or 1 each
@@ -353,45 +353,3 @@ cdef class Piix3Ide(PciFunction):
             if not good:
                 raise StateError(f"{self.id}: the saved transfer of channel {n} does not fit its drives")
         PciFunction.restore(self, state)
-
-    # ------------------------------------------------------------------ media
-
-    def hold(self, int channel, int unit, bint on):
-        """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
-        self.channels[channel].keep[unit].hold(on)
-
-    def trays(self):
-        """Of each CD-ROM drive, by (channel, unit): (tray is open, tray is locked, there is a disc)."""
-        return {(n, u): c.tray(u) for n, c in enumerate(self.channels) for u in range(2) if c.cd_drive(u)}
-
-    def move_tray(self, int channel, int unit, bint opened):
-        """Open or close a tray, locked or not."""
-        self.channels[channel].move_tray(unit, opened)
-
-    def ask_to_eject(self, int channel, int unit):
-        """Tell the guest that somebody has pressed the button of a locked drive."""
-        self.channels[channel].ask_to_eject(unit)
-
-    def load_disc(self, int channel, int unit, image):
-        """Put the disc of an image (a path) into a drive, or take it out (None).  Raises MachineError."""
-        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image)
-
-    def medium(self, int channel, int unit):
-        """The Medium of a drive, or None."""
-        return self.channels[channel].keep[unit]
-
-    def contents(self):
-        """What the drives without image hold, as learnt or given: {"channel:unit first-sector": bytes}, 512-byte sectors."""
-        return drive_contents(self.channels, "contents")
-
-    def set_contents(self, dict contents not None):
-        """Give the drives without image contents, as contents() made them.  Raises StateError for what does not fit."""
-        put_drive_contents(self.id, self.channels, contents, "set_contents")
-
-    def written_sectors(self):
-        """What the guest has written and no image file holds, in the form of contents()."""
-        return drive_contents(self.channels, "written_sectors")
-
-    def set_written_sectors(self, dict contents not None):
-        """Replace what the guest has written.  Raises StateError for what does not fit."""
-        put_drive_contents(self.id, self.channels, contents, "set_written_sectors")
