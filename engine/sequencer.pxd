@@ -148,7 +148,8 @@ cdef class Sequencer:
     cdef uint32_t *region_bank         # by region id: bank + 1, or 0
     cdef uint32_t n_regions, cap_regions
     cdef dict region_ids               # (rank, index, base) -> region
-    cdef dict mapped                   # (rank, index) -> region
+    cdef dict mapped                   # (rank, index) -> (region, base), as they came: the last is seen where two overlap
+    cdef uint32_t mappings             # of them, since they were last numbered
     cdef line_change *lines
     cdef uint64_t n_lines, cap_lines
     cdef map_change *maps

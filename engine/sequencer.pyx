@@ -28,7 +28,7 @@ from engine._atomics cimport load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
-from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED,
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED,
                                Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
@@ -53,6 +53,7 @@ cdef enum:
     SLICE = 80000000       # ns: a longer step is cut, where deadlines are due in it (idle guests step 55 ms)
     BUSY = 1 << 20         # effects after which a cut is made before the next input
     FLOOD = 1 << 24        # effects between two cuts that no honest worker makes
+    MAPPINGS = 1 << 16     # after so many they are numbered anew
     MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     FIND_OK = 0
@@ -486,16 +487,29 @@ cdef class Sequencer:
                 raise MachineError(f"worker refuses region {index} of {self.plan.devices[rank].id} at {base:#x}")
 
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
+        """Show a region in the map (not yet published): of ranges of one priority the one that came last is seen."""
         r = self.plan.devices[rank].regions[index]
+        if self.mappings == MAPPINGS:
+            self._map_all([(one, *key, at) for key, (one, at) in self.mapped.items()])
         flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
                  | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
-                 | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0))
+                 | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0)
+                 | (DISPATCH_SMM_ONLY if r.only_in_smm else 0))
         if r.ecam:
             self.ecam = base
         accepts = sum(r.accepts)
-        self.map.map(int(r.space), base, r.size, region, priority=r.priority, flags=flags, owner=self.unit_of[rank],
+        self.map.map(int(r.space), base, r.size, region, priority=r.priority * MAPPINGS + self.mappings, flags=flags, owner=self.unit_of[rank],
                      accepts=accepts)
-        self.mapped[rank, index] = region
+        self.mappings += 1
+        self.mapped[rank, index] = region, base
+
+    def _map_all(self, wanted):
+        """Show these in the map (not yet published), and nothing else: (region, rank, index, base), the last on top."""
+        self.map.unmap_many([region for region, base in self.mapped.values()])
+        self.mapped = {}
+        self.mappings = 0
+        for region, rank, index, base in wanted:
+            self._map(region, rank, index, base)
 
     cdef int _map_later(self, uint32_t rank, uint32_t index, bint on, uint64_t base) except -1 nogil:
         cdef void *p
@@ -540,7 +554,7 @@ cdef class Sequencer:
             return False
         old = self.mapped.pop((rank, index), None)
         if old is not None:
-            m.unmap(old)
+            m.unmap(old[0])
         if base is not None and base + region.size <= (1 << 16 if region.space == Space.PIO else 1 << 52):
             new = self.region_ids.get((rank, index, base))
             if new is None:
@@ -1971,29 +1985,24 @@ cdef class Sequencer:
         """What the router itself knows, with nothing on the way: {"now", "latch", "mapped"}.  mapped: (rank, region number, base),
         what was mapped later (and so is seen where two overlap) behind what was there before."""
         self._cut()
-        bases = {region: key for key, region in self.region_ids.items()}
-        return {"now": self.now, "latch": self.latch, "mapped": [bases[region] for region in sorted(self.mapped.values())]}
+        return {"now": self.now, "latch": self.latch, "mapped": [(*key, base) for key, (region, base) in self.mapped.items()]}
 
     def set_state(self, state, levels):
         """Put back what state() gave, after the devices were restored.  levels: output levels of each device, by rank."""
-        cdef uint32_t u, n, region, last = 0
+        cdef uint32_t u, n, region
         cdef Dispatcher m = self.map
         self._cut()
         self.now = state["now"]
         self.latch = state["latch"]
         for n in range(self.n_nets):
             self.nets[n].high = sum(levels[rank] >> pin & 1 for rank, pin in self.plan.nets[n].sources)
-        for region in self.mapped.values():
-            m.unmap(region)
-        self.mapped = {}
+        wanted = []
         for rank, index, base in state["mapped"]:
             region = self.region_ids.get((rank, index, base), self.n_regions)
-            if region < last:                          # the order in which ranges came decides overlaps: a new name
-                region = self.n_regions
             if region == self.n_regions:
                 self._new_region(region, rank, index, base)
-            self._map(region, rank, index, base)
-            last = region
+            wanted.append((region, rank, index, base))
+        self._map_all(wanted)
         m.publish()
         self.table = m.table
         if self.local is not None:

@@ -41,6 +41,7 @@ cdef enum:                 # region numbers of MAP effects
     PAM_REGION = 8         # to 20
     SMRAM_REGION = 21
     OPEN_SMRAM_REGION = 22 # A0000h, while D_OPEN is set
+    SMM_SMRAM_REGION = 23  # A0000h, for system management mode alone, while G_SMRAME is set
 
 cdef enum:                 # where SMRAM is
     SMRAM_AT = 0xA0000

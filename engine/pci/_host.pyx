@@ -67,18 +67,23 @@ cdef class I440fx(PciFunction):
     def fixed_regions(self):
         """Names of the ranges whose attributes change; the memory behind them is the board's."""
         return (*(Region(f"pam{n}", Space.MMIO, 0) for n in range(PAM_SEGMENTS)), Region("smram", Space.MMIO, 0),
-                Region("open-smram", Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2))
+                Region("open-smram", Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2),
+                Region("smm-smram", Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2, only_in_smm=True))
 
     def mappings(self):
         out = [(PAM_REGION + n, 1, self.s.pam[n]) for n in range(PAM_SEGMENTS)] + [(SMRAM_REGION, 1, self.s.smram)]
-        return [*out, (OPEN_SMRAM_REGION, 1, SMRAM_AT)] if self.s.smram & SMRAM_D_OPEN else out
+        if self.s.smram & SMRAM_D_OPEN:
+            out.append((OPEN_SMRAM_REGION, 1, SMRAM_AT))
+        if self.s.smram & SMRAM_G_SMRAME:
+            out.append((SMM_SMRAM_REGION, 1, SMRAM_AT))
+        return out
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        """SMRAM while it is open: the RAM behind it."""
-        return smram_read(self, offset, size, value) if region == OPEN_SMRAM_REGION else IO_NO_REGISTER
+        """SMRAM, for whoever sees it: the RAM behind it."""
+        return smram_read(self, offset, size, value) if region >= OPEN_SMRAM_REGION else IO_NO_REGISTER
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        return smram_write(self, offset, size, value) if region == OPEN_SMRAM_REGION else IO_NO_REGISTER
+        return smram_write(self, offset, size, value) if region >= OPEN_SMRAM_REGION else IO_NO_REGISTER
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         self.update_attributes()
@@ -96,6 +101,8 @@ cdef class I440fx(PciFunction):
         if value != self.s.smram:
             if (value ^ self.s.smram) & SMRAM_D_OPEN:
                 self.set_map(OPEN_SMRAM_REGION, value & SMRAM_D_OPEN != 0, SMRAM_AT)
+            if (value ^ self.s.smram) & SMRAM_G_SMRAME:
+                self.set_map(SMM_SMRAM_REGION, value & SMRAM_G_SMRAME != 0, SMRAM_AT)
             self.s.smram = value
             self.emit(ENGINE_EFFECT_MAP, SMRAM_REGION, 1, value)
 

@@ -49,6 +49,8 @@ cdef enum:                 # region numbers
     SMBASE_REGION = 29
     OPEN_SMRAM_REGION = 30 # A0000h, while D_OPEN is set and H_SMRAME is not
     HIGH_SMRAM_REGION = 31 # FEDA0000h, while both are
+    SMM_SMRAM_REGION = 32  # the same two for system management mode alone, while G_SMRAME is set
+    SMM_HIGH_SMRAM_REGION = 33
     NO_REGION = 0
 
 cdef enum:
@@ -63,7 +65,9 @@ cdef struct q35_mch_state:
     uint8_t smram          # SMRAM and ESMRAMC, as last published
     uint8_t esmramc
     uint8_t smbase         # F_SMBASE
-    uint8_t open           # which of the SMRAM regions answers; NO_REGION
+    uint8_t open           # which of the SMRAM regions answers everybody; NO_REGION
+    uint8_t smm            # which answers in system management mode; NO_REGION
+    uint8_t pad[4]
 
 cdef class Q35Mch(PciFunction):
     cdef q35_mch_state *s
@@ -72,5 +76,6 @@ cdef class Q35Mch(PciFunction):
     cdef void update_pam(self) noexcept nogil
     cdef void update_ecam(self) noexcept nogil
     cdef void update_smram(self) noexcept nogil
+    cdef uint8_t show(self, uint8_t before, uint8_t now) noexcept nogil
     cdef void lock(self) noexcept nogil
     cdef uint64_t tseg_base(self) noexcept nogil

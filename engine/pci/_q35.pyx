@@ -9,7 +9,7 @@ effect).
 
 MAP effects: pin 8 + n is PAM segment n (0: F0000h-FFFFFh; 1 to 12: 16 KiB each from C0000h), value its attributes; pin 21 is
 SMRAM, value SMRAM | ESMRAMC << 8; regions 22 to 24 are the configuration window by length, 25 to 28 TSEG by size, 29 SMRAM at
-the power-on SMBASE: mapped while they answer.  Called by the owning worker only.
+the power-on SMBASE, 30 to 33 SMRAM at its two places, open to all and in system management mode: mapped while they answer.  Called by the owning worker only.
 """
 from engine._abi cimport ENGINE_EFFECT_MAP
 from engine._device cimport IO_NO_REGISTER, IO_OK, io_status, reset_kind
@@ -57,12 +57,16 @@ REGISTERS = (
 )
 
 
+cdef inline uint64_t smram_at(uint8_t region) noexcept nogil:
+    return SMRAM_AT if region == OPEN_SMRAM_REGION or region == SMM_SMRAM_REGION else HIGH_SMRAM_AT
+
+
 cdef class Q35Mch(PciFunction):
     """The host bridge, function 00:00.0.  `ram_mib`: RAM below 4 GiB, at whose end TSEG is; `ext_tseg_mbytes`: the largest TSEG."""
     TITLE = "Intel 82Q35 host bridge"
     REGISTERS = REGISTERS
     STATE = PCI_STATE + (("ecam_base", "u8"), ("ecam", "u1"), ("tseg", "u1"), ("pam", "u1", PAM_SEGMENTS), ("smram", "u1"),
-                         ("esmramc", "u1"), ("smbase", "u1"), ("open", "u1"))
+                         ("esmramc", "u1"), ("smbase", "u1"), ("open", "u1"), ("smm", "u1"), ("pad", "u1", 4))
     CONFIG = {**PCI_CONFIG, "ram_mib": 128, "ext_tseg_mbytes": 16}
 
     def __init__(self, str id="q35-mch", uint32_t rank=0, arena=None, dma=None, **config):
@@ -90,7 +94,8 @@ cdef class Q35Mch(PciFunction):
         shut = tuple(Region(name, Space.MMIO, size, (1, 2, 4, 8), (1, 8), priority=1, hidden_in_smm=True)
                      for name, size in (("tseg-1m", MIB), ("tseg-2m", 2 * MIB), ("tseg-8m", 8 * MIB), ("tseg-ext", self.ext_tseg * MIB),
                                         ("smbase", SMBASE_SIZE)))
-        opened = tuple(Region(name, Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2) for name in ("open-smram", "high-smram"))
+        opened = tuple(Region(name, Space.MMIO, SMRAM_SIZE, (1, 2, 4, 8), (1, 8), priority=2, only_in_smm=name.startswith("smm"))
+                       for name in ("open-smram", "high-smram", "smm-smram", "smm-high-smram"))
         return (*(Region(f"pam{n}", Space.MMIO, 0) for n in range(PAM_SEGMENTS)), Region("smram", Space.MMIO, 0), *ecam, *shut, *opened)
 
     def mappings(self):
@@ -102,22 +107,21 @@ cdef class Q35Mch(PciFunction):
             out.append((self.s.tseg, 1, self.tseg_base()))
         if self.s.smbase & SMBASE_LCK:
             out.append((SMBASE_REGION, 1, SMBASE_AT))
-        if self.s.open:
-            out.append((self.s.open, 1, SMRAM_AT if self.s.open == OPEN_SMRAM_REGION else HIGH_SMRAM_AT))
+        out += [(region, 1, smram_at(region)) for region in (self.s.open, self.s.smm) if region]
         return out
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        """SMRAM while it is open; what is left of it outside system management mode.  Accesses to the configuration window end
+        """SMRAM, for whoever sees it; what is left of TSEG outside system management mode.  Accesses to the configuration window end
         at the router."""
         if region < TSEG_REGION:
             return IO_NO_REGISTER
-        if region == OPEN_SMRAM_REGION or region == HIGH_SMRAM_REGION:
+        if region >= OPEN_SMRAM_REGION:
             return smram_read(self, offset, size, value)
         value[0] = ~<uint64_t>0
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
-        if region == OPEN_SMRAM_REGION or region == HIGH_SMRAM_REGION:
+        if region >= OPEN_SMRAM_REGION:
             return smram_write(self, offset, size, value)
         return IO_OK if region >= TSEG_REGION else IO_NO_REGISTER
 
@@ -191,18 +195,13 @@ cdef class Q35Mch(PciFunction):
 
     cdef void update_smram(self) noexcept nogil:
         """Publish SMRAM and ESMRAMC, TSEG, and SMRAM at the power-on SMBASE."""
-        cdef uint8_t smram = self.p.config[SMRAM], esmramc = self.p.config[ESMRAMC], tseg = NO_REGION, opened = NO_REGION
+        cdef uint8_t smram = self.p.config[SMRAM], esmramc = self.p.config[ESMRAMC], tseg = NO_REGION
+        cdef bint high = esmramc & H_SMRAME != 0
         if smram != self.s.smram or esmramc != self.s.esmramc:
             self.s.smram, self.s.esmramc = smram, esmramc
             self.emit(ENGINE_EFFECT_MAP, SMRAM_REGION, 1, smram | <uint64_t>esmramc << 8)
-        if smram & D_OPEN:
-            opened = HIGH_SMRAM_REGION if esmramc & H_SMRAME else OPEN_SMRAM_REGION
-        if opened != self.s.open:
-            if self.s.open:
-                self.set_map(self.s.open, 0, 0)
-            self.s.open = opened
-            if opened:
-                self.set_map(opened, 1, SMRAM_AT if opened == OPEN_SMRAM_REGION else HIGH_SMRAM_AT)
+        self.s.open = self.show(self.s.open, <uint8_t>(OPEN_SMRAM_REGION + high if smram & D_OPEN else NO_REGION))
+        self.s.smm = self.show(self.s.smm, <uint8_t>(SMM_SMRAM_REGION + high if smram & G_SMRAME else NO_REGION))
         if esmramc & T_EN and smram & G_SMRAME:
             tseg = <uint8_t>(TSEG_REGION + ((esmramc & TSEG_SZ) >> 1))
         if tseg != self.s.tseg:
@@ -215,6 +214,15 @@ cdef class Q35Mch(PciFunction):
             if (self.p.config[F_SMBASE] ^ self.s.smbase) & SMBASE_LCK:
                 self.set_map(SMBASE_REGION, self.p.config[F_SMBASE] & SMBASE_LCK != 0, SMBASE_AT)
             self.s.smbase = self.p.config[F_SMBASE]
+
+    cdef uint8_t show(self, uint8_t before, uint8_t now) noexcept nogil:
+        """Map one of SMRAM's regions where another, or none, was; which it is."""
+        if now != before:
+            if before:
+                self.set_map(before, 0, 0)
+            if now:
+                self.set_map(now, 1, smram_at(now))
+        return now
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         """PCIEXBAR, SMRAM and what belongs to it go back; the reference keeps the rest, PAM too."""

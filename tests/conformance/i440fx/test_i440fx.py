@@ -55,9 +55,11 @@ def test_pam_as_firmware_shadows_the_bios(bus):
 def test_smram(bus):
     assert bus.read(CONFIG, 0x72) == 0x02
     bus.write(CONFIG, 0x72, 0x4A)
-    assert maps(bus) == [(22, 0xA0000), (21, 0x4A)]  # D_OPEN: SMRAM answers
+    assert maps(bus) == [(22, 0xA0000), (23, 0xA0000), (21, 0x4A)]  # D_OPEN, G_SMRAME: for all, for SMM
     bus.write(CONFIG, 0x72, 0x4A)
     assert maps(bus) == []
+    bus.write(CONFIG, 0x72, 0x0A)
+    assert maps(bus) == [(22, 0), (21, 0x0A)] and bus.dut.mappings()[-1] == (23, 1, 0xA0000)
 
 
 def test_reset_keeps_attributes_as_the_reference_does(bus):

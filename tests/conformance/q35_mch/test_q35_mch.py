@@ -90,13 +90,20 @@ def test_smram_and_esmramc_are_told_together(bus):
     assert [m for m in maps(bus) if m[0] == 21] == [(21, 1, 0x384A), (21, 1, 0xB84A)]
 
 
-def test_open_smram_is_mapped_low_or_high(bus):
-    bus.write(CONFIG, SMRAM, 0x4A)
+def test_smram_is_mapped_low_or_high_for_all_or_for_smm(bus):
+    bus.write(CONFIG, SMRAM, 0x42)  # D_OPEN
     assert [m for m in maps(bus) if m[0] != 21] == [(30, 1, 0xA0000)]
+    bus.write(CONFIG, SMRAM, 0x4A)  # and G_SMRAME
+    assert [m for m in maps(bus) if m[0] != 21] == [(32, 1, 0xA0000)]
     bus.write(CONFIG, ESMRAMC, 0x80)
-    assert [m for m in maps(bus) if m[0] != 21] == [(30, 0, 0), (31, 1, 0xFEDA0000)]
+    assert [m for m in maps(bus) if m[0] != 21] == [(30, 0, 0), (31, 1, 0xFEDA0000), (32, 0, 0), (33, 1, 0xFEDA0000)]
+    assert [m[0] for m in bus.dut.mappings()[-2:]] == [31, 33]
     bus.write(CONFIG, SMRAM, 0x1A)
     assert [m for m in maps(bus) if m[0] != 21] == [(31, 0, 0)]
+    bus.write(CONFIG, SMRAM, 0x00)  # locked
+    assert maps(bus) == []
+    bus.reset(1)
+    assert [m for m in maps(bus) if m[0] != 21] == [(33, 0, 0)]
 
 
 def test_smram_d_lck_locks_until_reset(bus):
@@ -122,7 +129,7 @@ def test_tseg_is_shut_at_the_end_of_low_ram(bus, size, mib, region):
     bus.write(CONFIG, ESMRAMC, 0x01 | size)
     assert not [m for m in maps(bus) if m[0] >= TSEG]  # not without G_SMRAME
     bus.write(CONFIG, SMRAM, 0x08)
-    assert maps(bus)[1:] == [(region, 1, (128 - mib) * MIB)]
+    assert maps(bus)[1:] == [(32, 1, 0xA0000), (region, 1, (128 - mib) * MIB)]
     assert bus.read(region, mib * MIB - 8, 8) == 0xFFFFFFFFFFFFFFFF
     bus.write(region, 0, 0, 4)
     assert bus.status == 0 and bus.read(region, 0, 4) == 0xFFFFFFFF
@@ -175,7 +182,7 @@ def test_reset_closes_and_keeps_as_the_reference_does(bus):
     bus.write(CONFIG, SMRAM, 0x091A, 2)
     bus.take()
     bus.reset(1)
-    assert sorted(maps(bus)) == [(21, 1, 0x3802), (ECAM, 0, 0), (TSEG, 0, 0), (SMBASE, 0, 0)]
+    assert sorted(maps(bus)) == [(21, 1, 0x3802), (ECAM, 0, 0), (TSEG, 0, 0), (SMBASE, 0, 0), (32, 0, 0)]
     assert bus.read(CONFIG, PCIEXBAR, 4) == 0xB0000000 and bus.read(CONFIG, PAM0 + 2) == 0x33
     bus.reset(0)
     assert bus.read(CONFIG, PAM0 + 2) == 0
