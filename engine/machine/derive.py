@@ -5,13 +5,14 @@ Settings that the file gives itself are left alone.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from engine.machine.cmos import Disk, pc_cmos
-from engine.machine.fw_cfg_items import Facts, machine_items, memory
+from engine.machine.fw_cfg_items import Facts, apic_id, machine_items, memory
 from engine.machine.spec import DeviceSpec, MachineSpec
 from engine.registry import device_class
 
@@ -24,6 +25,8 @@ PORTS = {
     0x378: "parallel",
     0x3F1: "floppy",
 }  # base address -> what it is called in a power management part
+
+_zero = re.compile(r"(?<!\d)0(?!\d)")  # the vCPU's number in the name of a wire
 
 
 def _disk(drive: dict[str, Any]) -> Disk:
@@ -56,6 +59,28 @@ def _power_management(spec: MachineSpec, d: DeviceSpec) -> dict[str, Any]:
     return {k: v for k, v in own.items() if k not in d.config}
 
 
+def _each_vcpu(spec: MachineSpec, apic_ids: list[int]) -> MachineSpec:
+    """Each further vCPU gets what the first one has for itself, unless the file gives it one: lapic0, lapic1, ..."""
+    devices = list(spec.devices)
+    for first in [d for d in spec.devices if d.vcpu == 0]:
+        given = {d.vcpu: d for d in spec.devices if d.type == first.type and d.vcpu is not None}
+        before = first
+        for vcpu in range(1, spec.board.cpus):
+            if vcpu in given:
+                before = given[vcpu]
+                continue
+            before = replace(
+                first,
+                id=f"{first.id.removesuffix('0')}{vcpu}",
+                vcpu=vcpu,
+                lines={pin: _zero.sub(str(vcpu), wire) for pin, wire in first.lines.items()},
+                peers={**first.peers, "before": before.id},
+                config={**first.config, "apic_id": apic_ids[vcpu], "bsp": False},
+            )
+            devices.append(before)
+    return replace(spec, devices=tuple(devices))
+
+
 def _floppy(d: DeviceSpec, n: int) -> str:
     """CMOS type of a floppy drive: as given, else by its disk, else the reference's choice for an empty drive."""
     given = d.config.get(f"type_{'ab'[n]}", "auto")
@@ -70,7 +95,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
     """The same machine with its derived settings filled in.  Raises MachineError."""
     board = spec.board
     if board.chipset not in CHIPSET:
-        return spec
+        return _each_vcpu(spec, list(range(board.cpus)))
     own = dict(board.facts)
     disks: list[Disk | None] = []
     floppies: list[str | None] = []
@@ -104,6 +129,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
         if isinstance(given.get(name), str):
             given[name] = Path(given[name]).read_bytes() if given[name] else None
     facts = Facts.checked(given, spec.path or "machine")
+    spec = _each_vcpu(spec, [apic_id(facts, n) for n in range(board.cpus)])
     low = sum(size for base, size in memory(facts) if base == 0)
     for d in spec.devices:
         if d.type == "mc146818" and "cmos" not in d.config:

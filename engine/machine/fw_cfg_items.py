@@ -71,9 +71,10 @@ class Facts:
     ram: int = 128 << 20
     cpus: int = 1
     max_cpus: int = 0  # 0: cpus
-    sockets: int = 0  # 0: what the other two leave over
+    sockets: int = 0  # 0: what the others leave over
+    dies: int = 1
     cores: int = 0
-    threads: int = 1
+    threads: int = 0
     processor: tuple[int, int] = (0x00060FB1, 0x078BFBFD)  # CPUID 1 EAX, EDX: QEMU's qemu64 under TCG
     reserved: tuple[tuple[int, int], ...] = (AMD_HT,)  # reserved ranges in e820
     numa: tuple[tuple[int, tuple[int, ...]], ...] = ()
@@ -111,6 +112,12 @@ class Facts:
         f = cls(**given)
         if f.machine not in CHIPSETS:
             raise MachineError(f"{where}: machine = {f.machine!r}; choose one of {', '.join(CHIPSETS)}")
+        sockets, dies, cores, threads = topology(f)
+        if sockets * dies * cores * threads != (f.max_cpus or f.cpus) or f.cpus > (f.max_cpus or f.cpus):
+            raise MachineError(
+                f"{where}: {sockets} sockets, {dies} dies, {cores} cores, {threads} threads are no {f.cpus} vCPUs"
+                + (f" of {f.max_cpus}" if f.max_cpus else "")
+            )
         return f
 
 
@@ -121,30 +128,28 @@ def memory(f: Facts) -> list[tuple[int, int]]:
     return [(0, low)] + ([(1 << 32, f.ram - low)] if f.ram > low else [])
 
 
-def topology(f: Facts) -> tuple[int, int, int]:
-    """(sockets, cores, threads): cores take what is not given."""
+def topology(f: Facts) -> tuple[int, int, int, int]:
+    """(sockets, dies, cores, threads): cores take what is not given, or else sockets, or else threads."""
     most = f.max_cpus or f.cpus
-    sockets, cores = f.sockets, f.cores
-    if not sockets:
-        sockets = 1 if not cores else max(1, most // (cores * f.threads))
+    sockets, cores, threads = f.sockets, f.cores, f.threads
     if not cores:
-        cores = max(1, most // (sockets * f.threads))
-    return sockets, cores, f.threads
+        sockets, threads = sockets or 1, threads or 1
+        cores = max(1, most // (sockets * f.dies * threads))
+    elif not sockets:
+        threads = threads or 1
+        sockets = max(1, most // (f.dies * cores * threads))
+    return sockets, f.dies, cores, threads or max(1, most // (sockets * f.dies * cores))
 
 
-def apic_ids(f: Facts) -> int:
-    """One more than the highest APIC ID: threads and cores take whole bits of an ID."""
-    _, cores, threads = topology(f)
-    last = (f.max_cpus or f.cpus) - 1
-    core_bits, thread_bits = (cores - 1).bit_length(), (threads - 1).bit_length()
-    package, rest = divmod(last, cores * threads)
-    return (package << core_bits | rest // threads) << thread_bits | rest % threads
-
-
-def _apic_id(f: Facts, cpu: int) -> int:
-    _, cores, threads = topology(f)
-    package, rest = divmod(cpu, cores * threads)
-    return (package << (cores - 1).bit_length() | rest // threads) << (threads - 1).bit_length() | rest % threads
+def apic_id(f: Facts, cpu: int) -> int:
+    """The APIC ID of a vCPU: threads, cores and dies take whole bits of it."""
+    _, dies, cores, threads = topology(f)
+    number, shift = 0, 0
+    for many in (threads, cores, dies):
+        cpu, one = divmod(cpu, many)
+        number |= one << shift
+        shift += (many - 1).bit_length()
+    return number | cpu << shift
 
 
 def _lines(lines: Sequence[str]) -> bytes:
@@ -246,7 +251,7 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
         for ranges, kind in ((f.reserved, E820_RESERVED), (ram, E820_RAM))
         for base, size in ranges
     )
-    sockets, cores, threads = topology(f)
+    sockets, dies, cores, threads = topology(f)
     anchor, table = smbios.tables(
         smbios.Smbios(
             c.product,
@@ -254,7 +259,7 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
             f.ram,
             ram,
             sockets,
-            cores,
+            dies * cores,
             threads,
             f.processor,
             f.uuid or bytes(16),
@@ -262,11 +267,11 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
             f.smbios_bits,
         )
     )
-    ids = apic_ids(f) + 1
+    ids = apic_id(f, (f.max_cpus or f.cpus) - 1) + 1
     numa = [len(f.numa)] + [0] * ids + [size for size, _ in f.numa]
     for node, (_, cpus) in enumerate(f.numa):
         for cpu in cpus:
-            numa[1 + _apic_id(f, cpu)] = node
+            numa[1 + apic_id(f, cpu)] = node
     hpet = (struct.pack("<BIQHB", 1, HPET_ID, HPET_BASE, 0, 0) if f.hpet else b"\xff").ljust(121, b"\0")
     bootorder = list(f.bootorder)
     roms = dict(f.roms)

@@ -188,7 +188,7 @@ class _Import:
         self.machine = "pc"
         self.switches: dict[str, str] = {}
         self.ram = 128 << 20
-        self.cpus = 1
+        self.smp: dict[str, str] = {}
         self.defaults = True
         self.vga = ""
         self.rtc: dict[str, str] = {}
@@ -241,12 +241,13 @@ class _Import:
         o = options(value)
         if name in ("-M", "-machine"):
             self.switches |= o
+            self.smp |= {k.removeprefix("smp."): v for k, v in o.items() if k.startswith("smp.")}
             self.machine = o.get("", o.get("type", self.machine))
         elif name == "-m":
             text = o.get("", o.get("size", "128"))
             self.ram = parse_size(text if text[-1:].isalpha() else text + "M")
         elif name == "-smp":
-            self.cpus = int(o.get("cpus", o.get("", "1")) or 1)
+            self.smp |= {k or "cpus": v for k, v in o.items()}
         elif name == "-nodefaults":
             self.defaults = self.default_nic = False
         elif name == "-no-hpet":
@@ -412,6 +413,7 @@ class _Import:
         dma = self.globals.get("fw_cfg_io.dma_enabled", self.globals.get("fw_cfg.dma_enabled", "on"))
         if dma in ("off", "false", "no", "0"):
             tables.append(("fwcfg", {"config": {"dma_enabled": False}}))
+        cpus = self._processors()
         facts = dict(self.facts)
         if "order" in self.boot:
             facts["boot_order"] = self.boot["order"]
@@ -438,12 +440,27 @@ class _Import:
         remove = [r for r in remove if r in have]
         tables = [(i, t) for i, t in tables if (i in have and i not in remove) or "type" in t] + self.added
         return Imported(
-            _toml(board, self.ram, self.cpus, facts, remove, tables),
+            _toml(board, self.ram, cpus, facts, remove, tables),
             self.unmodelled,
             self.remarks,
             self.firmware,
             self.boot.get("once", ""),
         )
+
+    def _processors(self) -> int:
+        """How many vCPUs there are; how they are arranged, and how many there may be, become facts."""
+        if odd := set(self.smp) - {"cpus", "maxcpus", "sockets", "dies", "clusters", "cores", "threads"}:
+            raise MachineError(f"QEMU command line: -smp: unknown parameter {sorted(odd)[0]!r}")
+        n = {k: int(v) for k, v in self.smp.items() if int(v)}
+        if odd := {k for k, v in n.items() if v < 0}:
+            raise MachineError(f"QEMU command line: -smp: {sorted(odd)[0]} is negative")
+        if n.pop("clusters", 1) > 1:
+            raise MachineError("QEMU command line: -smp: a PC has no clusters")
+        product = n.get("sockets", 1) * n.get("dies", 1) * n.get("cores", 1) * n.get("threads", 1)
+        cpus = n.pop("cpus", 0) or n.get("maxcpus", product)
+        most = n.pop("maxcpus", cpus)
+        self.facts |= n | ({"max_cpus": most} if most != cpus else {})
+        return cpus
 
     def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
         ide: dict[tuple[int, int], dict[str, Any]] = {}
