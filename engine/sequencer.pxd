@@ -2,7 +2,7 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from engine._abi cimport engine_acc, engine_effect, engine_rec
+from engine._abi cimport engine_acc, engine_effect, engine_rec, engine_stamp
 from engine._dispatch cimport dispatch_entry, dispatch_table
 from engine._device cimport effect_queue
 from engine._executor cimport Executor, region_entry, unit_entry
@@ -169,7 +169,8 @@ cdef class Sequencer:
     cdef uint64_t resets
     cdef uint32_t nested_resets        # in hand
     cdef seq_counts counts
-    cdef uint64_t *hist                # latency histogram, in TSC ticks
+    cdef uint64_t *hist                # latency histograms of each stage, in TSC ticks
+    cdef uint32_t stamped              # a place in STAMPS
     cdef uint64_t odd                  # accesses that were split by the router
     cdef public object check           # called at least each 50 ms while waiting; raises to stop
     cdef public double patience        # seconds that a worker may keep the router waiting without any progress
@@ -220,7 +221,9 @@ cdef class Sequencer:
     cdef int _ram_write(self, const seq_input *inp) noexcept nogil
     cdef uint32_t _bank(self, uint32_t region, uint32_t vcpu) noexcept nogil
     cdef uint64_t _timer_key(self, uint64_t t_ns) noexcept nogil
-    cdef void _sample(self, uint64_t ticks) noexcept nogil
+    cdef void _sample(self, uint64_t ticks, uint32_t stage=*) noexcept nogil
+    cdef const engine_stamp *_slot_stamps(self, uint32_t unit, uint32_t vcpu) noexcept nogil
+    cdef void _seen(self, uint64_t produced, const engine_stamp *theirs) noexcept nogil
     cdef int _split_local(self, const engine_acc *a, uint64_t t_ns, uint64_t *value) except -1 nogil
     cdef int _check(self) except -1
     cdef int _silent(self, uint32_t rank) except -1

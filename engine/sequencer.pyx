@@ -56,17 +56,36 @@ cdef enum:
     MAPPINGS = 1 << 16     # after so many they are numbered anew
     MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
+    STAMPED_NOT = 0        # places in STAMPS
+    STAMPED_ENDS = 1
+    STAMPED_ALL = 2
     FIND_OK = 0
     FIND_ROUTER = 1        # the router itself answers
     FIND_NOBODY = 2
     FIND_SPLIT = 3
     FIND_NO_FUNCTION = 4   # configuration space where no function, or nothing of it, is
 
+# What of an access is stamped: nothing; when it was produced and its answer seen; with workers also when it was taken and
+# done.  Whole: produced to seen.  Its stages: produced to taken, taken to done, done to seen.
+STAMPS = ("none", "ends", "all")
+STAGES = ("whole", "queued", "in_worker", "returning")
 PATHS = {"local": SEQ_LOCAL, "sync": SEQ_SYNC, "buffered": SEQ_BUFFERED, "batched": SEQ_BATCHED}
 RAM = SEQ_RAM
 INPUT = np.dtype([("t_ns", "<u8"), ("index", "<u8"), ("addr", "<u8"), ("value", "<u8"), ("kind", "<u4"), ("target", "<u4")])
 LINE_CHANGE = np.dtype([("index", "<u8"), ("t_ns", "<u8"), ("line", "<u2"), ("level", "u1"), ("phase", "u1"), ("pad", "<u4")])
 POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
+
+
+cdef extern from *:
+    """
+    /* 32 buckets an octave, exact below 64. */
+    static inline uint32_t log_bucket(uint64_t v)
+    {
+        uint32_t e = 58 - (uint32_t)__builtin_clzll(v | 32);
+        return e * 32 + (uint32_t)(v >> e);
+    }
+    """
+    uint32_t log_bucket(uint64_t v) nogil
 
 
 cdef int fx_push(fx_vec *v, const fx_item *item) except -1 nogil:
@@ -237,11 +256,12 @@ cdef class Sequencer:
     """
 
     def __cinit__(self):
-        self.hist = <uint64_t *>calloc(HIST, sizeof(uint64_t))
+        self.hist = <uint64_t *>calloc(HIST * 4, sizeof(uint64_t))         # of each of STAGES
         self.past = <uint64_t *>calloc(PAST, sizeof(uint64_t))
         if self.hist == NULL or self.past == NULL:
             raise MemoryError()
         self.patience = 30.0
+        self.stamped = STAMPED_ENDS
         self.stuck_at = ~<uint64_t>0
 
     def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False, check=None):
@@ -625,16 +645,21 @@ cdef class Sequencer:
         self.n_lines += 1
         return 0
 
-    cdef void _sample(self, uint64_t ticks) noexcept nogil:
-        cdef uint32_t e = 0
-        cdef uint64_t v = ticks
-        while v >= 64:
-            v >>= 1
-            e += 1
-        v = e * 32 + v
-        if v >= HIST:
-            v = HIST - 1
-        self.hist[v] += 1
+    cdef void _sample(self, uint64_t ticks, uint32_t stage=0) noexcept nogil:
+        cdef uint32_t bucket = log_bucket(ticks)
+        self.hist[stage * HIST + (bucket if bucket < HIST else HIST - 1)] += 1
+
+    cdef void _seen(self, uint64_t produced, const engine_stamp *theirs) noexcept nogil:
+        """An access was answered: count its time and, with the worker's stamps, that of each stage."""
+        cdef uint64_t seen = tsc(), taken, done
+        self._sample(seen - produced)
+        if theirs != NULL:
+            # A worker's words: any value is possible.  CPUs' counters may differ by some ticks, which may not look like ages.
+            taken = min(max(load_relaxed64(&theirs.taken), produced), seen)
+            done = min(max(load_relaxed64(&theirs.done), taken), seen)
+            self._sample(taken - produced, 1)
+            self._sample(done - taken, 2)
+            self._sample(seen - done, 3)
 
     cdef int _ram_write(self, const seq_input *inp) noexcept nogil:
         """Bytes that the trace says were in RAM."""
@@ -918,7 +943,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = inp[j].index if j < m else <uint64_t>-1
                 to.space = 255
-            if i & (SAMPLE - 1) == SAMPLE - 1:
+            if i & (SAMPLE - 1) == SAMPLE - 1 and self.stamped:
                 ticks = tsc()
             t = a.t_ns
             size = a.size
@@ -957,7 +982,8 @@ cdef class Sequencer:
             value[i] = a.value if a.dir else v
             status[i] = <uint8_t>st
             if i & (SAMPLE - 1) == SAMPLE - 1:
-                self._sample(tsc() - ticks)
+                if self.stamped:
+                    self._sample(tsc() - ticks)
                 if i & 0xFFFF == 0xFFFF:
                     with gil:
                         self._check()
@@ -1083,8 +1109,8 @@ cdef class Sequencer:
                         values[index] = c.value
                         if c.status & ~<uint32_t>IO_CONTENT:
                             values[index] = self._nobody(acc[index].space, acc[index].size)
-                    if not (seen + i) & (SAMPLE - 1):
-                        self._sample(tsc() - l.stamp[at // SAMPLE])
+                    if not (seen + i) & (SAMPLE - 1) and self.stamped:
+                        self._seen(l.stamp[at // SAMPLE], &l.v.stamps[at] if self.stamped == STAMPED_ALL else NULL)
                 elif meta & META_LOW & ~<uint64_t>63 != META_ACCESS:
                     aux = l.aux[at]
                     if aux != NO_AUX and self.answers != NULL:
@@ -1173,7 +1199,7 @@ cdef class Sequencer:
         at = (l.v.requests.mine + l.open) & l.v.requests.mask
         l.meta[at] = key << 6 | (delta if delta < 63 else 63)
         l.aux[at] = aux
-        if not (l.v.requests.mine + l.open) & (SAMPLE - 1):
+        if not (l.v.requests.mine + l.open) & (SAMPLE - 1) and self.stamped:
             l.stamp[at // SAMPLE] = tsc()
         l.open += 1
         self.units[unit].touched += 1
@@ -1432,6 +1458,13 @@ cdef class Sequencer:
             self._timed_resets()
         return 0
 
+    cdef const engine_stamp *_slot_stamps(self, uint32_t unit, uint32_t vcpu) noexcept nogil:
+        """What the owner of a unit stamped of a vCPU's last synchronous access, or NULL: it stamps one in SAMPLE."""
+        cdef link_view *v = self.link[self.units[unit].link].v
+        if self.stamped != STAMPED_ALL or (v.posted - 1) & (SAMPLE - 1):
+            return NULL
+        return &v.stamps[v.requests.capacity + (vcpu if vcpu < v.n_vcpus else 0)]
+
     cdef int _await(self, uint32_t k, uint32_t vcpu, int got, uint64_t *value, uint32_t *status) except -1 nogil:
         """Wait for the answer in a slot, by policy, taking what else the worker sends meanwhile."""
         cdef seq_link *l = &self.link[k]
@@ -1583,7 +1616,7 @@ cdef class Sequencer:
                     rec = link_request(l.v, l.open)
                     at = (l.v.requests.mine + l.open) & l.v.requests.mask
                     l.meta[at] = key << 6
-                    if not (l.v.requests.mine + l.open) & (SAMPLE - 1):
+                    if not (l.v.requests.mine + l.open) & (SAMPLE - 1) and self.stamped:
                         l.stamp[at // SAMPLE] = tsc()
                 else:
                     h = held_push(&unit.held)
@@ -1700,7 +1733,7 @@ cdef class Sequencer:
         return 0
 
     cdef int _run_waiting(self, bint buffered) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, v, ticks, base = self.base
+        cdef uint64_t i, j = 0, addr = 0, v, ticks = 0, base = self.base
         cdef uint64_t next_input = self.inp[0].index if self.n_inp else <uint64_t>-1
         cdef uint32_t place, space = 0, found, unit, st
         cdef const engine_acc *a
@@ -1725,7 +1758,8 @@ cdef class Sequencer:
                 to.space = 255
             self.now = a.t_ns
             v = a.value
-            ticks = tsc()
+            if self.stamped:
+                ticks = tsc()
             found = quick_find(self, a, &to, &addr, &space)
             if found == FIND_OK:
                 unit = to.unit
@@ -1750,13 +1784,14 @@ cdef class Sequencer:
                         self.counts.buffered += 1
                         self.value[i] = a.value
                         self.status[i] = IO_OK         # its own may come when this run is over
-                        if self.n_acc > 1:
+                        if self.stamped and self.n_acc > 1:
                             self._sample(tsc() - ticks)
                         continue
                     self.counts.fallback += 1
                 self._sync(unit, &rec, self.key, 0, &v, &st)
                 self.counts.sync += 1
-                self._sample(tsc() - ticks)
+                if self.stamped:
+                    self._seen(ticks, self._slot_stamps(unit, a.vcpu))
                 if st & ~<uint32_t>IO_CONTENT and not a.dir:
                     v = self._nobody(a.space, a.size)
                 if to.flags & DISPATCH_BARRIER and a.dir:
@@ -2068,14 +2103,29 @@ cdef class Sequencer:
         """Virtual time of the last input, in ns."""
         return self.now
 
-    def histogram(self):
-        """Latency counts by bucket, in TSC ticks (see bucket_ticks)."""
-        cdef uint32_t i
-        return np.array([self.hist[i] for i in range(HIST)], np.uint64)
+    @property
+    def stamps(self):
+        """What of an access is stamped: "none", "ends" or "all" (of STAMPS).  Machine.stamps tells the workers, too."""
+        return STAMPS[self.stamped]
+
+    @stamps.setter
+    def stamps(self, which):
+        if which not in STAMPS:
+            raise UsageError(f"stamps {which!r}: choose one of {', '.join(STAMPS)}")
+        cdef uint32_t k
+        for k in range(self.n_links):
+            if which == "all" and self.link[k].v.stamps == NULL:
+                raise EngineError(f"{self.links[k].segment.name} has no room for stamps")
+        self.stamped = STAMPS.index(which)
+
+    def histogram(self, stage="whole"):
+        """Latency counts by bucket, in TSC ticks (see bucket_ticks), of one of STAGES."""
+        cdef uint32_t i, first = STAGES.index(stage) * HIST
+        return np.array([self.hist[first + i] for i in range(HIST)], np.uint64)
 
     def clear_histogram(self):
         """Forget the latencies so far."""
-        memset(self.hist, 0, HIST * sizeof(uint64_t))
+        memset(self.hist, 0, HIST * 4 * sizeof(uint64_t))
 
     @staticmethod
     def bucket_ticks():

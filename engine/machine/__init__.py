@@ -28,7 +28,7 @@ from engine.machine.net import close_all, open_all
 from engine.machine.spec import MachineSpec, check_workers, load
 from engine.machine.state import FORMAT, restore_device, restore_ram, save_device, save_ram
 from engine.screen import Picture
-from engine.sequencer import INPUT, RAM, Sequencer, vet
+from engine.sequencer import INPUT, RAM, STAMPS, Sequencer, vet
 from engine.types import Space
 from engine.workers import placement
 
@@ -113,6 +113,7 @@ class Machine:
 
     path: how accesses are carried (local, sync, buffered, batched); local without workers, else batched unless given.
     contents: device id -> what set_contents of that device takes.
+    stamps: what is timed of an access; see the property.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Machine:
         owners: list[int] | None = None,
         path: str | None = None,
         contents: Mapping[str, Any] | None = None,
+        stamps: str = "ends",
     ) -> None:
         self.spec = derive(spec)
         self.plan = plan(self.spec)
@@ -140,6 +142,9 @@ class Machine:
                 self.owners = placement.from_spec(self.plan, spec.placement)
             else:
                 self.owners = placement.spread(self.plan, self.workers)
+        if stamps not in STAMPS:
+            raise UsageError(f"stamps {stamps!r}: choose one of {', '.join(STAMPS)}")
+        self._stamps = stamps
         self._now = 0
         self._started = self._starting = False
         self.clock = Clock(self)
@@ -194,6 +199,7 @@ class Machine:
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), self.executor)
             self._access = self.sequencer.access  # type: ignore[method-assign,assignment]
             self._started = True
+            self.stamps = self._stamps
         except BaseException:
             self._release()
             raise
@@ -245,6 +251,25 @@ class Machine:
         """
         self._running()
         self.sequencer.reset(cold)
+
+    @property
+    def stamps(self) -> str:
+        """What is timed of an access, from now on; Sequencer.histogram has the times.
+
+        "none"; "ends": when it was produced and when its answer was seen; "all": with workers also when it was taken
+        and when it was done.
+        """
+        return self._stamps
+
+    @stamps.setter
+    def stamps(self, which: str) -> None:
+        self._settle()
+        changes = (which == "all") != (self.sequencer.stamps == "all")
+        self.sequencer.stamps = which
+        if self.pool is not None and changes:
+            for w in self.pool.workers:
+                self.pool.command(w.number, "stamp", which == "all")
+        self._stamps = which
 
     def call(self, device: str, method: str, *args: Any) -> Any:
         """A method of a device between two accesses, wherever the device is (to swap a disk, to see its output)."""

@@ -10,11 +10,11 @@ from libc.stdlib cimport calloc, free
 cimport cython
 from cpython.ref cimport PyObject
 from engine._abi cimport *
-from engine._atomics cimport load_acquire32, load_acquire64, load_relaxed32, monotonic_ns, pause
+from engine._atomics cimport load_acquire32, load_acquire64, load_relaxed32, monotonic_ns, pause, tsc
 from engine._device cimport NEVER
 from engine._executor cimport Executor, owned, quick_execute
-from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_take, link_view,
-                           ring_commit, ring_item, ring_reserve, slot_answer, slot_take)
+from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_stamp, link_take,
+                           link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp, slot_take)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_index, wait_word, waiter,
                                    waiter_init, wake)
 
@@ -27,6 +27,7 @@ cdef extern from "Python.h" nogil:
 
 cdef enum:
     CHUNK = 64             # records between two publications
+    SAMPLE = 64            # one ring record in so many is stamped, so at most one of a chunk, and one synchronous access
     SLOT_CAUSE_BIT = 62
     SPIN_LOOKS = 512       # looks between two glances at the clock
 
@@ -42,6 +43,7 @@ cdef struct worker_state:
     uint64_t spin_ns
     int bad
     int lost               # a device made more effects than there can be
+    bint stamped           # the router wants to know when records were taken and done
     int stopping
 
 
@@ -148,12 +150,17 @@ cdef class WorkerLoop:
         cdef engine_rec rec
         cdef uint64_t value = 0
         cdef uint32_t status
-        cdef int64_t i
+        cdef int64_t i, sampled = -v.requests.mine & (SAMPLE - 1) if self.w.stamped else CHUNK
+        cdef uint64_t taken = 0
         for i in range(n):
             link_take(v, i, &rec)
+            if i == sampled:
+                taken = tsc()
             (<Executor>ex).fx.cause = v.requests.mine + i
             status = quick_execute(<Executor>ex, &rec, &value)
             link_answer(v, i, value, status, 0)
+            if i == sampled:
+                link_stamp(v, i, taken)
             if (<Executor>ex).fx.n:
                 if self._flush():
                     return 1
@@ -181,12 +188,15 @@ cdef class WorkerLoop:
         cdef link_view *v = self.w.v
         cdef PyObject *ex = <PyObject *>self.ex
         cdef engine_rec rec
-        cdef uint64_t value = 0, after = 0
+        cdef uint64_t value = 0, after = 0, taken = 0
         cdef uint32_t status
+        cdef bint sampled = self.w.stamped and not v.answered & (SAMPLE - 1)
         cdef int got = slot_take(v, vcpu, &rec, &after)
         if got <= 0:
             self.w.bad |= got < 0
             return got
+        if sampled:
+            taken = tsc()
         if <int64_t>(after - v.requests.mine) > 0 and self._catch_up(after):
             return -1
         (<Executor>ex).fx.cause = <uint64_t>1 << SLOT_CAUSE_BIT
@@ -197,7 +207,11 @@ cdef class WorkerLoop:
             self._deadline(<uint32_t>((<Executor>ex).regions[rec.region].unit - (<Executor>ex).units))   # it touched this unit alone
         else:
             self._deadlines()
+        if sampled:
+            slot_stamp(v, vcpu, taken)
         slot_answer(v, vcpu, value, status)
+        if self.w.stamped and not v.answered & (SAMPLE - 1):
+            slot_stamp(v, vcpu, 0)     # the next one is stamped: its line is fetched now, not while the router waits
         if self.w.policy != WAIT_SPIN:
             wake(&self.w.wait, &v.hdr.router_asleep)
         return 1
@@ -298,6 +312,12 @@ cdef class WorkerLoop:
         if self.w.lost:
             raise EngineError(f"a device made {self.ex.fx.lost} effects too many in one access or deadline")
         return 1 if self.w.stopping else load_acquire32(&self.w.v.hdr.stop)
+
+    def stamp(self, bint on):
+        """From now on, write down when records are taken and done, or do not.  The link needs room for it."""
+        if on and self.w.v.stamps == NULL:
+            raise EngineError(f"{self.link.segment.name} has no room for stamps")
+        self.w.stamped = on
 
     def refresh(self):
         """Work out and publish every deadline again: after devices were restored."""

@@ -186,8 +186,11 @@ def main() -> None:
 
 
 def _obey(command: tuple[Any, ...], devices: dict[str, Any], loop: WorkerLoop) -> Any:
-    """stats | save, device ids | restore, {device id: state} | call, device id, method, arguments."""
+    """stats | stamp, on | save, device ids | restore, {device id: state} | call, device id, method, arguments."""
     match command:
+        case ("stamp", on):
+            loop.stamp(on)
+            return None
         case ("stats",):
             return {"executed": loop.executed, "accesses": loop.accesses, "devices": list(devices)}
         case ("save", ids):

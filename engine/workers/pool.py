@@ -181,6 +181,7 @@ class Pool:
             n_units=len(self.plan.units),
             requests=self.plan.spec.placement.ring,
             effects=4096,
+            stamped=True,
         )
         try:
             w.socket, theirs = socket.socketpair()

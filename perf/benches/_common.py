@@ -65,7 +65,7 @@ def row(
         "way": way,
         "ok": ok,
         "n": len(v),
-        "spread": round((high - low) / ratio, 3),
+        "spread": round((high - low) / abs(ratio), 3) if ratio else 0.0,
         "aim": aim,
     }
 
