@@ -3,12 +3,10 @@
 from typing import Any
 
 from engine._device import Arena, Dma
-from engine.devices._net import NetController
+from engine.devices._e1000_common import E1000Common
 
-class E1000(NetController):
+class E1000(E1000Common):
     def __init__(
         self, id: str = "e1000", rank: int = 0, arena: Arena | None = None, dma: Dma | None = None, **config: Any
     ) -> None: ...
     def restore(self, state: dict[str, Any]) -> None: ...
-    def inspect(self) -> dict[str, Any]: ...
-    def receive(self, packet: bytes, t_ns: int = 0) -> bool: ...

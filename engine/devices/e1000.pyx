@@ -6,43 +6,29 @@ segmentation and VLAN tags, address and VLAN filters, statistics, interrupt caus
 Not modelled, and deviations, as in the reference: docs/devices/e1000.md.  Called by the owning worker only.
 """
 cimport cython
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from engine._device cimport (INPUT_LINE, INPUT_PACKET, IO_OK, NEVER, RESET_POWER_ON, Arena, Device)
-from engine.devices._net cimport FRAMES_AT_ONCE, LONGEST_FRAME, NetPort, add16, add32, be16, is_broadcast, put16, put_checksum
+from engine._device cimport IO_OK, NEVER, RESET_POWER_ON
+from engine.devices._net cimport add16, add32, be16, is_broadcast, put16, put_checksum
 from engine.pci.regs cimport COMMAND, COMMAND_MASTER
 
-import re
-
-from engine.devices._net import NET_CONFIG, NET_STATE
-from engine.errors import MachineError, StateError
-from engine.pci._config import PCI_CONFIG, PCI_STATE
+from engine.devices._e1000_common import (ALL, CONTEXT_STATE, E1000_CONFIG, ERRORS, FIFO, READ_CLEARS, READ_CLEARS_PAIR, SIZES,
+                                          how_read, rom)
+from engine.devices._net import NET_STATE
+from engine.errors import StateError
+from engine.pci._config import PCI_STATE
 from engine.types import RC, RO, RW, WO, Register, Space
 
 cdef enum:
-    VENDOR_INTEL = 0x8086
     DEVICE_82540EM = 0x100E
-    MS = 1000000
-    NEGOTIATION_MS = 500
     RX_START_MS = 1000          # the reference lets a guest finish its set-up after each write of RCTL
-    INTERRUPT_UNIT = 256        # ns, SDM 13.4.18
-    DELAY_UNITS = 4             # of them in one of RADV and TADV, SDM 13.4.31
-    MIN_PAUSE = 500             # of them: at most 7813 interrupts a second, SDM 13.4.18
-    BURST = 16 << 20            # bytes that leave in no time; what is more waits as long as the wire is busy with them
-    BYTE_NS = 8                 # at 1 Gb/s
-    WIRE_OVERHEAD = 24          # preamble, FCS and gap
-
-cdef enum:                      # what a read does, by register
-    ABSENT, PLAIN, CLEARS, CLEARS_PAIR
+    DELAY_UNITS = 4             # INTERRUPT_UNITs in one of RADV and TADV, SDM 13.4.31
 
 cdef enum:
     TX_PLAIN = 0                # tx_context without segmentation
     TX_TSO = 1
 
 # ---------------------------------------------------------------------- what the registers are
-
-ALL = 0xFFFFFFFF
 
 
 def _sdm(section, *rows):
@@ -59,10 +45,6 @@ def _words(section, name, offset, n, wmask=ALL, reset=0):
 def _stat(name, offset, access=RO, wmask=0, effects=""):
     return (name, offset, access, 0, wmask, effects)
 
-
-_SIZES = ("64", "127", "255", "511", "1023", "1522")
-_FIFO = ("H", "T", "HS", "TS", "PC")
-_READ, _PAIR = "reading clears it", "reading clears it and its lower half"
 
 _REGISTERS = (
     *_sdm("13.4.1", ("CTRL", CTRL, RW, CTRL_RESET, CTRL_WMASK, "")),
@@ -94,22 +76,21 @@ _REGISTERS = (
     *_words("13.6.5", "IP4AT", IP4AT, 7), *_words("13.6.6", "IP6AT", IP6AT, 4),
     *_words("13.6.8", "WUPM", WUPM, 32), *_words("13.6.9", "FFLT", FFLT, 7, 0x7FF),
     *_words("13.6.10", "FFMT", FFMT, 255, 0xF), *_words("13.6.11", "FFVT", FFVT, 255),
-    *_sdm("13.7.1", *(_stat(n, CRCERRS + 4 * i) for i, n in enumerate(
-          ("CRCERRS", "ALGNERRC", "SYMERRS", "RXERRC", "MPC", "SCC", "ECOL", "MCC", "LATECOL")))),
+    *_sdm("13.7.1", *(_stat(n, CRCERRS + 4 * i) for i, n in enumerate(ERRORS))),
     *_sdm("13.7.20", _stat("FCRUC", FCRUC, RW, ALL),
-          *(_stat(f"PRC{n}", PRC64 + 4 * i, RC, effects=_READ) for i, n in enumerate(_SIZES)),
-          *(_stat(n, GPRC + 4 * i, RC, effects=_READ) for i, n in enumerate(("GPRC", "BPRC", "MPRC", "GPTC")))),
-    *_sdm("13.7.31", _stat("GORCL", GORCL)), *_sdm("13.7.31", _stat("GORCH", GORCH, RC, effects=_PAIR)),
+          *(_stat(f"PRC{n}", PRC64 + 4 * i, RC, effects=READ_CLEARS) for i, n in enumerate(SIZES)),
+          *(_stat(n, GPRC + 4 * i, RC, effects=READ_CLEARS) for i, n in enumerate(("GPRC", "BPRC", "MPRC", "GPTC")))),
+    *_sdm("13.7.31", _stat("GORCL", GORCL)), *_sdm("13.7.31", _stat("GORCH", GORCH, RC, effects=READ_CLEARS_PAIR)),
     *_sdm("13.7.32", _stat("GOTCL", GOTCL)),
-    *_sdm("13.7.32", _stat("GOTCH", GOTCH, RC, effects=_PAIR), _stat("RNBC", RNBC), _stat("RUC", RUC, RC, effects=_READ)),
-    *_sdm("13.7.36", _stat("ROC", ROC, RC, effects=_READ)),
-    *_sdm("13.7.41", _stat("TORL", TORL)), *_sdm("13.7.41", _stat("TORH", TORH, RC, effects=_PAIR)),
-    *_sdm("13.7.42", _stat("TOTL", TOTL)), *_sdm("13.7.42", _stat("TOTH", TOTH, RC, effects=_PAIR),
-          _stat("TPR", TPR, RC, effects=_READ), _stat("TPT", TPT, RC, effects=_READ),
-          *(_stat(f"PTC{n}", PTC64 + 4 * i, RC, effects=_READ) for i, n in enumerate(_SIZES)),
-          *(_stat(n, MPTC + 4 * i, RC, effects=_READ) for i, n in enumerate(("MPTC", "BPTC", "TSCTC")))),
-    *_sdm("13.8.1", *((f"RDF{n}", RDFH + 8 * i, RW, 0, 0x1FFF, "") for i, n in enumerate(_FIFO)),
-          *((f"TDF{n}", TDFH + 8 * i, RW, 0, 0x7FF if i < 2 else 0x1FFF, "") for i, n in enumerate(_FIFO)),
+    *_sdm("13.7.32", _stat("GOTCH", GOTCH, RC, effects=READ_CLEARS_PAIR), _stat("RNBC", RNBC), _stat("RUC", RUC, RC, effects=READ_CLEARS)),
+    *_sdm("13.7.36", _stat("ROC", ROC, RC, effects=READ_CLEARS)),
+    *_sdm("13.7.41", _stat("TORL", TORL)), *_sdm("13.7.41", _stat("TORH", TORH, RC, effects=READ_CLEARS_PAIR)),
+    *_sdm("13.7.42", _stat("TOTL", TOTL)), *_sdm("13.7.42", _stat("TOTH", TOTH, RC, effects=READ_CLEARS_PAIR),
+          _stat("TPR", TPR, RC, effects=READ_CLEARS), _stat("TPT", TPT, RC, effects=READ_CLEARS),
+          *(_stat(f"PTC{n}", PTC64 + 4 * i, RC, effects=READ_CLEARS) for i, n in enumerate(SIZES)),
+          *(_stat(n, MPTC + 4 * i, RC, effects=READ_CLEARS) for i, n in enumerate(("MPTC", "BPTC", "TSCTC")))),
+    *_sdm("13.8.1", *((f"RDF{n}", RDFH + 8 * i, RW, 0, 0x1FFF, "") for i, n in enumerate(FIFO)),
+          *((f"TDF{n}", TDFH + 8 * i, RW, 0, 0x7FF if i < 2 else 0x1FFF, "") for i, n in enumerate(FIFO)),
           ("PBM", PBM, RW, 0, ALL, "first of 16,384 words")),
     Register("MANC", MANC, 32, RO, 0x00222300, 0, "", "82540EM: management control; not in the SDM"),
     Register("SWSM", SWSM, 32, RW, 0, ALL, "", "8257x: software semaphore; not in the SDM"),
@@ -119,8 +100,7 @@ cdef uint8_t HOW[0x2700]
 cdef uint32_t WMASK[0x2700]
 for _r in _REGISTERS:
     if _r.offset < FILTERS_END:
-        HOW[_r.offset >> 2] = (ABSENT if _r.access == WO else PLAIN if _r.access != RC else
-                               CLEARS_PAIR if _r.side_effects == _PAIR else CLEARS)
+        HOW[_r.offset >> 2] = how_read(_r)
         WMASK[_r.offset >> 2] = _r.wmask
 
 # EEPROM image but for the address and the checksum: SDM 5.6.
@@ -143,66 +123,46 @@ cdef uint8_t PHY_WRITABLE[32]
 for _n, (_value, _readable, _writable) in _PHY.items():
     PHY_RESET[_n], PHY_READABLE[_n], PHY_WRITABLE[_n] = _value, _readable, _writable
 
-cdef uint8_t MO_SHIFT[4]
-MO_SHIFT[:] = [4, 3, 2, 0]                      # SDM 13.4.22, MO
-
-_CONTEXT = (("paylen", "u4"), ("ipcse", "u2"), ("tucse", "u2"), ("mss", "u2"), ("ipcss", "u1"), ("ipcso", "u1"),
-            ("tucss", "u1"), ("tucso", "u1"), ("hdr_len", "u1"), ("ip", "u1"), ("tcp", "u1"), ("pad", "u1"))
-_CONTEXTS = tuple((f"tx{n}_{f[0]}", *f[1:]) for n in range(2) for f in _CONTEXT)
+_CONTEXTS = tuple((f"tx{n}_{f[0]}", *f[1:]) for n in range(2) for f in (*CONTEXT_STATE, ("pad", "u1")))
 
 
 @cython.final
-cdef class E1000(NetController):
+cdef class E1000(E1000Common):
     """The function.
 
     mac         the station's address, kept in the EEPROM
     io_window   IOADDR and IODATA work as SDM 13.2.2 says; the reference's do nothing
     and what the cable is plugged into: engine.devices._net
 
-    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken, filtered
-    out or lost, and 0 if the receiver is not ready and the packet may be offered again.  Input "link" is the cable, in
-    after power-on.
+    INPUT_PACKET answers 1 if the packet was taken, filtered out or lost, and 0 if the receiver is not ready and the packet
+    may be offered again.
     """
     TITLE = "Intel 82540EM gigabit Ethernet controller"
     REGISTERS = _REGISTERS
-    IN = ("link",)
+    UNSEEN = ("filters", "packet_buffer", "tx_data", "tx_header")
     VERSION = 2
-    CONFIG = {**PCI_CONFIG, "mac": "52:54:00:12:34:56", "io_window": False, **NET_CONFIG}
+    CONFIG = {**E1000_CONFIG, "io_window": False}
     STATE = PCI_STATE + NET_STATE + (
         ("autoneg_at", "u8"), ("mit_at", "u8"), ("tx_at", "u8"), ("rx_at", "u8"),
         ("mac", "u4", MAC_END // 4), ("filters", "u4", FILTER_WORDS), ("packet_buffer", "u8", 8192),
-        ("phy", "u2", PHY_N), ("io_addr", "u4"), ("eecd", "u4"), ("eeprom_in", "u4"), ("eeprom_n", "u2"), ("eeprom_out", "u2"),
+        ("phy", "u2", PHY_REGS), ("io_addr", "u4"), ("eecd", "u4"), ("eeprom_in", "u4"), ("eeprom_n", "u2"), ("eeprom_out", "u2"),
         ("eeprom_reading", "u1"), ("link", "u1"), ("mit_level", "u1"), ("mit_ide", "u1"),
         ("tx_start", "u4"), ("tx_size", "u4"), ("tx_frames", "u2"), ("tx_popts", "u1"), ("tx_tse", "u1"),
         ("tx_vlan", "u1"), ("tx_pad", "u1", 3), *_CONTEXTS,
         ("tx_header", "u1", 256), ("vlan_tag", "u1", 4), ("tx_room", "u8"), ("tx_data", "u8", FRAME_MAX // 8))
 
     def __init__(self, str id="e1000", uint32_t rank=0, arena=None, dma=None, **config):
-        Device.__init__(self, id, rank, arena if arena is not None else Arena(1 << 18), dma, **config)
-        c = self.config
-        if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", c["mac"]) or int(c["mac"][:2], 16) & 1:
-            raise MachineError(f"device {id!r}: mac = {c['mac']!r} is no station address; write it like "
-                               f"52:54:00:12:34:56")
-        self.net = NetPort(id, c)
-        self.io_window = c["io_window"]
-        self.frame = <uint8_t *>malloc(LONGEST_FRAME)
-        if self.frame == NULL:
-            raise MemoryError("no memory for a packet")
-        words = list(_EEPROM)
-        address = bytes.fromhex(c["mac"].replace(":", ""))
-        for n in range(3):
-            words[n] = int.from_bytes(address[2 * n:2 * n + 2], "little")
-        for n, w in enumerate((*words, (EEPROM_SUM - sum(words)) & 0xFFFF)):
+        E1000Common.__init__(self, id, rank, arena, dma, **config)
+        self.io_window = self.config["io_window"]
+        for n, w in enumerate(rom(_EEPROM, self.station())):
             self.eeprom[n] = w
         self.s = <e1000_state *>self.pci_alloc(sizeof(e1000_state))
+        self.m, self.phy, self.autoneg_at, self.link = self.s.mac, self.s.phy, &self.s.autoneg_at, &self.s.link
         self.net.keep_in(&self.s.net)
         self.identify(VENDOR_INTEL, DEVICE_82540EM, 3, 0x020000, 1)
         self.add_bar(MMIO, Space.MMIO, 0x20000, name="e1000-mmio", implements=(4, 4))
         self.add_bar(IO, Space.PIO, 64, name="e1000-io")
         self.power_on()
-
-    def __dealloc__(self):
-        free(self.frame)
 
     # ------------------------------------------------------------------ reset
 
@@ -228,15 +188,10 @@ cdef class E1000(NetController):
         s.mac[PBA >> 2] = 0x00100030
         s.mac[MANC >> 2] = 0x00222300
         s.mac[VET >> 2] = 0x8100
-        self.put_mac()
+        self.put_address()
         if not s.link:
             self.link_down()
         self.publish()
-
-    cdef void put_mac(self) noexcept nogil:
-        """The first receive address comes from the EEPROM: SDM 5.6.1."""
-        self.s.mac[RA >> 2] = self.eeprom[0] | <uint32_t>self.eeprom[1] << 16
-        self.s.mac[(RA >> 2) + 1] = <uint32_t>RAH_AV | self.eeprom[2]
 
     def restore(self, dict state not None):
         """As Device.restore.  Raises StateError, too, for more in the transmitter than it can hold."""
@@ -244,14 +199,6 @@ cdef class E1000(NetController):
         if isinstance(size, int) and size > FRAME_MAX:
             raise StateError(f"{self.id}: field tx_size: {size} bytes in a transmitter of {FRAME_MAX}")
         PciFunction.restore(self, state)
-
-    def inspect(self):
-        out = PciFunction.inspect(self)
-        mac = out.pop("mac")
-        for name in ("filters", "packet_buffer", "tx_data", "tx_header"):
-            del out[name]
-        out["registers"] = {r.name: mac[r.offset >> 2] for r in _REGISTERS if r.offset < MAC_END and mac[r.offset >> 2]}
-        return out
 
     # ------------------------------------------------------------------ accesses
 
@@ -353,20 +300,6 @@ cdef class E1000(NetController):
         elif offset >= PBM or offset < FILTERS_END and WMASK[offset >> 2]:
             self.word(offset)[0] = value if offset >= PBM else value & WMASK[offset >> 2]
 
-    cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
-        if kind == INPUT_LINE:
-            self.set_link(value != 0)
-        elif kind == INPUT_PACKET:
-            return self.arrive(<const uint8_t *>addr, value)
-        return ~<uint64_t>0
-
-    def receive(self, bytes packet not None, uint64_t t_ns=0):
-        """A packet arrives at t_ns, or at the time of the last access if that is later, between two runs.  True if it was
-        taken, filtered out or lost; False if the receiver was not ready.  An executor that has the device must refresh()
-        afterwards."""
-        self.core.now = max(self.core.now, t_ns)
-        return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
-
     # ------------------------------------------------------------------ time
 
     cdef void publish(self) noexcept nogil:
@@ -380,9 +313,7 @@ cdef class E1000(NetController):
         if self.s.autoneg_at <= now:
             self.s.autoneg_at = NEVER
             if self.s.link:
-                self.link_up()
-                self.s.phy[LPA] |= LPA_ACK
-                self.s.phy[PSTATUS] |= PSTATUS_AUTONEG_DONE
+                self.negotiated()
                 self.add_causes(ICR_LSC)
         if self.s.tx_at <= now:
             self.s.tx_at = NEVER
@@ -466,9 +397,9 @@ cdef class E1000(NetController):
         r = r & ~<uint32_t>EERD_START
         index = r >> EERD_ADDR_SHIFT
         r |= EERD_DONE
-        return r | <uint32_t>self.eeprom[index] << EERD_DATA_SHIFT if index < EEPROM_WORDS else r
+        return r | <uint32_t>self.eeprom[index] << EERD_DATA_SHIFT if index < ROM_WORDS else r
 
-    # ------------------------------------------------------------------ PHY and link: SDM 8, 13.4.7
+    # ------------------------------------------------------------------ PHY: SDM 8, 13.4.7
 
     cdef void write_mdic(self, uint32_t value) noexcept nogil:
         cdef uint32_t n = value >> MDIC_REG_SHIFT & 31, data = value & MDIC_DATA
@@ -496,54 +427,6 @@ cdef class E1000(NetController):
         self.s.phy[PCTRL] = <uint16_t>(value & ~<uint32_t>PCTRL_SELF_CLEARING)
         if value & PCTRL_RESTART and value & PCTRL_AUTONEG:
             self.negotiate()
-
-    cdef void link_up(self) noexcept nogil:
-        self.s.mac[STATUS >> 2] |= STATUS_LU
-        self.s.phy[PSTATUS] |= PSTATUS_LINK
-
-    cdef void link_down(self) noexcept nogil:
-        self.s.mac[STATUS >> 2] &= ~<uint32_t>STATUS_LU
-        self.s.phy[PSTATUS] &= ~(PSTATUS_LINK | PSTATUS_AUTONEG_DONE)
-        self.s.phy[LPA] &= ~LPA_ACK
-
-    cdef void negotiate(self) noexcept nogil:
-        self.link_down()
-        self.s.autoneg_at = (self.core.now // MS + NEGOTIATION_MS) * MS
-        self.publish()
-
-    cdef void set_link(self, bint up) noexcept nogil:
-        cdef uint32_t before = self.s.mac[STATUS >> 2]
-        if self.s.link == up:
-            return
-        self.s.link = up
-        if not up:
-            self.link_down()
-        elif self.s.phy[PCTRL] & PCTRL_AUTONEG and not self.s.phy[PSTATUS] & PSTATUS_AUTONEG_DONE:
-            self.negotiate()
-        else:
-            self.link_up()
-        if self.s.mac[STATUS >> 2] != before:
-            self.add_causes(ICR_LSC)
-
-    # ------------------------------------------------------------------ statistics: SDM 13.7
-
-    cdef void count(self, uint32_t offset) noexcept nogil:
-        if self.s.mac[offset >> 2] != 0xFFFFFFFFu:
-            self.s.mac[offset >> 2] += 1
-
-    cdef void count_octets(self, uint32_t offset, uint64_t n) noexcept nogil:
-        """Add to a 64-bit counter, which sticks at its end."""
-        cdef uint32_t *r = &self.s.mac[offset >> 2]
-        cdef uint64_t before = <uint64_t>r[1] << 32 | r[0], after = before + n
-        if after < before:
-            after = ~<uint64_t>0
-        r[0] = <uint32_t>after
-        r[1] = <uint32_t>(after >> 32)
-
-    cdef void count_size(self, uint32_t offset, uint64_t n) noexcept nogil:
-        """One packet more in the class of packets of n bytes, FCS included."""
-        if n >= 64:
-            self.count(offset + 4 * ((n > 64) + (n > 127) + (n > 255) + (n > 511) + (n > 1023)))
 
     # ------------------------------------------------------------------ transmission: SDM 3.3 to 3.5
 
@@ -575,9 +458,7 @@ cdef class E1000(NetController):
                 upper = (d.upper | TXD_DD) & ~<uint32_t>TXD_EC_LC_TU
                 self.dma.write(at + 12, &upper, 4)
                 causes |= ICR_TXDW
-            m[TDH >> 2] += 1
-            if <uint64_t>m[TDH >> 2] * DESCRIPTOR >= length:
-                m[TDH >> 2] = 0
+            advance(&m[TDH >> 2], 1, length)
             if m[TDH >> 2] == self.s.tx_start or self.s.tx_start >= length // DESCRIPTOR:
                 break
         self.add_causes(causes | ICR_TXQE)
@@ -592,17 +473,7 @@ cdef class E1000(NetController):
             s.mit_ide = 1
         if kind == TXD_DEXT:                                # context: SDM 3.3.6
             c = &s.tx[TX_TSO if d.lower & TXD_TSE else TX_PLAIN]
-            c.ipcss = <uint8_t>addr
-            c.ipcso = <uint8_t>(addr >> 8)
-            c.ipcse = <uint16_t>(addr >> 16)
-            c.tucss = <uint8_t>(addr >> 32)
-            c.tucso = <uint8_t>(addr >> 40)
-            c.tucse = <uint16_t>(addr >> 48)
-            c.paylen = d.lower & TXD_PAYLEN
-            c.hdr_len = <uint8_t>(d.upper >> 8)
-            c.mss = <uint16_t>(d.upper >> 16)
-            c.ip = d.lower & TXD_IP != 0
-            c.tcp = d.lower & TXD_TCP != 0
+            set_context(c, d)
             if d.lower & TXD_TSE:
                 s.tx_frames = 0
             return
@@ -666,7 +537,7 @@ cdef class E1000(NetController):
                 if c.paylen - done > c.mss:
                     data[c.tucss + 13] &= 0xF6              # PSH and FIN belong to the last one
                 elif s.tx_frames:
-                    self.count(TSCTC)
+                    count(self.s.mac, TSCTC)
             else:
                 put16(data + c.tucss + 4, length)
             if s.tx_popts & POPTS_TXSM:                     # the pseudo-header's sum is there, without a length
@@ -683,36 +554,19 @@ cdef class E1000(NetController):
             self.send(data - VLAN_TAG, n + VLAN_TAG)
         else:
             self.send(data, n)
-        self.count(TPT)
-        self.count_octets(TOTL, n + FCS)
-        self.count(GPTC)
-        self.count_octets(GOTCL, n + FCS)
+        count_sent(s.mac, n + FCS)
 
     cdef void send(self, const uint8_t *p, uint32_t n) noexcept nogil:
-        self.wire += max(n, <uint32_t>MIN_FRAME) + WIRE_OVERHEAD
-        if self.s.phy[PCTRL] & PCTRL_LOOPBACK:
-            self.receive_packet(p, n)
-        elif self.net.send(self.core.now, p, n):
-            self.arrive(p, n)
-        if is_broadcast(p):
-            self.count(BPTC)
-        elif p[0] & 1:
-            self.count(MPTC)
-        self.count_size(PTC64, <uint64_t>n + FCS)
+        self.leave(p, n, self.s.phy[PCTRL] & PCTRL_LOOPBACK != 0)
+        count_cast(self.s.mac, p, BPTC, MPTC)
+        count_size(self.s.mac, PTC64, <uint64_t>n + FCS)
 
     # ------------------------------------------------------------------ reception: SDM 3.2
-
-    cdef uint32_t buffer_size(self) noexcept nogil:
-        """SDM 13.4.22: BSIZE and BSEX."""
-        cdef uint32_t rctl = self.s.mac[RCTL >> 2], n = rctl >> RCTL_BSIZE_SHIFT & 3
-        if rctl & RCTL_BSEX and n:
-            return <uint32_t>32768 >> n
-        return <uint32_t>2048 >> n
 
     cdef bint has_buffers(self, uint64_t n) noexcept nogil:
         """May a packet of n bytes fit the descriptors that software has given?"""
         cdef uint32_t *m = self.s.mac
-        cdef uint32_t head = m[RDH >> 2], tail = m[RDT >> 2], size = self.buffer_size()
+        cdef uint32_t head = m[RDH >> 2], tail = m[RDT >> 2], size = buffer_size(m[RCTL >> 2])
         if head == tail:
             return False
         if n <= size:
@@ -722,43 +576,29 @@ cdef class E1000(NetController):
     cdef bint accepts(self, const uint8_t *p) noexcept nogil:
         """VLAN and address filters: SDM 3.2.1, 9.3."""
         cdef uint32_t *m = self.s.mac
-        cdef uint32_t rctl = m[RCTL >> 2], i, hash
-        if rctl & RCTL_VFE and be16(p + 12) == (m[VET >> 2] & 0xFFFF):
-            i = be16(p + 14)
-            if not m[(VFTA >> 2) + (i >> 5 & 0x7F)] >> (i & 31) & 1:
-                return False
+        cdef uint32_t rctl = m[RCTL >> 2]
+        if not self.in_vlan(p):
+            return False
         if not p[0] & 1:
             if rctl & RCTL_UPE:
                 return True
         elif rctl & RCTL_MPE:
-            self.count(MPRC)
+            count(m, MPRC)
             return True
         elif rctl & RCTL_BAM and is_broadcast(p):
-            self.count(BPRC)
+            count(m, BPRC)
             return True
-        for i in range(RA >> 2, (RA >> 2) + 32, 2):
-            if (m[i + 1] & <uint32_t>RAH_AV and (<uint32_t *>p)[0] == m[i]
-                    and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]):
-                return True
-        hash = (p[5] << 8 | p[4]) >> MO_SHIFT[rctl >> RCTL_MO_SHIFT & 3] & 0xFFF
-        if m[(MTA >> 2) + (hash >> 5)] >> (hash & 31) & 1:
-            self.count(MPRC)
+        if self.has_address(p):
             return True
-        return False
+        if not self.in_multicast_table(p):
+            return False
+        count(m, MPRC)
+        return True
 
     cdef void overrun(self) noexcept nogil:
-        self.count(RNBC)
-        self.count(MPC)
+        count(self.s.mac, RNBC)
+        count(self.s.mac, MPC)
         self.add_causes(ICR_RXO)
-
-    cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil:
-        """A packet comes in from outside; False if the receiver is not ready.  One that no wire carries is dropped."""
-        if n > LONGEST_FRAME:
-            return True
-        if not self.receive_packet(p, n):
-            return False
-        self.net.came(self.core.now, p, <uint32_t>n)
-        return True
 
     cdef bint ready(self) noexcept nogil:
         """Does the receiver take packets?"""
@@ -772,24 +612,11 @@ cdef class E1000(NetController):
             return self.core.now + 1
         return self.s.rx_at if self.s.mac[RCTL >> 2] & RCTL_EN and self.core.now < self.s.rx_at else NEVER
 
-    cdef void hear(self) noexcept nogil:
-        """Take what the network has, as long as there is room."""
-        cdef uint32_t k = 0, n = 0
-        cdef const uint8_t *p
-        while k < FRAMES_AT_ONCE and self.ready():
-            p = self.net.take(self.core.now, &n)
-            if p == NULL:
-                break
-            self.arrive(p, n)
-            k += 1
-        self.net.looked(self.core.now, k)
-        self.publish()
-
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil:
         """A packet without FCS.  False if the receiver is not ready."""
         cdef e1000_state *s = self.s
         cdef uint32_t *m = s.mac
-        cdef uint32_t rctl = m[RCTL >> 2], length = m[RDLEN >> 2], start, size = self.buffer_size(), causes, tail, part
+        cdef uint32_t rctl = m[RCTL >> 2], length = m[RDLEN >> 2], start, size = buffer_size(rctl), causes, tail, part
         cdef uint64_t base = <uint64_t>m[RDBAH >> 2] << 32 | m[RDBAL >> 2] & ~<uint32_t>15, at, done = 0, whole
         cdef uint8_t vlan_status = 0
         cdef uint16_t special = 0
@@ -797,22 +624,18 @@ cdef class E1000(NetController):
         if not self.ready():
             return False
         if n < MIN_FRAME:
-            memcpy(self.frame, p, n)
-            memset(self.frame + n, 0, MIN_FRAME - n)
-            p = self.frame
+            p = self.padded(p, n)
             n = MIN_FRAME
-        if not rctl & RCTL_SBP and (n > OVERSIZE_LPE or n > OVERSIZE and not rctl & RCTL_LPE):
-            self.count(ROC)
+        if too_long(rctl, n):
+            count(m, ROC)
             return True
         if not self.accepts(p):
             return True
-        if m[CTRL >> 2] & CTRL_VME and be16(p + 12) == (m[VET >> 2] & 0xFFFF):
+        if m[CTRL >> 2] & CTRL_VME and is_tagged(m, p):
             special = <uint16_t>be16(p + 14)
             vlan_status = RXD_VP
             n -= VLAN_TAG
-            memmove(self.frame + 12, p + 12 + VLAN_TAG, n - 12)
-            memmove(self.frame, p, 12)
-            p = self.frame
+            p = self.untagged(p, n)
         whole = n if rctl & RCTL_SECRC else n + FCS
         if not self.has_buffers(whole):
             self.overrun()
@@ -835,17 +658,11 @@ cdef class E1000(NetController):
                     d.status &= ~RXD_EOP
             d.status |= vlan_status | RXD_DD
             self.dma.write(at, &d, DESCRIPTOR)
-            m[RDH >> 2] += 1
-            if <uint64_t>m[RDH >> 2] * DESCRIPTOR >= length:
-                m[RDH >> 2] = 0
+            advance(&m[RDH >> 2], 1, length)
             if m[RDH >> 2] == start or start >= length // DESCRIPTOR:
                 self.overrun()
                 return True
-        self.count_size(PRC64, whole)
-        self.count(TPR)
-        self.count(GPRC)
-        self.count_octets(TORL, n + FCS)
-        self.count_octets(GORCL, n + FCS)
+        count_received(m, whole, n + FCS)
         causes = ICR_RXT0
         tail = m[RDT >> 2]
         if tail < m[RDH >> 2]:

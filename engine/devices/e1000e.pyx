@@ -11,33 +11,24 @@ cimport cython
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
-from engine._device cimport (INPUT_LINE, INPUT_PACKET, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON, Arena, Device)
-from engine.devices._net cimport (FRAMES_AT_ONCE, LONGEST_FRAME, NetPort, add16, add32, be16, folded, is_broadcast, put16,
-                                  put_checksum, words_sum)
+from engine._device cimport IO_OK, NEVER, RESET_POWER_ON
+from engine.devices._net cimport LONGEST_FRAME, add16, add32, be16, folded, is_broadcast, put16, put_checksum, words_sum
 from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
 from engine.pci._msix cimport msix_enabled, msix_load, msix_notify, msix_reset, msix_table_write, msix_written
 from engine.pci.regs cimport (CACHE_LINE_SIZE, CAP_EXPRESS, CAP_PM, COMMAND, COMMAND_MASTER, CONFIG_SIZE, EXTENDED_SIZE, HEADER_SIZE)
 
-import re
-
-from engine.devices._net import NET_CONFIG, NET_STATE
-from engine.errors import MachineError, StateError
-from engine.pci._config import PCI_CONFIG, PCI_STATE
+from engine.devices._e1000_common import (ALL, CONTEXT_STATE, E1000_CONFIG, ERRORS, FIFO, READ_CLEARS, READ_CLEARS_PAIR, SIZES,
+                                          how_read, rom)
+from engine.devices._net import NET_STATE
+from engine.errors import StateError
+from engine.pci._config import PCI_STATE
 from engine.pci._msi import add_msi
 from engine.pci._msix import add_msix
 from engine.types import RC, RO, RW, WO, Register, Space
 
 cdef enum:
-    VENDOR_INTEL = 0x8086
     DEVICE_82574L = 0x10D3
-    MS = 1000000
-    NEGOTIATION_MS = 500
     DELAY_UNIT = 1024           # ns, of the delay timers
-    THROTTLE_UNIT = 256         # ns, DS 10.2.4.2
-    MIN_THROTTLE = 500          # of them: at most 7813 interrupts a second
-    BURST = 16 << 20            # bytes that leave in no time; what is more waits as long as the wire is busy with them
-    BYTE_NS = 8                 # at 1 Gb/s
-    WIRE_OVERHEAD = 24          # preamble, FCS and gap
     IP4_HEADER = 20
     IP6_HEADER = 40
     TCP_HEADER = 20
@@ -59,15 +50,7 @@ cdef enum:                      # next headers of IPv6
     IP6_PAD1 = 0
     IP6_HOME_ADDRESS = 201
 
-cdef enum:                      # what a read does, by register
-    ABSENT, PLAIN, CLEARS, CLEARS_PAIR
-
 # ---------------------------------------------------------------------- what the registers are
-
-ALL = 0xFFFFFFFF
-_READ, _PAIR = "reading clears it", "reading clears it and its lower half"
-_SIZES = ("64", "127", "255", "511", "1023", "1522")
-_FIFO = ("H", "T", "HS", "TS", "PC")
 
 
 def _ds(section, *rows):
@@ -87,15 +70,15 @@ def _queues(section, *rows):
 
 def _counts(*rows):
     """Counters that reading clears."""
-    return _ds("10.2.7", *((name, offset, 0, 0, _READ, RC) for name, offset in rows))
+    return _ds("10.2.7", *((name, offset, 0, 0, READ_CLEARS, RC) for name, offset in rows))
 
 
 def _pair(name, offset):
-    return _ds("10.2.7", (f"{name}L", offset, 0, 0), (f"{name}H", offset + 4, 0, 0, _PAIR, RC))
+    return _ds("10.2.7", (f"{name}L", offset, 0, 0), (f"{name}H", offset + 4, 0, 0, READ_CLEARS_PAIR, RC))
 
 
 _REGISTERS = (
-    *_ds("10.2.2.1", ("CTRL", CTRL, CTRL_RESET, 0xFBFFFFFF, "RST puts the address back")),
+    *_ds("10.2.2.1", ("CTRL", CTRL, CTRL_RESET, CTRL_WMASK, "RST puts the address back")),
     *_ds("10.2.2.2", ("STATUS", STATUS, 0x00080283, 0, "writing clears PHYRA where it is zero")),
     *_ds("10.2.2.3", ("EECD", EECD, 0x300, 0xFFFF84FF)),
     *_ds("10.2.2.4", ("EERD", EERD, EERW_DONE, 0, "reads the NVM", RW)),
@@ -135,25 +118,24 @@ _REGISTERS = (
     *_queues("10.2.6", ("TDBAL", TDBAL, 0, 0xFFFFFFF0), ("TDBAH", TDBAH, 0, ALL), ("TDLEN", TDLEN, 0, 0xFFF80),
              ("TDH", TDH, 0, 0xFFFF), ("TDT", TDT, 0, 0xFFFF, "transmits"), ("TXDCTL", TXDCTL, 0, ALL),
              ("TARC", TARC, 0x403, 0x780007FF)),
-    *_ds("10.2.7", *((name, CRCERRS + 4 * i, 0, 0) for i, name in enumerate(
-        ("CRCERRS", "ALGNERRC", "SYMERRS", "RXERRC", "MPC", "SCC", "ECOL", "MCC", "LATECOL"))), ("FCRUC", FCRUC, 0, ALL)),
-    *_counts(*((f"PRC{n}", PRC64 + 4 * i) for i, n in enumerate(_SIZES)),
+    *_ds("10.2.7", *((name, CRCERRS + 4 * i, 0, 0) for i, name in enumerate(ERRORS)), ("FCRUC", FCRUC, 0, ALL)),
+    *_counts(*((f"PRC{n}", PRC64 + 4 * i) for i, n in enumerate(SIZES)),
              *((n, GPRC + 4 * i) for i, n in enumerate(("GPRC", "BPRC", "MPRC", "GPTC"))), ("RUC", RUC), ("ROC", ROC), ("TPR", TPR),
-             ("TPT", TPT), *((f"PTC{n}", PTC64 + 4 * i) for i, n in enumerate(_SIZES)),
+             ("TPT", TPT), *((f"PTC{n}", PTC64 + 4 * i) for i, n in enumerate(SIZES)),
              *((n, MPTC + 4 * i) for i, n in enumerate(("MPTC", "BPTC", "TSCTC"))), ("IAC", IAC)),
     *_pair("GORC", GORCL), *_pair("GOTC", GOTCL), *_pair("TOR", TORL), *_pair("TOT", TOTL),
-    *_ds("10.2.8", ("WUC", WUC, 0, ALL), ("WUFC", WUFC, 0, ALL), ("WUS", WUS, 0, ALL), ("IPAV", IPAV, 0, ALL)),
-    *_words("10.2.8", "IP4AT", IP4AT, 7), *_words("10.2.8", "IP6AT", IP6AT, 4), *_words("10.2.8", "WUPM", WUPM, 32),
-    *_words("10.2.8", "FFLT", FFLT, 11, 0x7FF), *_words("10.2.8", "FFMT", FFMT, 255, 0xF), *_words("10.2.8", "FFVT", FFVT, 255),
-    *_ds("10.2.9", ("MANC", MANC, 0x10000000, ALL), ("MFVAL", MFVAL, 0, ALL), ("MFUTP01", MFUTP01, 0, ALL),
+    *_ds("10.2", ("WUC", WUC, 0, ALL), ("WUFC", WUFC, 0, ALL), ("WUS", WUS, 0, ALL), ("IPAV", IPAV, 0, ALL)),
+    *_words("10.2", "IP4AT", IP4AT, 7), *_words("10.2", "IP6AT", IP6AT, 4), *_words("10.2", "WUPM", WUPM, 32),
+    *_words("10.2", "FFLT", FFLT, 11, 0x7FF), *_words("10.2", "FFMT", FFMT, 255, 0xF), *_words("10.2", "FFVT", FFVT, 255),
+    *_ds("10.2", ("MANC", MANC, 0x10000000, ALL), ("MFVAL", MFVAL, 0, ALL), ("MFUTP01", MFUTP01, 0, ALL),
          ("MFUTP23", MFUTP23, 0, ALL), ("MANC2H", MANC2H, 0, ALL)),
-    *_words("10.2.9", "MAVTV", MAVTV, 4), *_words("10.2.9", "MDEF", MDEF, 8), *_words("10.2.9", "FTFT", FTFT, 255),
-    *_ds("10.2.10", *((name, SYSTIML + 4 * i, 0, ALL) for i, name in enumerate(
+    *_words("10.2", "MAVTV", MAVTV, 4), *_words("10.2", "MDEF", MDEF, 8), *_words("10.2", "FTFT", FTFT, 255),
+    *_ds("10.2", *((name, SYSTIML + 4 * i, 0, ALL) for i, name in enumerate(
         ("SYSTIML", "SYSTIMH", "TIMINCA", "TIMADJL", "TIMADJH", "TSYNCTXCTL", "TXSTMPL", "TXSTMPH", "TSYNCRXCTL", "RXSTMPL",
          "RXSTMPH", "RXSATRL", "RXSATRH"))), ("RXCFGL", RXCFGL, 0x88F7, ALL), ("RXUDP", RXUDP, 0x319, ALL)),
-    *_ds("10.2.11", ("PBACLR", PBACLR, 0, 0x1F, "clears pending bits")),
-    *_ds("10.2.12", *((f"RDF{n}", RDFH + 8 * i, 0, 0x1FFF) for i, n in enumerate(_FIFO)),
-         *((f"TDF{n}", TDFH + 8 * i, 0x600 if i < 4 else 0, 0x1FFF) for i, n in enumerate(_FIFO)),
+    *_ds("10.2", ("PBACLR", PBACLR, 0, 0x1F, "clears pending bits")),
+    *_ds("10.2", *((f"RDF{n}", RDFH + 8 * i, 0, 0x1FFF) for i, n in enumerate(FIFO)),
+         *((f"TDF{n}", TDFH + 8 * i, 0x600 if i < 4 else 0, 0x1FFF) for i, n in enumerate(FIFO)),
          ("PBM", PBM, 0, ALL, "first of 10,240 words")),
 )
 
@@ -173,8 +155,7 @@ for _at, _n, _to in _ALIASES:
         CANONICAL[_at // 4 + _i] = _to // 4 + _i
 for _r in _REGISTERS:
     if _r.offset < MAC_END:
-        HOW[_r.offset >> 2] = (ABSENT if _r.access == WO else PLAIN if _r.access != RC else
-                               CLEARS_PAIR if _r.side_effects == _PAIR else CLEARS)
+        HOW[_r.offset >> 2] = how_read(_r)
         WMASK[_r.offset >> 2] = _r.wmask
         RESET[_r.offset >> 2] = _r.reset or 0
 
@@ -206,18 +187,14 @@ for _page, _rows in _PHY.items():
         PHY_RESET[_page * PHY_REGS + _n] = _value
         PHY_MAY[_page * PHY_REGS + _n] = PHY_READ | PHY_WRITE * _writable | PHY_EVERY_PAGE * (_page == 0 and _n in _EVERY_PAGE)
 
-cdef uint8_t MO_SHIFT[4]
-MO_SHIFT[:] = [4, 3, 2, 0]                      # DS 10.2.5.1, MO
 cdef uint32_t TIMER_REG[11]                     # register of each timer
 TIMER_REG[:] = [RDTR, RADV, RAID, TIDV, TADV, ITR, EITR, EITR + 4, EITR + 8, EITR + 12, EITR + 16]
 cdef uint32_t VECTOR_CAUSE[5]                   # causes in the order of the fields of IVAR
 VECTOR_CAUSE[:] = [ICR_RXQ0, ICR_RXQ1, ICR_TXQ0, ICR_TXQ1, ICR_OTHER]
 
-_QUEUE = (("again_at", "u8"), ("addr", "u8", FRAGMENTS), ("length", "u2", FRAGMENTS), ("paylen", "u4"), ("ipcse", "u2"), ("tucse", "u2"),
-          ("mss", "u2"), *((n, "u1") for n in ("ipcss", "ipcso", "tucss", "tucso", "hdr_len", "ip", "tcp", "tse", "popts", "segment",
-                                               "skip", "n", "ide", "pad")))
+_QUEUE = (("again_at", "u8"), ("addr", "u8", FRAGMENTS), ("length", "u2", FRAGMENTS), *CONTEXT_STATE,
+          *((n, "u1") for n in ("tse", "popts", "segment", "skip", "n", "ide", "pad")))
 _QUEUES = tuple((f"tx{q}_{f[0]}", *f[1:]) for q in range(2) for f in _QUEUE)
-_UNSEEN = ("packet_buffer", "extended", "phy", "nvm", "tx0_addr", "tx0_length", "tx1_addr", "tx1_length")
 
 
 cdef bint ip6_extension(uint32_t header) noexcept nogil:
@@ -339,57 +316,45 @@ cdef bint l4_checksum_holds(const uint8_t *p, uint32_t n, const frame_info *f) n
 
 
 @cython.final
-cdef class E1000E(NetController):
+cdef class E1000E(E1000Common):
     """The function.
 
     mac       the station's address, kept in the NVM
     and what the cable is plugged into: engine.devices._net
 
-    Packets come in by INPUT_PACKET (addr, value: pointer and length), which answers 1 if the packet was taken or filtered
-    out, and 0 if the receiver is not ready or has no room (RXO) and the packet may be offered again.  Input "link" is the
-    cable, in after power-on.
+    INPUT_PACKET answers 1 if the packet was taken or filtered out, and 0 if the receiver is not ready or has no room (RXO)
+    and the packet may be offered again.
     """
     TITLE = "Intel 82574L gigabit Ethernet controller"
     MESSAGE_SOURCE = True
     REGISTERS = _REGISTERS
-    IN = ("link",)
-    CONFIG = {**PCI_CONFIG, "subsystem_vendor_id": VENDOR_INTEL, "subsystem_id": 0, "mac": "52:54:00:12:34:56", **NET_CONFIG}
+    UNSEEN = ("packet_buffer", "extended", "phy", "nvm", "tx0_addr", "tx0_length", "tx1_addr", "tx1_length")
+    CONFIG = {**E1000_CONFIG, "subsystem_vendor_id": VENDOR_INTEL, "subsystem_id": 0}
     STATE = PCI_STATE + NET_STATE + (
         ("autoneg_at", "u8"), ("timer_at", "u8", TIMERS), ("mac", "u4", MAC_END // 4), ("packet_buffer", "u8", (PBM_END - PBM) // 8),
-        ("phy", "u2", PHY_PAGES * PHY_REGS), ("nvm", "u2", NVM_WORDS), ("io_addr", "u4"), ("delayed", "u4"), ("sent_causes", "u4"),
+        ("phy", "u2", PHY_PAGES * PHY_REGS), ("nvm", "u2", ROM_WORDS), ("io_addr", "u4"), ("delayed", "u4"), ("sent_causes", "u4"),
         ("rx_size", "u4", 4), ("rx_desc_len", "u4"), ("rx_min_shift", "u4"), ("throttled", "u1"), ("link", "u1"), ("pad", "u1", 2),
         *_QUEUES,
         ("table", "u1", 16 * VECTORS), ("pending", "u1", 8), ("extended", "u1", EXTENDED_SIZE - CONFIG_SIZE))
 
     def __init__(self, str id="e1000e", uint32_t rank=0, arena=None, dma=None, **config):
-        Device.__init__(self, id, rank, arena if arena is not None else Arena(1 << 18), dma, **config)
-        text = self.config["mac"]
-        if not re.fullmatch("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text) or int(text[:2], 16) & 1:
-            raise MachineError(f"device {id!r}: mac = {text!r} is no station address; write it like 52:54:00:12:34:56")
-        self.net = NetPort(id, self.config)
+        E1000Common.__init__(self, id, rank, arena, dma, **config)
         self.gathered = <uint8_t *>malloc(VLAN_TAG + FRAME_MAX)
         self.segment = <uint8_t *>malloc(VLAN_TAG + FRAME_MAX)
-        self.frame = <uint8_t *>malloc(LONGEST_FRAME)
-        if self.gathered == NULL or self.segment == NULL or self.frame == NULL:
+        if self.gathered == NULL or self.segment == NULL:
             raise MemoryError("no memory for a packet")
         self.s = <e1000e_state *>self.pci_alloc(sizeof(e1000e_state))
-        self.m = self.s.mac
+        self.m, self.phy, self.autoneg_at, self.link = self.s.mac, self.s.phy, &self.s.autoneg_at, &self.s.link
         self.net.keep_in(&self.s.net)
-        address = bytes.fromhex(text.replace(":", ""))
-        words = list(_NVM)
-        for n in range(3):
-            words[n] = int.from_bytes(address[2 * n:2 * n + 2], "little")
-        for n, w in enumerate((*words, (NVM_SUM - sum(words)) & 0xFFFF)):
+        address = self.station()
+        for n, w in enumerate(rom(_NVM, address)):
             self.s.nvm[n] = w
-        for n in range(6):
-            self.mac_address[n] = address[n]
         self.build_config(address)
         self.power_on()
 
     def __dealloc__(self):
         free(self.gathered)
         free(self.segment)
-        free(self.frame)
 
     def build_config(self, address):
         """Configuration space: DS 9.1 to 9.4, with the offsets and the writable bits of the reference."""
@@ -464,16 +429,10 @@ cdef class E1000E(NetController):
         memset(s.tx, 0, sizeof(s.tx))
         for i in range(<uint32_t>QUEUES):
             s.tx[i].again_at = NEVER
-        self.put_mac()
+        self.put_address()
         if not s.link:
             self.link_down()
         self.publish()
-
-    cdef void put_mac(self) noexcept nogil:
-        """The first receive address comes from the NVM: DS 10.2.5.23."""
-        cdef uint8_t *a = self.mac_address
-        self.m[RA >> 2] = a[0] | <uint32_t>a[1] << 8 | <uint32_t>a[2] << 16 | <uint32_t>a[3] << 24
-        self.m[(RA >> 2) + 1] = <uint32_t>RAH_AV | a[4] | <uint32_t>a[5] << 8
 
     def restore(self, dict state not None):
         """As Device.restore.  Raises StateError, too, for a packet of more fragments than there can be, and for buffers or
@@ -485,14 +444,6 @@ cdef class E1000E(NetController):
         if state.get("rx_desc_len") not in (0, 16, 32):
             raise StateError(f"{self.id}: field rx_desc_len: there are no descriptors of {state.get('rx_desc_len')} bytes")
         PciFunction.restore(self, state)
-
-    def inspect(self):
-        out = PciFunction.inspect(self)
-        mac = out.pop("mac")
-        for name in _UNSEEN:
-            del out[name]
-        out["registers"] = {r.name: mac[r.offset >> 2] for r in _REGISTERS if r.offset < MAC_END and mac[r.offset >> 2]}
-        return out
 
     # ------------------------------------------------------------------ accesses
 
@@ -578,7 +529,7 @@ cdef class E1000E(NetController):
         if offset == CTRL or offset == CTRL_DUP:
             m[CTRL >> 2] = value & ~<uint32_t>CTRL_RST
             if value & CTRL_RST:
-                self.put_mac()
+                self.put_address()
             if value & <uint32_t>CTRL_PHY_RST:
                 m[STATUS >> 2] |= STATUS_PHYRA
         elif offset == STATUS:
@@ -639,23 +590,6 @@ cdef class E1000E(NetController):
                 return value | STATUS_SPEED_100
         return value | STATUS_SPEED_1000
 
-    cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
-        cdef uint64_t taken = ~<uint64_t>0
-        self.catch_up()
-        if kind == INPUT_LINE:
-            self.set_link(value != 0)
-        elif kind == INPUT_PACKET:
-            taken = self.arrive(<const uint8_t *>addr, value)
-        return taken
-
-    def receive(self, bytes packet not None, uint64_t t_ns=0):
-        """A packet arrives at t_ns, or at the time of the last access if that is later, between two runs.  True if it was
-        taken or filtered out; False if the receiver was not ready or had no room.  An executor that has the device must
-        refresh() afterwards."""
-        self.core.now = max(self.core.now, t_ns)
-        self.catch_up()
-        return bool(self.arrive(<const uint8_t *><char *>packet, len(packet)))
-
     # ------------------------------------------------------------------ time
 
     cdef void publish(self) noexcept nogil:
@@ -695,9 +629,7 @@ cdef class E1000E(NetController):
         if s.autoneg_at <= now:
             s.autoneg_at = NEVER
             if s.link:
-                self.link_up()
-                s.phy[LPA] |= LPA_ACK
-                s.phy[PSTATUS] |= PSTATUS_AUTONEG_DONE
+                self.negotiated()
                 if s.phy[PCTRL] & PCTRL_AUTONEG:
                     self.m[CTRL >> 2] |= CTRL_TFCE | CTRL_RFCE
                 self.add_causes(ICR_LSC)
@@ -721,7 +653,7 @@ cdef class E1000E(NetController):
         cdef uint64_t n = self.m[TIMER_REG[timer] >> 2]
         if timer < T_ITR:
             return n * DELAY_UNIT
-        return max(n, <uint64_t>MIN_THROTTLE) * THROTTLE_UNIT
+        return max(n, <uint64_t>MIN_PAUSE) * INTERRUPT_UNIT
 
     cdef void start(self, uint32_t timer) noexcept nogil:
         self.s.timer_at[timer] = max(self.core.now + self.period(timer), self.core.now + 1)
@@ -790,7 +722,7 @@ cdef class E1000E(NetController):
         elif not pending:
             self.set_intx(False)
         elif not self.throttle(T_ITR):
-            self.count(IAC)
+            count(self.m, IAC)
             self.set_intx(True)
         self.publish()
 
@@ -901,7 +833,7 @@ cdef class E1000E(NetController):
     cdef void write_nvm_command(self, uint32_t value, bint write) noexcept nogil:
         """EERD and EEWR: both answer in EERD."""
         cdef uint32_t at = value >> EERW_ADDR_SHIFT & EERW_ADDR, data = value >> EERW_DATA_SHIFT if write else 0, done = 0
-        if at < NVM_WORDS and value & EERW_START:
+        if at < ROM_WORDS and value & EERW_START:
             done = EERW_DONE
             if write:
                 self.s.nvm[at] = <uint16_t>data
@@ -909,7 +841,7 @@ cdef class E1000E(NetController):
                 data = self.s.nvm[at]
         self.m[EERD >> 2] = done | <uint32_t>(at << EERW_ADDR_SHIFT) | data << EERW_DATA_SHIFT
 
-    # ------------------------------------------------------------------ PHY and link: DS 9, 10.2.2.7
+    # ------------------------------------------------------------------ PHY: DS 9, 10.2.2.7
 
     cdef void write_mdic(self, uint32_t value) noexcept nogil:
         cdef e1000e_state *s = self.s
@@ -944,53 +876,6 @@ cdef class E1000E(NetController):
         if value & MDIC_INT_EN:
             self.add_causes(ICR_MDAC)
 
-    cdef void link_up(self) noexcept nogil:
-        self.m[STATUS >> 2] |= STATUS_LU
-        self.s.phy[PSTATUS] |= PSTATUS_LINK
-
-    cdef void link_down(self) noexcept nogil:
-        self.m[STATUS >> 2] &= ~<uint32_t>STATUS_LU
-        self.s.phy[PSTATUS] &= ~(PSTATUS_LINK | PSTATUS_AUTONEG_DONE)
-        self.s.phy[LPA] &= ~LPA_ACK
-
-    cdef void negotiate(self) noexcept nogil:
-        self.link_down()
-        self.s.autoneg_at = (self.core.now // MS + NEGOTIATION_MS) * MS
-        self.publish()
-
-    cdef void set_link(self, bint up) noexcept nogil:
-        cdef uint32_t before = self.m[STATUS >> 2]
-        if self.s.link == up:
-            return
-        self.s.link = up
-        if not up:
-            self.link_down()
-        elif self.s.phy[PCTRL] & PCTRL_AUTONEG and not self.s.phy[PSTATUS] & PSTATUS_AUTONEG_DONE:
-            self.negotiate()
-        else:
-            self.link_up()
-        if self.m[STATUS >> 2] != before:
-            self.add_causes(ICR_LSC)
-
-    # ------------------------------------------------------------------ statistics: DS 10.2.7
-
-    cdef void count(self, uint32_t offset) noexcept nogil:
-        if self.m[offset >> 2] != 0xFFFFFFFFu:
-            self.m[offset >> 2] += 1
-
-    cdef void count_octets(self, uint32_t offset, uint64_t n) noexcept nogil:
-        """Add to a 64-bit counter, which sticks at its end."""
-        cdef uint32_t *r = &self.m[offset >> 2]
-        cdef uint64_t before = <uint64_t>r[1] << 32 | r[0], after = before + n
-        if after < before:
-            after = ~<uint64_t>0
-        r[0] = <uint32_t>after
-        r[1] = <uint32_t>(after >> 32)
-
-    cdef void count_size(self, uint32_t offset, uint64_t n) noexcept nogil:
-        if n >= 64:
-            self.count(offset + 4 * ((n > 64) + (n > 127) + (n > 255) + (n > 511) + (n > 1023)))
-
     # ------------------------------------------------------------------ transmission: DS 7.2
 
     cdef void start_transmit(self, uint32_t q) noexcept nogil:
@@ -1020,9 +905,7 @@ cdef class E1000E(NetController):
                 upper = d.upper | TXD_DD
                 self.dma.write(at + 12, &upper, 4)
                 causes |= (ICR_TXQ1 if q else ICR_TXQ0) if msix_enabled(self, MSIX_AT) else ICR_TXDW
-            r[TDH >> 2] += 1
-            if <uint64_t>r[TDH >> 2] * DESCRIPTOR >= length:
-                r[TDH >> 2] = 0
+            advance(&r[TDH >> 2], 1, length)
         if t.again_at == NEVER:
             causes |= ICR_TXQE
         if not t.ide or not self.delay_tx(&causes):
@@ -1032,23 +915,13 @@ cdef class E1000E(NetController):
         cdef tx_queue *t = &self.s.tx[q]
         cdef uint32_t kind = d.lower & (TXD_DEXT | TXD_DTYP_DATA), length = d.lower & TXD_LENGTH
         if kind == TXD_DEXT:                                # context: DS 7.2.10.2
-            t.ipcss = <uint8_t>d.addr
-            t.ipcso = <uint8_t>(d.addr >> 8)
-            t.ipcse = <uint16_t>(d.addr >> 16)
-            t.tucss = <uint8_t>(d.addr >> 32)
-            t.tucso = <uint8_t>(d.addr >> 40)
-            t.tucse = <uint16_t>(d.addr >> 48)
-            t.paylen = d.lower & TXD_PAYLEN
-            t.hdr_len = <uint8_t>(d.upper >> 8)
-            t.mss = <uint16_t>(d.upper >> 16)
-            t.ip = d.lower & TXD_IP != 0
-            t.tcp = d.lower & TXD_TCP != 0
-            t.tse = d.lower & TXD_TSE != 0
+            set_context(&t.context, d)
+            t.context.tse = d.lower & TXD_TSE != 0
             return
-        t.segment = 0
+        t.context.segment = 0
         if kind == (TXD_DEXT | TXD_DTYP_DATA):              # data: DS 7.2.10.3
-            t.popts = <uint8_t>(d.upper >> 8)
-            t.segment = d.lower & TXD_TSE != 0
+            t.context.popts = <uint8_t>(d.upper >> 8)
+            t.context.segment = d.lower & TXD_TSE != 0
         if not t.skip and t.n == FRAGMENTS:
             t.skip = 1
         elif not t.skip and length:
@@ -1058,13 +931,14 @@ cdef class E1000E(NetController):
         if d.lower & TXD_EOP:
             if not t.skip:
                 self.transmit_packet(t, d)
-            t.skip = t.n = t.popts = t.segment = 0
+            t.skip = t.n = t.context.popts = t.context.segment = 0
 
     cdef void transmit_packet(self, tx_queue *t, tx_desc *last) noexcept nogil:
         """Fetch the fragments, finish the packet and send it."""
         cdef uint8_t *data = self.gathered + VLAN_TAG
         cdef uint32_t n = 0, i, whole
         cdef bint tagged = self.m[CTRL >> 2] & CTRL_VME and last.lower & TXD_VLE, done
+        cdef const tx_context *c = &t.context
         cdef frame_info f
         for i in range(t.n):
             if n + t.length[i] > FRAME_MAX:
@@ -1081,29 +955,23 @@ cdef class E1000E(NetController):
         whole = n
         if tagged and be16(data + 12) != ETHERTYPE_VLAN and be16(data + 12) != ETHERTYPE_QINQ:
             whole += VLAN_TAG
-        if t.tse and t.segment:
+        if c.tse and c.segment:
             done = self.transmit_segments(t, data, n, tagged, last.upper >> 16)
         else:
-            if t.popts & POPTS_TXSM:
-                put_checksum(data, n, t.tucso, t.tucss, t.tucse)
-            if t.popts & POPTS_IXSM:
-                put_checksum(data, n, t.ipcso, t.ipcss, t.ipcse)
+            if c.popts & POPTS_TXSM:
+                put_checksum(data, n, c.tucso, c.tucss, c.tucse)
+            if c.popts & POPTS_IXSM:
+                put_checksum(data, n, c.ipcso, c.ipcss, c.ipcse)
             done = True
             if tagged:
                 self.tag(data, n, last.upper >> 16)
-            self.leave(data - (whole - n), whole)
+            self.send(data - (whole - n), whole)
         if not done:
             self.wire += n
             return
-        self.count_size(PTC64, whole)
-        self.count(TPT)
-        self.count_octets(TOTL, whole)
-        self.count(GPTC)
-        self.count_octets(GOTCL, whole)
-        if is_broadcast(data - (whole - n)):
-            self.count(BPTC)
-        elif data[-<int>(whole - n)] & 1:
-            self.count(MPTC)
+        count_size(self.m, PTC64, whole)
+        count_sent(self.m, whole)
+        count_cast(self.m, data - (whole - n), BPTC, MPTC)
 
     cdef uint32_t tag(self, uint8_t *data, uint32_t n, uint32_t tag) noexcept nogil:
         """Give a packet a VLAN tag: DS 7.5.  Both addresses move down four bytes; a tag that is there is changed.  How
@@ -1120,46 +988,43 @@ cdef class E1000E(NetController):
     cdef bint transmit_segments(self, tx_queue *t, uint8_t *data, uint32_t n, bint tagged, uint32_t tag) noexcept nogil:
         """Cut a packet into segments of `mss` bytes, each with the packet's first `hdr_len` bytes, whose lengths, numbers
         and checksums go on: DS 7.2.4, 7.2.6.  False if its descriptors do not describe one."""
+        cdef const tx_context *c = &t.context
         cdef uint8_t *p = self.segment + VLAN_TAG
-        cdef uint32_t at = t.hdr_len, part, length, frames = 0, sum, before
-        if t.mss == 0 or t.hdr_len >= n or t.hdr_len < 14 or t.tucss + (20 if t.tcp else 8) > t.hdr_len or t.ipcss + 8 > t.hdr_len:
+        cdef uint32_t at = c.hdr_len, part, length, frames = 0, sum, before
+        if c.mss == 0 or c.hdr_len >= n or c.hdr_len < 14 or c.tucss + (20 if c.tcp else 8) > c.hdr_len or c.ipcss + 8 > c.hdr_len:
             return False
-        self.count(TSCTC)
+        count(self.m, TSCTC)
         while at < n:
-            part = min(<uint32_t>t.mss, n - at)
-            memcpy(p, data, t.hdr_len)
-            memcpy(p + t.hdr_len, data + at, part)
-            length = t.hdr_len + part
-            if t.ip:
-                put16(p + t.ipcss + 2, length - t.ipcss)
-                add16(p + t.ipcss + 4, frames)
+            part = min(<uint32_t>c.mss, n - at)
+            memcpy(p, data, c.hdr_len)
+            memcpy(p + c.hdr_len, data + at, part)
+            length = c.hdr_len + part
+            if c.ip:
+                put16(p + c.ipcss + 2, length - c.ipcss)
+                add16(p + c.ipcss + 4, frames)
             else:
-                put16(p + t.ipcss + 4, length - t.ipcss - IP6_HEADER)
-            if t.tcp:
-                add32(p + t.tucss + 4, at - t.hdr_len)
+                put16(p + c.ipcss + 4, length - c.ipcss - IP6_HEADER)
+            if c.tcp:
+                add32(p + c.tucss + 4, at - c.hdr_len)
                 if at + part < n:
-                    p[t.tucss + 13] &= 0xF6                 # PSH and FIN belong to the last one
+                    p[c.tucss + 13] &= 0xF6                 # PSH and FIN belong to the last one
             else:
-                put16(p + t.tucss + 4, length - t.tucss)
-            if t.popts & POPTS_TXSM:                        # the pseudo-header's sum is there, without a length
-                sum = be16(p + t.tucso) + length - t.tucss
-                put16(p + t.tucso, folded(sum))
-                put_checksum(p, length, t.tucso, t.tucss, t.tucse)
-            if t.popts & POPTS_IXSM:
-                put_checksum(p, length, t.ipcso, t.ipcss, t.ipcse)
+                put16(p + c.tucss + 4, length - c.tucss)
+            if c.popts & POPTS_TXSM:                        # the pseudo-header's sum is there, without a length
+                sum = be16(p + c.tucso) + length - c.tucss
+                put16(p + c.tucso, folded(sum))
+                put_checksum(p, length, c.tucso, c.tucss, c.tucse)
+            if c.popts & POPTS_IXSM:
+                put_checksum(p, length, c.ipcso, c.ipcss, c.ipcse)
             before = self.tag(p, length, tag) if tagged else 0
-            self.leave(p - before, length + before)
+            self.send(p - before, length + before)
             frames += 1
             at += part
         return True
 
-    cdef void leave(self, const uint8_t *p, uint32_t n) noexcept nogil:
+    cdef void send(self, const uint8_t *p, uint32_t n) noexcept nogil:
         """A packet leaves, or turns around in the PHY or the MAC."""
-        self.wire += max(n, <uint32_t>MIN_FRAME) + WIRE_OVERHEAD
-        if self.s.phy[PCTRL] & PCTRL_LOOPBACK or self.m[RCTL >> 2] & RCTL_LBM_MAC:
-            self.receive_packet(p, n)
-        elif self.net.send(self.core.now, p, n):
-            self.arrive(p, n)
+        self.leave(p, n, self.s.phy[PCTRL] & PCTRL_LOOPBACK != 0 or self.m[RCTL >> 2] & RCTL_LBM_MAC != 0)
 
     # ------------------------------------------------------------------ reception: DS 7.1
 
@@ -1178,10 +1043,8 @@ cdef class E1000E(NetController):
                 s.rx_size[i] = (psrctl >> 8 * i & 0x3F) * 1024
         elif value >> RCTL_FLXBUF_SHIFT & 0xF:
             s.rx_size[0] = (value >> RCTL_FLXBUF_SHIFT & 0xF) * 1024
-        elif value & RCTL_BSEX and value >> RCTL_BSIZE_SHIFT & 3:
-            s.rx_size[0] = <uint32_t>32768 >> (value >> RCTL_BSIZE_SHIFT & 3)
         else:
-            s.rx_size[0] = <uint32_t>2048 >> (value >> RCTL_BSIZE_SHIFT & 3)
+            s.rx_size[0] = buffer_size(value)
         s.rx_desc_len = 32 if self.m[RFCTL >> 2] & RFCTL_EXTEN and value & RCTL_DTYP_PS else 16
         s.rx_min_shift = (value >> RCTL_RDMTS_SHIFT & 3) + 5
         if not was_ready:
@@ -1205,27 +1068,12 @@ cdef class E1000E(NetController):
             return False
         return (self.m[RDLEN >> 2] and self.has_buffers(0, 1)) or (self.m[(RDLEN + QUEUE) >> 2] and self.has_buffers(1, 1))
 
-    cdef void hear(self) noexcept nogil:
-        """Take what the network has, as long as there is room."""
-        cdef uint32_t k = 0, n = 0
-        cdef const uint8_t *p
-        while k < FRAMES_AT_ONCE and self.ready():
-            p = self.net.take(self.core.now, &n)
-            if p == NULL:
-                break
-            self.arrive(p, n)
-            k += 1
-        self.net.looked(self.core.now, k)
-        self.publish()
-
     cdef bint accepts(self, const uint8_t *p) noexcept nogil:
         """VLAN and address filters: DS 7.1.1, 7.5."""
         cdef uint32_t *m = self.m
-        cdef uint32_t rctl = m[RCTL >> 2], i, hash
-        if rctl & RCTL_VFE and be16(p + 12) == (m[VET >> 2] & 0xFFFF):
-            i = be16(p + 14)
-            if not m[(VFTA >> 2) + (i >> 5 & 0x7F)] >> (i & 31) & 1:
-                return False
+        cdef uint32_t rctl = m[RCTL >> 2]
+        if not self.in_vlan(p):
+            return False
         if not p[0] & 1:
             if rctl & RCTL_UPE:
                 return True
@@ -1234,14 +1082,11 @@ cdef class E1000E(NetController):
                 return True
         elif rctl & RCTL_MPE:
             return True
-        for i in range(RA >> 2, (RA >> 2) + 32, 2):
-            if (m[i + 1] & <uint32_t>RAH_AV and (<uint32_t *>p)[0] == m[i]
-                    and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]):
-                return True
-        hash = (p[5] << 8 | p[4]) >> MO_SHIFT[rctl >> RCTL_MO_SHIFT & 3] & 0xFFF
-        if not m[(MTA >> 2) + (hash >> 5)] >> (hash & 31) & 1:
+        if self.has_address(p):
+            return True
+        if not self.in_multicast_table(p):
             return False
-        self.count(MPRC)                        # and once more in store(), as in the reference
+        count(m, MPRC)                          # and once more in store(), as in the reference
         return True
 
     cdef uint32_t rss(self, const uint8_t *p, const frame_info *f, uint32_t *type) noexcept nogil:
@@ -1284,16 +1129,6 @@ cdef class E1000E(NetController):
             bits = bits << 1 | (key[4 + (i >> 3)] >> (7 - (i & 7)) & 1)
         return hash
 
-    cdef bint arrive(self, const uint8_t *p, uint64_t n) noexcept nogil:
-        """A packet comes in from outside; False if the receiver is not ready, or has no room for it.  One that no wire carries
-        is dropped."""
-        if n > LONGEST_FRAME:
-            return True
-        if not self.ready() or not self.receive_packet(p, n):
-            return False
-        self.net.came(self.core.now, p, <uint32_t>n)
-        return True
-
     cdef bint receive_packet(self, const uint8_t *p, uint64_t n) noexcept nogil:
         """A packet without FCS.  False if there is no receiver, or no room."""
         cdef uint32_t *m = self.m
@@ -1304,23 +1139,19 @@ cdef class E1000E(NetController):
         if not (m[STATUS >> 2] & STATUS_LU and rctl & RCTL_EN):
             return False
         if n < MIN_FRAME:
-            memmove(self.frame, p, n)
-            memset(self.frame + n, 0, MIN_FRAME - n)
-            p = self.frame
+            p = self.padded(p, n)
             n = MIN_FRAME
-            self.count(RUC)
-        if not rctl & RCTL_SBP and (n > OVERSIZE_LPE or n > OVERSIZE and not rctl & RCTL_LPE):
-            self.count(ROC)
+            count(m, RUC)
+        if too_long(rctl, n):
+            count(m, ROC)
             return True
         if n > LONGEST_FRAME or not self.accepts(p):
             return True
-        if m[CTRL >> 2] & CTRL_VME and be16(p + 12) == (m[VET >> 2] & 0xFFFF):
+        if m[CTRL >> 2] & CTRL_VME and is_tagged(m, p):
             stripped = True
             tag = be16(p + 14)
             n -= VLAN_TAG
-            memmove(self.frame + 12, p + 12 + VLAN_TAG, n - 12)
-            memmove(self.frame, p, 12)
-            p = self.frame
+            p = self.untagged(p, n)
         parse(p, <uint32_t>n, &f)
         hashed = m[MRQC >> 2] & MRQC_MODE == MRQC_RSS and m[RXCSUM >> 2] & RXCSUM_PCSD and m[RFCTL >> 2] & RFCTL_EXTEN
         if hashed:
@@ -1411,18 +1242,9 @@ cdef class E1000E(NetController):
                 d[2] = (header | (RXD_HDRSP if header else 0) | <uint64_t>written[1] << 16 | <uint64_t>written[2] << 32
                         | <uint64_t>written[3] << 48)
             self.dma.write(where, d, s.rx_desc_len)
-            r[RDH >> 2] += s.rx_desc_len // DESCRIPTOR
-            if <uint64_t>r[RDH >> 2] * DESCRIPTOR >= length:
-                r[RDH >> 2] = 0
-        self.count_size(PRC64, whole)
-        self.count(TPR)
-        self.count(GPRC)
-        self.count_octets(TORL, n + FCS)
-        self.count_octets(GORCL, n + FCS)
-        if is_broadcast(p):
-            self.count(BPRC)
-        elif p[0] & 1:
-            self.count(MPRC)
+            advance(&r[RDH >> 2], s.rx_desc_len // DESCRIPTOR, length)
+        count_received(self.m, whole, n + FCS)
+        count_cast(self.m, p, BPRC, MPRC)
 
     cdef uint32_t rx_status(self, const uint8_t *p, uint32_t n, const frame_info *f) noexcept nogil:
         """Status and errors of a packet's last descriptor, but for its tag: DS 7.1.4, 7.1.5, 7.1.9."""
