@@ -1,0 +1,71 @@
+"""python -m tests.fuzz [PART ...]: random operations on parts, and on whole boards, for as long as wanted.
+
+Each part stands with what is in its unit, over RAM with descriptors that loop, cross RAM's ends and have lengths that
+cannot be; it gets reads and writes of every width at every offset, inputs, jumps of time and resets.  What crashes,
+hangs, raises or breaks a promise of engine.Device is made small and printed with the line that repeats it.  Exit
+status: 0 nothing found, 1 something, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from engine.errors import EngineError
+from engine.registry import TYPES, device_class
+
+from . import programs, run
+
+
+def show(kind: str, seed: int, length: int, found: run.Found) -> None:
+    """What was found, in few operations."""
+    print(f"{kind}: {found.what}: seed {seed}, life {found.life}, operation {found.at}", flush=True)
+    print(f"  again: python -m tests.fuzz {kind} --seed {seed} --life {found.life} --length {length} --accesses 1")
+    ops = run.minimise(kind, programs.program(kind, seed, found.life, length)[: found.at + 1])
+    for op in ops[:200]:
+        print(f"  {programs.describe(kind, op)}")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """The command."""
+    p = argparse.ArgumentParser(prog="python -m tests.fuzz", description="random operations on parts")
+    p.add_argument(
+        "part", nargs="*", help="a part of `engine devices list`, or package.module:Class (default: every part)"
+    )
+    p.add_argument("--accesses", type=int, default=1_000_000, metavar="N", help="for each part (default %(default)s)")
+    p.add_argument("--seed", type=int, default=1, help="another seed makes other lives (default %(default)s)")
+    p.add_argument("--life", type=int, default=0, help="begin with this life")
+    p.add_argument(
+        "--length", type=int, default=run.LIFE, metavar="N", help="operations of a life (default %(default)s)"
+    )
+    args = p.parse_args()
+    if args.accesses < 1 or args.length < 1 or args.life < 0 or args.seed < 0:
+        p.error("--accesses and --length are at least 1, --seed and --life at least 0")
+    kinds = args.part or sorted(TYPES)
+    try:
+        for kind in kinds:
+            device_class(kind)
+    except EngineError as e:
+        p.error(str(e))
+    bad = []
+    for kind in kinds:
+        began = time.monotonic()
+        a = run.fuzz(kind, args.accesses, args.seed, args.life, args.length)
+        if a.found:
+            bad.append(kind)
+            show(kind, args.seed, args.length, a.found)
+            continue
+        took = time.monotonic() - began
+        print(f"{kind}: {a.accesses:,} accesses, {a.lives} lives, {a.effects:,} effects, {took:.1f} s; "
+              f"slowest {a.slowest_ns / 1e6:.3f} ms: {a.slowest}", flush=True)  # fmt: skip
+    print(
+        f"{len(kinds) - len(bad)} of {len(kinds)} parts fine, seed {args.seed}"
+        + (f"; not: {', '.join(bad)}" if bad else "")
+    )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
