@@ -128,7 +128,8 @@ cdef class Dma:
         self.above_4g = size - self.below_4g
 
     cdef uint8_t *_find(self, uint64_t gpa, size_t *n) noexcept nogil:
-        """Host address of gpa, and in n how many of the n bytes lie there in one piece; NULL if none."""
+        """Host address of gpa, and in n how many of the n bytes lie there in one piece; NULL if there is no RAM at gpa, and in n
+        how many of them are without."""
         cdef uint64_t left
         if gpa < self.below_4g:
             left = self.below_4g - gpa
@@ -141,7 +142,10 @@ cdef class Dma:
             if n[0] > left:
                 n[0] = left
             return self.ram + self.below_4g + gpa
-        n[0] = 1
+        gpa += <uint64_t>1 << 32
+        left = (<uint64_t>1 << 32) - gpa if gpa < <uint64_t>1 << 32 else 0 - gpa    # to 4 GiB, or to where addresses begin again
+        if n[0] > left:
+            n[0] = left
         return NULL
 
     cdef int read(self, uint64_t gpa, void *buf, size_t n) noexcept nogil:
@@ -158,7 +162,7 @@ cdef class Dma:
             part = n
             p = self._find(gpa, &part)
             if p == NULL:
-                to[0] = 0
+                memset(to, 0, part)
                 rc = -1
             else:
                 memcpy(to, p, part)
