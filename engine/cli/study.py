@@ -123,20 +123,22 @@ def as_json(r: Results, files: list[str]) -> dict[str, Any]:
         ],
         "comparisons": [
             {
-                "path": path,
-                "base": "sync",
+                "factor": k.factor,
+                "level": k.level,
+                "base": k.base,
+                "path": p.cell.path,
                 "block": p.block.name,
                 "load": p.label,
                 **{
                     g.name: None
                     if not (i := g.of(r, p.cell, p.base))
                     else {**(_value(i) or {}), "verdict": compare.verdict(i)}
-                    for g in compare.GAUGES
+                    for g in k.gauges
                     if g.fits(p.cell)
                 },
             }
-            for path in ("buffered", "batched")
-            for p in compare.pairs(r, path, "sync")
+            for k in compare.contrasts(r.design)
+            for p in compare.pairs(r, k)
         ],
         "disagreeing": r.disagreeing(),
         "hosts": r.hosts,
@@ -161,14 +163,14 @@ def show(r: Results, files: list[str], out: Output) -> None:
             [(q["cell"], q["throughput"], q["p50"], q["p99"]) for q in report.block_rows(r, b)],
         )
         out.line()
-    for path in ("buffered", "batched"):
-        rows = compare.pairs(r, path, "sync")
+    for k in compare.contrasts(r.design):
+        rows = compare.pairs(r, k)
         if rows:
             out.table(
-                f"{path} against sync: how many times better",
-                ("load", *(">" + g.name for g in compare.GAUGES)),
+                f"{k}: how many times better",
+                ("load", *(">" + g.name for g in k.gauges)),
                 [
-                    (p.label, *(_verdict(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in compare.GAUGES))
+                    (p.label, *(_verdict(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in k.gauges))
                     for p in rows
                 ],
             )

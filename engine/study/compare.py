@@ -1,13 +1,14 @@
-"""Where one path pays against another: pairs of cells that differ in the path alone, and their verdicts."""
+"""Where one level of a factor pays against another: pairs of cells that differ in it alone, and their verdicts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.study.design import Block, Cell
-from engine.study.results import Interval, Results, label
+from engine.study.design import Block, Cell, Design
+from engine.study.results import Interval, Results, label, level_text
 
-APART = ("ring", "batch", "gather", "path")  # what may differ in a pair: only one of its paths knows them
+# What may differ in a pair: the factor, and what only one of its levels knows.
+APART = {"path": ("path", "ring", "batch", "gather"), "wait": ("wait",), "workers": ("workers", "placement")}
 PAYS, COSTS, UNDECIDED = "pays", "costs", "undecided"
 MARGIN = 1.05  # a difference below five per cent is none: the host's own drift
 
@@ -39,11 +40,18 @@ GAUGES = (
     Gauge("p50 from the hand-over", "service_p50_ns", -1, "open"),
     Gauge("latency, p99", "p99_ns", -1, "any"),
 )
+LEVEL_GAUGES = (
+    GAUGES[0],
+    Gauge("latency, p50", "p50_ns", -1, "any"),
+    GAUGES[-1],
+    Gauge("p99 from the hand-over", "service_p99_ns", -1, "open"),
+    Gauge("CPU time per access", "cpu_ns", -1, "any"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A cell on one path and its like on another."""
+    """A cell at one level and its like at another."""
 
     block: Block
     cell: Cell
@@ -51,20 +59,49 @@ class Pair:
     label: str
 
 
-def pairs(r: Results, path: str, base: str) -> list[Pair]:
-    """Every pair of the design, each once, in declared order."""
-    out, seen = [], set()
-    for block in r.design.blocks:
-        bases = {_rest(c): c for c in reversed(block.cells) if c.path == base}
-        for c in block.cells:
-            if c.path == path and (b := bases.get(_rest(c))) is not None and (c, b) not in seen:
-                seen.add((c, b))
-                out.append(Pair(block, c, b, label(r.design, block, c)))
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A level of a factor, and the one that it is compared with."""
+
+    factor: str
+    level: str | int
+    base: str | int
+
+    def __str__(self) -> str:
+        return f"{level_text(self.factor, self.level)} against {level_text(self.factor, self.base)}"
+
+    @property
+    def gauges(self) -> tuple[Gauge, ...]:
+        """What is compared."""
+        return GAUGES if self.factor == "path" else LEVEL_GAUGES
+
+
+def contrasts(design: Design) -> list[Contrast]:
+    """What a study compares: paths with sync; waiting and workers, where a block varies them, with the first level."""
+    out = [Contrast("path", path, "sync") for path in ("buffered", "batched")]
+    for factor in ("wait", "workers"):
+        cells = [c for b in design.blocks if factor in b.varied for c in b.cells]
+        levels = list(dict.fromkeys(v for c in cells if (v := getattr(c, factor))))
+        out += [Contrast(factor, level, levels[0]) for level in levels[1:]]
     return out
 
 
-def _rest(c: Cell) -> tuple[object, ...]:
-    return tuple(v for k, v in c.as_dict().items() if k not in APART)
+def pairs(r: Results, k: Contrast) -> list[Pair]:
+    """Every pair of the design, each once, in declared order."""
+    out, seen = [], set()
+    for block in r.design.blocks:
+        bases = {_rest(c, k.factor): c for c in reversed(block.cells) if getattr(c, k.factor) == k.base}
+        for c in block.cells:
+            b = bases.get(_rest(c, k.factor))
+            if getattr(c, k.factor) == k.level and b is not None and (c, b) not in seen:
+                seen.add((c, b))
+                text = label(r.design, block, c, without=k.factor)
+                out.append(Pair(block, c, b, text if k.factor == "path" else f"{c.path}: {text}"))
+    return out
+
+
+def _rest(c: Cell, factor: str) -> tuple[object, ...]:
+    return tuple(v for k, v in c.as_dict().items() if k not in APART[factor])
 
 
 def verdict(i: Interval) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.measure.report import COLOURS, LIMIT, figure, svg
-from engine.study.compare import COSTS, GAUGES, PAYS, Pair, pairs, verdict
+from engine.study.compare import COSTS, PAYS, Contrast, Pair, pairs, verdict
 from engine.study.design import FACTORS, Block, Cell
 from engine.study.results import (
     NOTHING,
@@ -250,19 +250,19 @@ def _cell_text(c: Cell, names: Sequence[str]) -> str:
 # ------------------------------------------------------------------ the whole study
 
 
-def pays(r: Results, path: str, base: str = "sync") -> Plot | None:
-    """How many times better a path is than another, in throughput and latencies, load by load."""
-    rows = pairs(r, path, base)
-    got = [(p, [(g, g.of(r, p.cell, p.base)) for g in GAUGES if g.fits(p.cell)]) for p in rows]
+def pays(r: Results, k: Contrast) -> Plot | None:
+    """How many times better a level of a factor is than another, gauge by gauge, load by load."""
+    base = level_text(k.factor, k.base)
+    got = [(p, [(g, g.of(r, p.cell, p.base)) for g in k.gauges if g.fits(p.cell)]) for p in pairs(r, k)]
     got = [(p, gs) for p, gs in got if any(i for _, i in gs)]
     if not got:
         return None
     from matplotlib.lines import Line2D
     from matplotlib.ticker import NullFormatter
 
-    f, axes = figure(11, 1.3 + 0.21 * len(got), len(GAUGES), sharey=True)
+    f, axes = figure(11, 1.3 + 0.21 * len(got), len(k.gauges), sharey=True)
     count = dict.fromkeys(VERDICTS, 0)
-    for ax, g in zip(axes, GAUGES, strict=True):
+    for ax, g in zip(axes, k.gauges, strict=True):
         for y, (_, gs) in enumerate(got):
             i = dict(gs).get(g, NOTHING)
             if not i:
@@ -284,18 +284,15 @@ def pays(r: Results, path: str, base: str = "sync") -> Plot | None:
     marks = [Line2D([], [], color=c, marker="o", ms=4, ls="none", label=v) for v, c in VERDICTS.items()]
     marks.append(Line2D([], [], color=LIMIT, lw=0.8, ls=":", label=f"the same as {base}"))
     f.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8)
-    return Plot(
-        f"Where {path} pays against {base}, and where it costs", svg(f), _pays_sentence(r, got, path, base, count)
-    )
+    title = f"{k}: where it pays, and where it costs"
+    return Plot(title[0].upper() + title[1:], svg(f), _pays_sentence(got, k, count))
 
 
-def _pays_sentence(
-    r: Results, got: list[tuple[Pair, list[tuple[Any, Interval]]]], path: str, base: str, count: dict[str, int]
-) -> str:
+def _pays_sentence(got: list[tuple[Pair, list[tuple[Any, Interval]]]], k: Contrast, count: dict[str, int]) -> str:
     flat = [(p, g, i) for p, gs in got for g, i in gs if i]
     text = (
-        f"Of {len(flat)} comparisons with equal load, {path} is better than {base} in {count[PAYS]}, worse in "
-        f"{count[COSTS]}, and in {count['undecided']} the interval does not decide"
+        f"Of {len(flat)} comparisons of {k} with equal load {count[PAYS]} are better, {count[COSTS]} worse, and in "
+        f"{count['undecided']} the interval does not decide"
     )
     for word, v, pick in (("It pays most", PAYS, max), ("It costs most", COSTS, min)):
         some = [(i.value, p, g, i) for p, g, i in flat if verdict(i) == v]

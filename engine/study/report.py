@@ -9,6 +9,7 @@ from typing import Any
 from engine.errors import UsageError
 from engine.measure.report import STYLE
 from engine.study import plots
+from engine.study.compare import contrasts
 from engine.study.design import FACTORS, Block
 from engine.study.mixes import MIXES
 from engine.study.results import CONFIDENCE, RESAMPLES, Results, duration, level_text, rate, with_interval
@@ -69,7 +70,7 @@ def render(r: Results) -> str:
     env.filters |= {"n": lambda v: f"{v:,}"}
     template = env.from_string((resources.files("engine.study") / "templates" / "study.html").read_text())
     with matplotlib.rc_context(STYLE):
-        whole = [plots.pays(r, "buffered"), plots.pays(r, "batched"), plots.age(r), plots.fallbacks(r), plots.stalls(r)]
+        whole = [*(plots.pays(r, k) for k in contrasts(r.design)), plots.age(r), plots.fallbacks(r), plots.stalls(r)]
         blocks = [
             {"block": b, "held": held(b), "plots": plots.block_plots(r, b), "rows": block_rows(r, b)}
             for b in r.design.blocks

@@ -378,14 +378,14 @@ def level_text(name: str, level: Any) -> str:
     return str(level) if name in ("mix", "path") else f"{name} {level}"
 
 
-def label(design: Design, block: Block, cell: Cell) -> str:
+def label(design: Design, block: Block, cell: Cell, without: str = "") -> str:
     """A load in words: its mix, what varies in its block, and what the block holds otherwise than the first does."""
-    names = [n for n in block.varied if n not in ("mix", "path")]
+    names = [n for n in block.varied if n not in ("mix", "path", without)]
     first = next((c for c in design.blocks[0].cells if c.path == cell.path), cell)
     names += [
         n
         for n in ("load", "wait", "workers", "cpus")
-        if n not in names and getattr(cell, n) not in (None, getattr(first, n))
+        if n not in (*names, without) and getattr(cell, n) not in (None, getattr(first, n))
     ]
     return ", ".join(
         [cell.mix, *(level_text(n, v) for n in names if (v := getattr(cell, n)) is not None or n == "load")]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
 from engine.study import plots
-from engine.study.compare import COSTS, GAUGES, PAYS, pairs, verdict
+from engine.study.compare import APART, COSTS, PAYS, Contrast, contrasts, pairs, verdict
 from engine.study.report import block_rows, held, noise
-from engine.study.results import Interval, Results, duration, times, with_interval, write_text
+from engine.study.results import Interval, Results, duration, level_text, times, with_interval, write_text
 
 MARK = re.compile(r"(<!-- table: ([^\n]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -27,13 +29,12 @@ def _times(i: Interval) -> str:
     return f"**{text}**" if verdict(i) == PAYS else f"*{text}*" if verdict(i) == COSTS else text
 
 
-def comparison(r: Results, path: str) -> str:
-    """How many times better than sync a path is; bold where it pays, italic where it costs."""
+def comparison(r: Results, k: Contrast) -> str:
+    """How many times better a level is than its base; bold where it pays, italic where it costs."""
     rows = [
-        [p.label, *(_times(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in GAUGES)]
-        for p in pairs(r, path, "sync")
+        [p.label, *(_times(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in k.gauges)] for p in pairs(r, k)
     ]
-    return _markdown(["load", *(g.name for g in GAUGES)], rows)
+    return _markdown(["load", *(g.name for g in k.gauges)], rows)
 
 
 def block(r: Results, name: str) -> str:
@@ -112,21 +113,25 @@ def host(r: Results) -> str:
     return _markdown(["what", "value"], rows)
 
 
-def counts(r: Results) -> str:
-    """How many comparisons each path wins, loses, or leaves open."""
+def counts(r: Results, factor: str = "path") -> str:
+    """How many comparisons each level of a factor wins, loses, or leaves open."""
+    found = [k for k in contrasts(r.design) if k.factor == factor]
+    if not found:
+        raise UsageError(f"{r.design.name} does not vary {factor}")
     rows = []
-    for path in ("buffered", "batched"):
-        for g in GAUGES:
-            got = [verdict(i) for p in pairs(r, path, "sync") if g.fits(p.cell) and (i := g.of(r, p.cell, p.base))]
-            rows.append([f"{path}: {g.name}", *(str(got.count(v)) for v in (PAYS, COSTS, "undecided"))])
-    return _markdown(["against sync", "pays", "costs", "undecided"], rows)
+    for k in found:
+        for g in k.gauges:
+            got = [verdict(i) for p in pairs(r, k) if g.fits(p.cell) and (i := g.of(r, p.cell, p.base))]
+            rows.append(
+                [f"{level_text(factor, k.level)}: {g.name}", *(str(got.count(v)) for v in (PAYS, COSTS, "undecided"))]
+            )
+    return _markdown([f"against {level_text(factor, found[0].base)}", "pays", "costs", "undecided"], rows)
 
 
 def make(r: Results, name: str) -> str:
     """One table by the name that a page gives it.  Raises UsageError."""
-    whole = {
-        "buffered": lambda: comparison(r, "buffered"),
-        "batched": lambda: comparison(r, "batched"),
+    whole: dict[str, Callable[[], str]] = {
+        **{str(k.level) if k.factor == "path" else str(k): partial(comparison, r, k) for k in contrasts(r.design)},
         "late": lambda: late(r),
         "stalls": lambda: stalls(r),
         "host": lambda: host(r),
@@ -137,7 +142,9 @@ def make(r: Results, name: str) -> str:
     kind, _, rest = name.partition(" ")
     if kind == "block":
         return block(r, rest)
-    raise UsageError(f"no table {name!r}; there are {', '.join(whole)} and block NAME")
+    if kind == "counts" and rest in APART:
+        return counts(r, rest)
+    raise UsageError(f"no table {name!r}; there are {', '.join(whole)}, counts FACTOR and block NAME")
 
 
 def fill(r: Results, text: str) -> str:

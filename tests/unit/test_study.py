@@ -31,6 +31,7 @@ HEAD = '[study]\nname = "s"\naccesses = 500\nreplications = 4\n'
 BLOCK = '[[block]]\nname = "b"\n'
 B = HEAD + BLOCK
 TWO = B + 'mix = ["vga", "uart"]\npath = ["sync", "buffered"]\n'
+BUFFERED, BATCHED = (compare.Contrast("path", path, "sync") for path in ("buffered", "batched"))
 
 
 # ---------------------------------------------------------------------- what is declared
@@ -452,14 +453,45 @@ def test_pairs_differ_in_their_path_alone() -> None:
         '[[block]]\nname = "c"\npath = "buffered"\nring = [2, 4]\n'
     )
     r = Results(d, [], {})
-    got = compare.pairs(r, "buffered", "sync")
-    assert len(got) == 4 and len(compare.pairs(r, "batched", "sync")) == 4
+    got = compare.pairs(r, BUFFERED)
+    assert len(got) == 4 and len(compare.pairs(r, BATCHED)) == 4
     for p in got:
         assert (p.cell.mix, p.cell.load, p.cell.wait) == (
             p.base.mix,
             p.base.load,
             p.base.wait,
         ) and p.base.path == "sync"
+
+
+def test_a_study_compares_the_levels_of_waiting_and_workers_that_it_varies(tmp_path: Path) -> None:
+    d = design.parse(
+        B + 'path = ["sync", "batched"]\nwait = ["spin", "block"]\n[[block]]\nname = "more"\npath = "sync"\n'
+        "workers = [1, 2]\nload = [100, 200]\n"
+    )
+    wait, workers = compare.contrasts(d)[2:]
+    assert [str(k) for k in compare.contrasts(d)[2:]] == ["wait block against wait spin", "2 workers against 1 worker"]
+    r = Results(d, [], {})
+    assert [(p.cell.path, p.cell.wait, p.base.wait, p.label) for p in compare.pairs(r, wait)] == [
+        ("sync", "block", "spin", "sync: vga"),
+        ("batched", "block", "spin", "batched: vga"),
+    ]
+    assert [(p.cell.workers, p.cell.placement, p.base.workers, p.label) for p in compare.pairs(r, workers)] == [
+        (2, "spread", 1, "sync: vga, 100 /s offered, wait adaptive"),
+        (2, "spread", 1, "sync: vga, 200 /s offered, wait adaptive"),
+    ]
+    with Journal(d, tmp_path) as j:
+        for rep, n, c in d.order():
+            j.add(rep, n, made_up(c, rep, 2.0 if c.wait == "block" else 1.0))
+        r = Results.of(j)
+    page = tables.fill(r, "<!-- table: wait block against wait spin -->\n<!-- end -->\n")
+    assert "| sync: vga | *0.50 (0.50 to 0.50)* |" in page and "CPU time per access" in page
+    assert "| wait block: throughput | 0 | 2 | 0 |" in tables.make(r, "counts wait")
+    whole = report.render(r)
+    assert "2 workers against 1 worker: where it pays" in whole and "Wait block against wait spin: where it" in whole
+    with pytest.raises(UsageError, match=r"no table 'wait adaptive against wait spin'; there are .*counts FACTOR"):
+        tables.make(r, "wait adaptive against wait spin")
+    with pytest.raises(UsageError, match="does not vary wait"):
+        tables.make(Results(design.parse(TWO), [], {}), "counts wait")
 
 
 def test_reads_that_differ_between_paths_are_reported(tmp_path: Path) -> None:
@@ -600,7 +632,7 @@ def test_a_csv_file_gives_back_what_it_holds(two: tuple[design.Design, Results],
         for k in a:
             assert a[k] == b[k] or (a[k] != a[k] and b[k] != b[k]), k
     assert back.hosts["h"]["cpu"] == "made up" and back.hosts["h"]["load"] == "0.5 0.5"
-    assert tables.comparison(back, "buffered") == tables.comparison(r, "buffered")
+    assert tables.comparison(back, BUFFERED) == tables.comparison(r, BUFFERED)
     with pytest.raises(UsageError, match="results of another experiment"):
         Results.from_csv(replace(d, seed=5), tmp_path / "x.csv")
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
@@ -668,14 +700,14 @@ def test_sentences_say_what_is_true(tmp_path: Path) -> None:
     d = design.parse(TWO)
     r = filled(d, tmp_path)
     plots.derive(r)
-    said = plots.pays(r, "buffered").sentence
-    assert said.startswith("Of 8 comparisons with equal load, buffered is better than sync in 8, worse in 0, and in 0")
+    said = plots.pays(r, BUFFERED).sentence
+    assert said.startswith("Of 8 comparisons of buffered against sync with equal load 8 are better, 0 worse, and in 0")
     assert "3.00 times (3.00 to 3.00)" in said
     assert "No posted write of any of the 2 loads found the ring full" in plots.fallbacks(r).sentence
-    assert plots.pays(r, "batched") is None and plots.stalls(r) is None
+    assert plots.pays(r, BATCHED) is None and plots.stalls(r) is None
     worse = filled(d, _folder(tmp_path), buffered=30.0)
     plots.derive(worse)
-    assert "better than sync in 0, worse in 8" in plots.pays(worse, "buffered").sentence
+    assert "with equal load 0 are better, 8 worse" in plots.pays(worse, BUFFERED).sentence
 
 
 def _folder(at: Path) -> Path:
