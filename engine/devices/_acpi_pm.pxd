@@ -1,5 +1,5 @@
-"""What the power management functions of PIIX4 and the ICHs share: ACPI's fixed registers with the 24-bit timer, one block of
-general purpose events, and the hot-plug registers that PC virtual machines add.  Functions over two structs.
+"""What the power management functions of PIIX4 and the ICHs share: ACPI's fixed registers with the 24-bit timer, and one block
+of general purpose events.  Functions over a struct.
 
 Names: Advanced Configuration and Power Interface 2.0c (ACPI), section 4.7.3.
 """
@@ -38,51 +38,12 @@ cdef enum:                    # what a write of PM1_CNT asks for
     SLEEP_OFF = 1
     SLEEP_SUSPEND = 2
 
-cdef enum:                    # PCI hot-plug registers, 4 bytes each
-    PCI_UP = 0x00
-    PCI_DOWN = 0x04
-    PCI_EJECT = 0x08
-    PCI_REMOVABLE = 0x0C
-    PCI_SELECT = 0x10
-    PCI_INDEX = 0x14
-    PCI_HOTPLUG_SIZE = 0x18
-    PCI_BUSES = 256
-
-cdef enum:                    # CPU hot-plug registers
-    CPU_SELECT = 0            # WO 4 bytes
-    CPU_DATA2 = 0             # RO 4 bytes
-    CPU_FLAGS = 4             # RW 1 byte
-    CPU_COMMAND = 5           # WO 1 byte
-    CPU_DATA = 8              # RW 4 bytes
-    CPU_MODERN_SIZE = 12
-    CPU_LEGACY_SIZE = 32
-    CPU_PRESENT = 0x01        # CPU_FLAGS
-    CPU_FW_REMOVE = 0x10
-    CMD_NEXT_EVENT = 0        # CPU_COMMAND
-    CMD_OST_EVENT = 1
-    CMD_OST_STATUS = 2
-    CMD_CPU_ID = 3
-    MAX_CPUS = 255
-
-# In device state: ACPI_PM_STATE and ACPI_HOTPLUG_STATE describe the fields.
+# In device state: ACPI_PM_STATE describes the fields.
 cdef struct acpi_pm:
     uint64_t overflow         # the tick of the timer at which TMR_STS is set next
     uint16_t pmsts, pmen, pmcntrl
     uint8_t gpe[16]           # status bytes, then as many enable bytes
     uint8_t pad[2]
-
-cdef struct acpi_hotplug:
-    uint32_t pci_select
-    uint32_t cpu_select
-    uint8_t cpu_modern        # the CPU registers have been switched from the bitmap to the selector interface
-    uint8_t cpu_command
-    uint8_t cpu_fw_remove[255]
-    uint8_t pad[7]
-
-# What the machine is, fixed when it is built.
-cdef struct hotplug_facts:
-    uint32_t cpus, max_cpus
-    uint32_t fixed_slots      # bit n: what is in slot n of bus 0 cannot be removed
 
 cdef inline uint64_t pm_ticks(uint64_t now) noexcept nogil:
     """Ticks of the timer since time 0, rounded down."""
@@ -100,8 +61,3 @@ cdef void pm_acpi_mode(acpi_pm *p, bint on) noexcept nogil
 cdef void pm_gpe_write(acpi_pm *p, uint32_t half, uint32_t offset, uint8_t value) noexcept nogil
 cdef bint pm_sci(acpi_pm *p, uint32_t half, uint64_t now, uint64_t *deadline) noexcept nogil
 cdef void pm_reset(acpi_pm *p) noexcept nogil
-cdef uint32_t pcihp_read(const acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t size) noexcept nogil
-cdef void pcihp_write(acpi_hotplug *h, uint32_t offset, uint32_t size, uint32_t value) noexcept nogil
-cdef int cpuhp_read(const acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
-cdef int cpuhp_write(acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t value) noexcept nogil
-cdef void hotplug_init(acpi_hotplug *h) noexcept nogil

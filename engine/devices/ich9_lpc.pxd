@@ -2,7 +2,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
-from engine.devices._acpi_pm cimport acpi_hotplug, acpi_pm, hotplug_facts
+from engine.devices._acpi_pm cimport acpi_pm
+from engine.devices._hotplug cimport acpi_hotplug, hotplug_facts
 from engine.pci._config cimport PciFunction, pci_state
 
 cdef enum:                    # configuration registers beside the header, 13.1
@@ -105,6 +106,7 @@ cdef enum:                    # region numbers
     RST_REGION = 16
     PCIHP_REGION = 17
     CPUHP_REGION = 18
+    MEMHP_REGION = 19
 
 cdef enum:                    # pins
     N_PIRQ = 8
@@ -114,11 +116,13 @@ cdef enum:                    # pins
     SLOT_PIN = 8              # input pins 8 to 35: INTA to INTD of slots 25 to 31
     FIRST_SLOT = 25
     PWRBTN_PIN = 36
+    HOTPLUG_IN = 37           # HOTPLUG_PINS
     OUT_GSI = 1               # output pins: GSI n is 1 + n; those below 16 reach the 8259s too
     OUT_SMI = 25
     OUT_POWER_OFF = 26
     OUT_SUSPEND = 27
     OUT_WATCHDOG = 28
+    OUT_EJECT = 29
 
 cdef struct ich9_lpc_state:
     pci_state pci
@@ -154,6 +158,7 @@ cdef class Ich9Lpc(PciFunction):
     cdef void update_sci(self) noexcept nogil
     cdef void smi_en_write(self, uint32_t value) noexcept nogil
     cdef void smi(self) noexcept nogil
+    cdef void eject(self) noexcept nogil
     cdef void apmc_write(self, uint8_t value) noexcept nogil
     cdef uint64_t tco_period(self) noexcept nogil
     cdef bint tco_reboots(self) noexcept nogil

@@ -3,28 +3,31 @@
 Documents: ICH9 data sheet 316972-004 (August 2008), chapters 10 and 13; ACPI 2.0c.  Modelled: configuration space; routing of
 PIRQA# to PIRQH# to ISA interrupts and to GSI 16 to 23; the routes of the chipset's own slots 25 to 31 to PIRQs (DnnIR); ACPI's
 fixed registers with the 24-bit timer and the SCI's route; general purpose events; SMI_EN with its locks; TCO with its two
-timeouts; APM ports; the reset control register; the hot-plug registers of PC virtual machines with nothing ever plugged.  Not
-modelled: what lies behind LPC decode ranges, GPIO, device monitors, throttling, SPI and the rest of the root complex block
-(stored, without effect), the RTC's and USB's power events.  The parts inside the chip (8237s, 8254, 8259s, IOAPIC, HPET, RTC)
-are devices of their own.  Called by the owning worker only.
+timeouts; APM ports; the reset control register; the hot-plug registers of PC virtual machines.  Not modelled: what lies
+behind LPC decode ranges, GPIO, device monitors, throttling, SPI and the rest of the root complex block (stored, without
+effect), the RTC's and USB's power events.  The parts inside the chip (8237s, 8254, 8259s, IOAPIC, HPET, RTC) are devices of
+their own.  Called by the owning worker only.
 
 Regions: 8 PM events (4 bytes), 9 PM control (2), 10 PM timer (4), 11 general purpose events (16), 12 SMI (8), 13 TCO (32): at
 PMBASE + 0, 4, 8, 20h, 30h, 60h while ACPI_CNTL.ACPI_EN is set; 14 root complex block (16 KiB): at RCBA; MAP effects.  15 APM ports
-(2), 16 reset control (1), 17 PCI hot-plug (24), 18 CPU hot-plug (32): fixed by the board.
+(2), 16 reset control (1), 17 PCI hot-plug (24), 18 CPU hot-plug (32), 19 memory hot-plug
+(24): fixed by the board.
 """
 cimport cython
 from libc.string cimport memcpy, memset
 
 from engine._abi cimport ENGINE_EFFECT_RESET
 from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_BUS, RESET_POWER_ON, io_status, reset_kind
-from engine.devices._acpi_pm cimport (CPU_LEGACY_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE, PCI_SELECT, PCI_UP,
-                                      PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, cpuhp_read, cpuhp_write,
-                                      hotplug_init, pcihp_read, pcihp_write, pm_acpi_mode, pm_control_write, pm_event_write,
-                                      pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
+from engine.devices._acpi_pm cimport (PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, pm_acpi_mode,
+                                      pm_control_write, pm_event_write, pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
+from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE,
+                                      PCI_SELECT, PCI_UP, cpuhp_read, cpuhp_write, hotplug_facts_of, hotplug_input, hotplug_reset,
+                                      hotplug_taken, memhp_read, memhp_write, pcihp_read, pcihp_write)
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
-from engine.devices._acpi_pm import ACPI_HOTPLUG_STATE, ACPI_PM_STATE, check_cpus
+from engine.devices._acpi_pm import ACPI_PM_STATE
+from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE
 from engine.devices._watchdog import checked_action
 from engine.errors import StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
@@ -87,15 +90,15 @@ REGISTERS = (
     Register("APM_CNT", 0, 8, RW, 0, 0xFF, "SMI; 02h and 03h set and clear SCI_EN", _S + "7 APM_CNT", APM_REGION),
     Register("APM_STS", 1, 8, RW, 0, 0xFF, "none", _S + "7 APM_STS", APM_REGION),
     Register("RST_CNT", 0, 8, RW, 0, SYS_RST | FULL_RST, "bit 2 resets the machine", _S + "7 RST_CNT", RST_REGION),
-    Register("PCI_UP", PCI_UP, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
+    Register("PCI_UP", PCI_UP, 32, RO, 0, 0, "cleared by reading", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_DOWN", PCI_DOWN, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "none: nothing is ever pluggable", "acpi_pci_hotplug", PCIHP_REGION),
+    Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "empties the lowest slot named", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_REMOVABLE", PCI_REMOVABLE, 32, RO, 0xFFFFFFFF, section="acpi_pci_hotplug", region=PCIHP_REGION),
     Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0, "selects bus 0 to 255, else all read zero", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", "acpi_pci_hotplug", PCIHP_REGION),
 )
-IN = (*(f"pirq{c}" for c in "abcdefgh"), *(f"d{slot}{pin}" for slot in range(25, 32) for pin in "abcd"), "pwrbtn")
-OUT = ("inta", *(f"gsi{n}" for n in range(N_GSI)), "smi", "power_off", "suspend", "watchdog")
+IN = (*(f"pirq{c}" for c in "abcdefgh"), *(f"d{slot}{pin}" for slot in range(25, 32) for pin in "abcd"), "pwrbtn", *HOTPLUG_PINS)
+OUT = ("inta", *(f"gsi{n}" for n in range(N_GSI)), "smi", "power_off", "suspend", "watchdog", "eject")
 
 # Where the routes of slots 25 to 31 are.
 cdef uint16_t DIR_AT[7]
@@ -107,21 +110,23 @@ cdef class Ich9Lpc(PciFunction):
     """The LPC bridge, function 0 of its device.
 
     Settings: smm: the board has SMM (else APM_CNT makes an SMI from reset on); serial1, serial2, parallel, floppy: what LPC_EN
-    reports as present; cpus, max_cpus: for the CPU registers.
+    reports as present; those of hot-plug: engine/devices/_hotplug.pyx.
 
     pirqa-pirqh: wired-OR levels of the board's PCI interrupt lines; dNNa-dNNd: INTA# to INTD# of the chipset's own slots, which
-    DNNIR routes; pwrbtn: the power button (a rising edge presses it).  gsi0-gsi15 are ISA interrupts, for the 8259s and the
-    IOAPIC, gsi16-gsi23 the IOAPIC's own; smi and watchdog give a pulse; power_off and suspend rise when software asks for it and fall at reset.
+    DNNIR routes; pwrbtn: the power button (a rising edge presses it); pci_plug, pci_unplug, cpu_plug, cpu_unplug tell of what
+    comes and is to go.  gsi0-gsi15 are ISA interrupts, for the 8259s and the
+    IOAPIC, gsi16-gsi23 the IOAPIC's own; smi and watchdog give a pulse, as eject does where software lets something go
+    (`taken`); power_off and suspend rise when software asks for it and fall at reset.
     """
     TITLE = "Intel 82801IB (ICH9) LPC bridge"
     REGISTERS = REGISTERS
     IN = IN
     OUT = OUT
     TIMED_RESET = True              # TCO: what can bring its reset nearer is a barrier
-    CONFIG = {**PCI_CONFIG, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False, "cpus": 1, "max_cpus": 1,
-              "no_reboot": True, "action": "reset"}
+    CONFIG = {**PCI_CONFIG, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False, "no_reboot": True,
+              "action": "reset", **HOTPLUG_CONFIG}
     STATE = PCI_STATE + (
-        ("pm_base", "u8"), ("rc_base", "u8"), ("tco_expires", "u8"), *ACPI_PM_STATE, *ACPI_HOTPLUG_STATE, ("smi_en", "u4"), ("smi_sts", "u4"),
+        ("pm_base", "u8"), ("rc_base", "u8"), ("tco_expires", "u8"), *ACPI_PM_STATE, *HOTPLUG_STATE, ("smi_en", "u4"), ("smi_sts", "u4"),
         ("tco_rld", "u2"), ("tco1_sts", "u2"), ("tco2_sts", "u2"), ("tco1_cnt", "u2"), ("tco2_cnt", "u2"), ("tco_tmr", "u2"),
         ("tco_din", "u1"), ("tco_dout", "u1"), ("tco_msg1", "u1"), ("tco_msg2", "u1"), ("tco_wdcnt", "u1"), ("sw_irq_gen", "u1"),
         ("tco_timeouts", "u1"), ("apmc", "u1"), ("apms", "u1"), ("rst_cnt", "u1"), ("smi_locked", "u1"), ("sci", "u1"), ("sci_gsi", "u1"),
@@ -130,8 +135,7 @@ cdef class Ich9Lpc(PciFunction):
     def __init__(self, str id="ich9-lpc", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         c = self.config
-        check_cpus(id, c["cpus"], c["max_cpus"])
-        self.facts.cpus, self.facts.max_cpus = c["cpus"], c["max_cpus"]
+        hotplug_facts_of(&self.facts, id, c)
         self.smm = c["smm"]
         self.no_reboot = c["no_reboot"]
         self.set_action(c["action"])
@@ -166,7 +170,8 @@ cdef class Ich9Lpc(PciFunction):
                 Region("apm", Space.PIO, 2, (1, 2, 4), (1, 1)),
                 Region("reset-control", Space.PIO, 1, barrier=True, priority=1),
                 Region("pci-hotplug", Space.PIO, PCI_HOTPLUG_SIZE),
-                Region("cpu-hotplug", Space.PIO, CPU_LEGACY_SIZE, (1, 2, 4), (1, 4)))
+                Region("cpu-hotplug", Space.PIO, CPU_LEGACY_SIZE, (1, 2, 4), (1, 4)),
+                Region("mem-hotplug", Space.PIO, MEM_HOTPLUG_SIZE, (1, 2, 4), (1, 4)))
 
     def mappings(self):
         out = PciFunction.mappings(self)
@@ -207,11 +212,14 @@ cdef class Ich9Lpc(PciFunction):
             value[0] = self.s.rst_cnt
         elif region == PCIHP_REGION:
             value[0] = pcihp_read(&self.s.hotplug, &self.facts, offset, size)
+        elif region == MEMHP_REGION:
+            value[0] = memhp_read(&self.s.hotplug, &self.facts, offset)
         elif region != CPUHP_REGION or cpuhp_read(&self.s.hotplug, &self.facts, offset, size, value):
             return IO_NO_REGISTER
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        cdef int gone
         if region == EVT_REGION:
             pm_event_write(&self.s.pm, self.core.now, offset, <uint16_t>value)
             self.update_sci()
@@ -247,8 +255,17 @@ cdef class Ich9Lpc(PciFunction):
             else:
                 self.s.rst_cnt = <uint8_t>(value & (SYS_RST | FULL_RST))
         elif region == PCIHP_REGION:
-            pcihp_write(&self.s.hotplug, offset, size, <uint32_t>value)
-        elif region != CPUHP_REGION or cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value):
+            if pcihp_write(&self.s.hotplug, &self.facts, offset, size, <uint32_t>value):
+                self.eject()
+        elif region == MEMHP_REGION:
+            memhp_write(&self.s.hotplug, offset, <uint32_t>value)
+        elif region == CPUHP_REGION:
+            gone = cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value)
+            if gone < 0:
+                return IO_NO_REGISTER
+            if gone:
+                self.eject()
+        else:
             return IO_NO_REGISTER
         return IO_OK
 
@@ -272,8 +289,11 @@ cdef class Ich9Lpc(PciFunction):
                 self.s.pirq_of[pin] = 0
                 self.s.highs[pirq] -= 1
                 self.update_pirq(pirq)
-        elif value and self.s.pm.pmen & PWRBTN_STS:
-            self.s.pm.pmsts |= PWRBTN_STS
+        elif value and pin <= HOTPLUG_IN + 3:
+            if pin >= HOTPLUG_IN:
+                self.s.pm.gpe[0] |= hotplug_input(&self.s.hotplug, &self.facts, pin - HOTPLUG_IN, addr)
+            elif self.s.pm.pmen & PWRBTN_STS:
+                self.s.pm.pmsts |= PWRBTN_STS
             self.update_sci()
         return 0
 
@@ -387,6 +407,15 @@ cdef class Ich9Lpc(PciFunction):
             held |= GBL_SMI_EN
         self.s.smi_en = self.s.smi_en & held | value & ~held
         self.update_sci()
+
+    cdef void eject(self) noexcept nogil:
+        """Tell the host that there is something to take out."""
+        self.set_line(OUT_EJECT, 1)
+        self.set_line(OUT_EJECT, 0)
+
+    def taken(self):
+        """What software has let go since the last call: ("pci", bus, slot) and ("cpu", number)."""
+        return hotplug_taken(&self.s.hotplug, &self.facts)
 
     cdef void smi(self) noexcept nogil:
         self.set_line(OUT_SMI, 1)
@@ -530,6 +559,8 @@ cdef class Ich9Lpc(PciFunction):
         cdef uint32_t n
         if kind == RESET_POWER_ON:
             self.power_up()
+        elif hotplug_reset(&self.s.hotplug, &self.facts):
+            self.eject()
         self.tco_catch_up()
         PciFunction.on_reset(self, kind)
         pm_reset(&self.s.pm)
@@ -564,7 +595,7 @@ cdef class Ich9Lpc(PciFunction):
         self.s.tco_timeouts = 0
         self.s.apmc = self.s.apms = 0
         self.s.smi_sts = 0
-        hotplug_init(&self.s.hotplug)
+        memset(&self.s.hotplug, 0, sizeof(acpi_hotplug))
         memset(self.s.highs, 0, sizeof(self.s.highs))
         memset(self.s.pirq_of, 0, sizeof(self.s.pirq_of))
 

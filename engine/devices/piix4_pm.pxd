@@ -5,7 +5,8 @@ Names: data sheet 290562-001 (April 1997), chapter 7; ACPI 2.0c for what its reg
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
-from engine.devices._acpi_pm cimport acpi_hotplug, acpi_pm, hotplug_facts
+from engine.devices._acpi_pm cimport acpi_pm
+from engine.devices._hotplug cimport acpi_hotplug, hotplug_facts
 from engine.devices._smbus cimport smbus_state
 from engine.pci._config cimport PciFunction, pci_state
 
@@ -46,12 +47,18 @@ cdef enum:                    # region numbers
     SMB_REGION = 13
     PCIHP_REGION = 14
     CPUHP_REGION = 15
+    MEMHP_REGION = 16
+
+cdef enum:                    # input pins
+    PWRBTN = 0
+    HOTPLUG_IN = 1            # HOTPLUG_PINS
 
 cdef enum:                    # output pins
     SCI = 1
     SMI = 2
     POWER_OFF = 3
     SUSPEND = 4
+    EJECT = 5
 
 cdef struct piix4_pm_state:
     pci_state pci
@@ -68,6 +75,7 @@ cdef class Piix4Pm(PciFunction):
     cdef uint8_t eeproms
     cdef bytes spd                     # what spd_bytes points into
     cdef const char *spd_bytes
+    cdef void eject(self) noexcept nogil
     cdef void clear_extras(self) noexcept nogil
     cdef void update_sci(self) noexcept nogil
     cdef void update_ranges(self) noexcept nogil

@@ -1,25 +1,30 @@
 """Intel 82371AB (PIIX4), function 3: power management, SMBus, and the hot-plug registers of PC virtual machines.
 
 Documents: PIIX4 data sheet 290562-001 (April 1997); ACPI 2.0c; the hot-plug registers have no data sheet, their maps are in
-QEMU's docs/specs (acpi_pci_hotplug, acpi_cpu_hotplug).  Modelled: the ACPI fixed registers with the 24-bit timer, general
-purpose events (a PIIX4's own GPSTS is elsewhere: see docs/devices/piix4_pm.md), APM ports with their SMI, the SMBus host
-with serial EEPROMs, the hot-plug registers with nothing ever plugged.  Not modelled: device and idle timers, traps, throttling
+QEMU's docs/specs (acpi_pci_hotplug, acpi_cpu_hotplug, acpi_mem_hotplug).  Modelled: the ACPI fixed registers with the 24-bit
+timer, general purpose events (a PIIX4's own GPSTS is elsewhere: see docs/devices/piix4_pm.md), APM ports with their SMI, the SMBus host
+with serial EEPROMs, the hot-plug registers.  Not modelled: device and idle timers, traps, throttling
 (stored in configuration space, without effect), GPIO, resuming.  Called by the owning worker only.
 
 Regions: 8 PM events (4 bytes), 9 PM control (2), 10 PM timer (4): at PMBA + 0, 4, 8 while PMREGMISC.PMIOSE is set, MAP effects;
-11 general purpose events (4), 12 APM ports (2), 14 PCI hot-plug (24), 15 CPU hot-plug (32): fixed by the board;
+11 general purpose events (4), 12 APM ports (2), 14 PCI hot-plug (24), 15 CPU hot-plug (32), 16 memory hot-plug (24): fixed by
+the board;
 13 SMBus (64): at SMBBA while SMBHSTCFG.SMB_HST_EN is set, MAP effects; mapped after power-on.
 """
+from libc.string cimport memset
+
 from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, RESET_POWER_ON, io_status, reset_kind
-from engine.devices._acpi_pm cimport (CPU_LEGACY_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE, PCI_SELECT, PCI_UP,
-                                      PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, cpuhp_read, cpuhp_write,
-                                      hotplug_init, pcihp_read, pcihp_write, pm_acpi_mode, pm_control_write, pm_event_write,
-                                      pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
+from engine.devices._acpi_pm cimport (PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, pm_acpi_mode,
+                                      pm_control_write, pm_event_write, pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
+from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE,
+                                      PCI_SELECT, PCI_UP, cpuhp_read, cpuhp_write, hotplug_facts_of, hotplug_input, hotplug_reset,
+                                      hotplug_taken, memhp_read, memhp_write, pcihp_read, pcihp_write)
 from engine.devices._smbus cimport SMB_SIZE, eeproms_reset, smbus_init, smbus_read, smbus_write
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
-from engine.devices._acpi_pm import ACPI_HOTPLUG_STATE, ACPI_PM_STATE, check_cpus
+from engine.devices._acpi_pm import ACPI_PM_STATE
+from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE
 from engine.devices._smbus import SMBUS_STATE, spd_contents
 from engine.pci._config import PCI_CONFIG, PCI_STATE
 from engine.types import RO, RW, RW1C, WO, Region, Register, Space
@@ -73,9 +78,9 @@ REGISTERS = (
     Register("SMBHSTDAT1", 0x06, 8, RW, 0, 0xFF, "none", "290562-001 7.3", SMB_REGION),
     Register("SMBBLKDAT", 0x07, 8, RW, 0, 0, "a window to 32 bytes, which moves on", "290562-001 7.3", SMB_REGION),
     Register("SMBAUXCTL", 0x0D, 8, RW, 0x02, 0x03, "selects the 32-byte buffer", "ICH9 20.2.12", SMB_REGION),
-    Register("PCI_UP", PCI_UP, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
+    Register("PCI_UP", PCI_UP, 32, RO, 0, 0, "cleared by reading", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_DOWN", PCI_DOWN, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "none: nothing is ever pluggable", "acpi_pci_hotplug", PCIHP_REGION),
+    Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "empties the lowest slot named", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_REMOVABLE", PCI_REMOVABLE, 32, RO, None, section="acpi_pci_hotplug", region=PCIHP_REGION),
     Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0, "selects bus 0 to 255, else all read zero", "acpi_pci_hotplug", PCIHP_REGION),
     Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", "acpi_pci_hotplug", PCIHP_REGION),
@@ -87,26 +92,25 @@ cdef class Piix4Pm(PciFunction):
 
     Settings: smm: the board has SMM (else APMC makes an SMI from reset on: DEVACTB); smb_io_base: SMBBA after power-on;
     parallel, serial1, serial2: what DEVRESA and DEVRESC report as present; eeproms: how many serial EEPROMs from 50h on;
-    spd: their contents, in hexadecimal, 256 bytes each, zeros after its end; cpus, max_cpus: for the CPU registers;
-    fixed_slots: bit n set if what is in slot n of bus 0 cannot be removed.
+    spd: their contents, in hexadecimal, 256 bytes each, zeros after its end; those of hot-plug: engine/devices/_hotplug.pyx.
 
-    pwrbtn is the power button (a rising edge presses it).  sci is a level; smi gives a pulse; power_off and suspend rise
-    when software asks for it and fall at reset.
+    pwrbtn is the power button (a rising edge presses it); pci_plug, pci_unplug, cpu_plug, cpu_unplug tell of what comes and is
+    to go.  sci is a level; smi gives a pulse, as eject does where software lets something go (`taken`); power_off and suspend
+    rise when software asks for it and fall at reset.
     """
     TITLE = "Intel 82371AB (PIIX4) power management"
     REGISTERS = REGISTERS
-    IN = ("pwrbtn",)
-    OUT = ("inta", "sci", "smi", "power_off", "suspend")
+    IN = ("pwrbtn", *HOTPLUG_PINS)
+    OUT = ("inta", "sci", "smi", "power_off", "suspend", "eject")
     CONFIG = {**PCI_CONFIG, "smm": True, "smb_io_base": 0xB100, "parallel": False, "serial1": True, "serial2": False,
-              "eeproms": 8, "spd": "", "cpus": 1, "max_cpus": 1, "fixed_slots": 0x00000007}
+              "eeproms": 8, "spd": "", **HOTPLUG_CONFIG}
     STATE = PCI_STATE + (
-        ("pm_base", "u8"), ("smb_base", "u8"), *ACPI_PM_STATE, *ACPI_HOTPLUG_STATE, ("apmc", "u1"), ("apms", "u1"), *SMBUS_STATE)
+        ("pm_base", "u8"), ("smb_base", "u8"), *ACPI_PM_STATE, *HOTPLUG_STATE, ("apmc", "u1"), ("apms", "u1"), *SMBUS_STATE)
 
     def __init__(self, str id="piix4-pm", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         c = self.config
-        check_cpus(id, c["cpus"], c["max_cpus"])
-        self.facts.cpus, self.facts.max_cpus, self.facts.fixed_slots = c["cpus"], c["max_cpus"], c["fixed_slots"]
+        hotplug_facts_of(&self.facts, id, c)
         self.spd = spd_contents(id, c["eeproms"], c["spd"])
         self.eeproms = c["eeproms"]
         self.spd_bytes = self.spd
@@ -135,7 +139,8 @@ cdef class Piix4Pm(PciFunction):
                 Region("apm", Space.PIO, 2, (1, 2, 4), (1, 1)),
                 Region("smbus", Space.PIO, SMB_SIZE, (1, 2, 4), (1, 1)),
                 Region("pci-hotplug", Space.PIO, PCI_HOTPLUG_SIZE),
-                Region("cpu-hotplug", Space.PIO, CPU_LEGACY_SIZE, (1, 2, 4), (1, 4)))
+                Region("cpu-hotplug", Space.PIO, CPU_LEGACY_SIZE, (1, 2, 4), (1, 4)),
+                Region("mem-hotplug", Space.PIO, MEM_HOTPLUG_SIZE, (1, 2, 4), (1, 4)))
 
     def mappings(self):
         out = PciFunction.mappings(self)
@@ -166,11 +171,14 @@ cdef class Piix4Pm(PciFunction):
             value[0] = pcihp_read(&self.s.hotplug, &self.facts, offset, size)
         elif region == CPUHP_REGION:
             return IO_NO_REGISTER if cpuhp_read(&self.s.hotplug, &self.facts, offset, size, value) else IO_OK
+        elif region == MEMHP_REGION:
+            value[0] = memhp_read(&self.s.hotplug, &self.facts, offset)
         else:
             return IO_NO_REGISTER
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        cdef int gone
         if region == EVT_REGION:
             pm_event_write(&self.s.pm, self.core.now, offset, <uint16_t>value)
             self.update_sci()
@@ -191,9 +199,16 @@ cdef class Piix4Pm(PciFunction):
         elif region == SMB_REGION:
             smbus_write(&self.s.smb, offset, <uint8_t>value)
         elif region == PCIHP_REGION:
-            pcihp_write(&self.s.hotplug, offset, size, <uint32_t>value)
+            if pcihp_write(&self.s.hotplug, &self.facts, offset, size, <uint32_t>value):
+                self.eject()
         elif region == CPUHP_REGION:
-            return IO_NO_REGISTER if cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value) else IO_OK
+            gone = cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value)
+            if gone < 0:
+                return IO_NO_REGISTER
+            if gone:
+                self.eject()
+        elif region == MEMHP_REGION:
+            memhp_write(&self.s.hotplug, offset, <uint32_t>value)
         else:
             return IO_NO_REGISTER
         return IO_OK
@@ -236,11 +251,24 @@ cdef class Piix4Pm(PciFunction):
         self.update_sci()
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
-        """The power button, pressed: PMSTS.PWRBTN_STS."""
-        if kind == INPUT_LINE and value and self.s.pm.pmen & PWRBTN_STS:
+        """The power button, pressed: PMSTS.PWRBTN_STS.  Something that comes or is to go: a general purpose event."""
+        if kind != INPUT_LINE or not value or pin > HOTPLUG_IN + 3:
+            return 0
+        if pin >= HOTPLUG_IN:
+            self.s.pm.gpe[0] |= hotplug_input(&self.s.hotplug, &self.facts, pin - HOTPLUG_IN, addr)
+        elif self.s.pm.pmen & PWRBTN_STS:
             self.s.pm.pmsts |= PWRBTN_STS
-            self.update_sci()
+        self.update_sci()
         return 0
+
+    cdef void eject(self) noexcept nogil:
+        """Tell the host that there is something to take out."""
+        self.set_line(EJECT, 1)
+        self.set_line(EJECT, 0)
+
+    def taken(self):
+        """What software has let go since the last call: ("pci", bus, slot) and ("cpu", number)."""
+        return hotplug_taken(&self.s.hotplug, &self.facts)
 
     # ------------------------------------------------------------------ APM: 4.2 (APMC, APMS)
 
@@ -267,10 +295,12 @@ cdef class Piix4Pm(PciFunction):
             self.clear_extras()
         else:
             eeproms_reset(&self.s.smb, <const uint8_t *>self.spd_bytes)
+            if hotplug_reset(&self.s.hotplug, &self.facts):
+                self.eject()
         self.update_sci()
         self.update_ranges()
 
     cdef void clear_extras(self) noexcept nogil:
         self.s.apmc = self.s.apms = 0
-        hotplug_init(&self.s.hotplug)
+        memset(&self.s.hotplug, 0, sizeof(acpi_hotplug))
         smbus_init(&self.s.smb, <uint8_t>((1 << self.eeproms) - 1), <const uint8_t *>self.spd_bytes)

@@ -19,6 +19,8 @@ from engine.registry import device_class
 CHIPSET = {"i440fx": "pc", "q35": "q35"}
 HOST_BRIDGES = ("i440fx", "q35-mch")
 POWER_MANAGEMENT = ("piix4-pm", "ich9-lpc")
+# PCI functions that are part of the board, and display adapters; bridges stay, too.
+STAY = ("i440fx", "piix3", "piix3-ide", "piix4-pm", "vga", "q35-mch", "ich9-lpc", "ich9-ahci", "ich9-smbus")
 PORTS = {
     0x3F8: "serial1",
     0x2F8: "serial2",
@@ -51,9 +53,35 @@ def _ide_disks(d: DeviceSpec) -> list[Disk | None]:
     return out
 
 
-def _power_management(spec: MachineSpec, d: DeviceSpec) -> dict[str, Any]:
+def _hotplug_buses(spec: MachineSpec) -> list[list[Any]]:
+    """The buses that functions can be put on and taken from: [name, slots that stay], as the reference numbers them.
+
+    The root bus, if it is one of them, then those behind bridges, each before what is behind it, the last bridge first.
+    """
+    bridges = [d for d in spec.devices if hasattr(device_class(d.type), "secondary_bus")]
+
+    def below(bus: str) -> list[str]:
+        return [name for d in reversed(bridges) if d.bus == bus for name in (d.id, *below(d.id))]
+
+    def staying(bus: str) -> int:
+        return sum(
+            {1 << d.bdf.device for d in spec.devices if d.bdf and d.bus == bus and (d in bridges or d.type in STAY)}
+        )
+
+    root = [""] if spec.board.chipset == "i440fx" else []  # of a q35 nothing on bus 0 can be exchanged
+    return [[bus, staying(bus)] for bus in (*root, *below(""))]
+
+
+def _power_management(spec: MachineSpec, d: DeviceSpec, facts: Facts) -> dict[str, Any]:
     """Settings of the power management part that tell what else the machine has."""
-    own = {"cpus": spec.board.cpus, "max_cpus": max(spec.board.cpus, spec.board.facts.get("max_cpus", 0))}
+    most = max(spec.board.cpus, facts.max_cpus)
+    ids = [apic_id(facts, n) for n in range(most)]
+    own: dict[str, Any] = {
+        "cpus": spec.board.cpus,
+        "max_cpus": most,
+        "cpu_ids": ids if ids != list(range(most)) else [],
+        "hotplug_buses": _hotplug_buses(spec),
+    }
     present = {PORTS[base] for other in spec.devices for base in other.at.values() if base in PORTS}
     own |= {name: name in present for name in PORTS.values() if name in device_class(d.type).CONFIG}
     return {k: v for k, v in own.items() if k not in d.config}
@@ -140,5 +168,5 @@ def derive(spec: MachineSpec) -> MachineSpec:
         elif d.type in HOST_BRIDGES and "ram_mib" not in d.config:
             spec = spec.with_config(d.id, ram_mib=low >> 20)
         elif d.type in POWER_MANAGEMENT:
-            spec = spec.with_config(d.id, **_power_management(spec, d))
+            spec = spec.with_config(d.id, **_power_management(spec, d, facts))
     return replace(spec, board=replace(board, low_ram=low))

@@ -69,6 +69,8 @@ class Facts:
 
     machine: str = "pc"
     ram: int = 128 << 20
+    max_ram: int = 0  # with memory modules; 0: ram
+    ram_slots: int = 0  # for memory modules
     cpus: int = 1
     max_cpus: int = 0  # 0: cpus
     sockets: int = 0  # 0: what the others leave over
@@ -126,6 +128,11 @@ def memory(f: Facts) -> list[tuple[int, int]]:
     c = CHIPSETS[f.machine]
     low = c.low_ram if f.ram >= c.split_at else f.ram
     return [(0, low)] + ([(1 << 32, f.ram - low)] if f.ram > low else [])
+
+
+def ceil_gib(n: int) -> int:
+    """The next multiple of 1 GiB."""
+    return -(-n >> 30) << 30
 
 
 def topology(f: Facts) -> tuple[int, int, int, int]:
@@ -268,8 +275,10 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
         )
     )
     ids = apic_id(f, (f.max_cpus or f.cpus) - 1) + 1
-    numa = [len(f.numa)] + [0] * ids + [size for size, _ in f.numa]
-    for node, (_, cpus) in enumerate(f.numa):
+    # Memory modules need a node to be put into.
+    nodes = f.numa or (((f.ram, ()),) if f.ram_slots or f.max_ram > f.ram else ())
+    numa = [len(nodes)] + [0] * ids + [size for size, _ in nodes]
+    for node, (_, cpus) in enumerate(nodes):
         for cpu in cpus:
             numa[1 + apic_id(f, cpu)] = node
     hpet = (struct.pack("<BIQHB", 1, HPET_ID, HPET_BASE, 0, 0) if f.hpet else b"\xff").ljust(121, b"\0")
@@ -290,6 +299,9 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
         Item("etc/smbios/smbios-anchor", anchor, len(anchor)),
         Item("etc/smbios/smbios-tables", table, len(table)),
     ]
+    if f.max_ram > f.ram:
+        end = ceil_gib(sum(ram[-1]) if len(ram) > 1 else 1 << 32) + f.max_ram - f.ram + (f.ram_slots << 30)
+        items.append(Item("etc/reserved-memory-end", struct.pack("<Q", ceil_gib(end)), 8))
     if f.splash_time >= 0:
         items.append(Item("etc/boot-menu-wait", struct.pack("<H", f.splash_time), 2))
     if f.acpi:

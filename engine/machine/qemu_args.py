@@ -188,6 +188,7 @@ class _Import:
         self.machine = "pc"
         self.switches: dict[str, str] = {}
         self.ram = 128 << 20
+        self.slots = 0  # for memory modules
         self.smp: dict[str, str] = {}
         self.defaults = True
         self.vga = ""
@@ -210,6 +211,7 @@ class _Import:
         self.default_nic = True
         self.macs: set[int] = set()
         self.added: list[tuple[str, dict[str, Any]]] = []
+        self.indices: list[list[Any]] = []  # bus, slot and acpi-index
         self.watchdog_action = "reset"
         self.netdevs: dict[str, dict[str, str]] = {}
         self.remarks: list[str] = []
@@ -245,7 +247,10 @@ class _Import:
             self.machine = o.get("", o.get("type", self.machine))
         elif name == "-m":
             text = o.get("", o.get("size", "128"))
-            self.ram = parse_size(text if text[-1:].isalpha() else text + "M")
+            self.ram = _mebibytes(text)
+            self.slots = int(o.get("slots", self.slots))
+            if "maxmem" in o:
+                self.facts["max_ram"] = _mebibytes(o["maxmem"])
         elif name == "-smp":
             self.smp |= {k or "cpus": v for k, v in o.items()}
         elif name == "-nodefaults":
@@ -414,6 +419,8 @@ class _Import:
         if dma in ("off", "false", "no", "0"):
             tables.append(("fwcfg", {"config": {"dma_enabled": False}}))
         cpus = self._processors()
+        if self.slots:
+            self.facts["ram_slots"] = self.slots
         facts = dict(self.facts)
         if "order" in self.boot:
             facts["boot_order"] = self.boot["order"]
@@ -424,19 +431,25 @@ class _Import:
         for key, name in (("splash-time", "splash_time"), ("reboot-timeout", "reboot_timeout")):
             if key in self.boot:
                 facts[name] = int(self.boot[key])
-        if "lpc" in have:
-            lpc: dict[str, Any] = {}
-            if self.globals.get("ICH9-LPC.noreboot", "on") in ("off", "false", "no", "0"):
-                lpc["no_reboot"] = False
-            if self.watchdog_action != "reset":
-                lpc["action"] = "none"
-            if lpc:
-                tables.append(("lpc", {"config": lpc}))
+        power: dict[str, Any] = {}
+        if "lpc" in have and self.globals.get("ICH9-LPC.noreboot", "on") in ("off", "false", "no", "0"):
+            power["no_reboot"] = False
+        if "lpc" in have and self.watchdog_action != "reset":
+            power["action"] = "none"
         parts = [d for d in self.devices if d.get("", "") in ISA_PARTS]
         for n, d in enumerate(parts):
             self._isa_part(d, sum(e[""] == d[""] for e in parts[:n]))
         tables += self._flash() + self._tpms()
         self._slots("vga" in have and "vga" not in remove)
+        at = {"at": {"mem-hotplug": 0xA00}} if self.slots else {}
+        if self.slots:
+            power["memory_slots"] = self.slots
+        if self.vga not in ("std", "none") and "pm" in have:
+            power["staying_slots"] = 1 << 2
+        if self.indices:
+            power["slot_index"] = self.indices
+        if power:
+            tables.append(("lpc" if "lpc" in have else "pm", {**at, "config": power}))
         remove = [r for r in remove if r in have]
         tables = [(i, t) for i, t in tables if (i in have and i not in remove) or "type" in t] + self.added
         return Imported(
@@ -675,6 +688,8 @@ class _Import:
         if kind is None:
             self.unmodelled.append((d[""], "" if bus else bdf))
             return
+        if "acpi-index" in d and (bus or not self.machine.startswith("q35")):
+            self.indices.append([bus, dev, int(d["acpi-index"], 0)])
         config: dict[str, Any] = self._settings(d)
         if d[""] in BRIDGES:
             chassis, slot = d.get("chassis_nr", d.get("chassis", "0")), d.get("slot", "0")
@@ -709,6 +724,10 @@ class _Import:
         )
         self.macs.add(number)
         return number.to_bytes(6, "big").hex(":")
+
+
+def _mebibytes(text: str) -> int:
+    return parse_size(text if text[-1:].isalpha() else text + "M")
 
 
 def _value(v: Any) -> str:

@@ -380,20 +380,7 @@ def test_10_is_memory_with_reset_values(bus):
     assert bus.read(RC, 0x3FF8, 8) == 0
 
 
-# ---------------------------------------------------------------------- hot-plug, state
-
-
-def test_hot_plug_registers():
-    bus = FakeBus(Ich9Lpc(cpus=2, max_cpus=3))
-    assert bus.read(PCIHP, 0x0C, 4) == 0xFFFFFFFF and bus.read(PCIHP, 0x0C, 2) == 0
-    bus.write(PCIHP, 0x10, 256, 4)
-    assert bus.read(PCIHP, 0x0C, 4) == 0
-    assert bus.read(CPUHP, 0) == 0x03
-    bus.write(CPUHP, 0, 0, 4)
-    bus.write(CPUHP, 0, 1, 4)
-    assert bus.read(CPUHP, 4) == 1
-    with pytest.raises(MachineError, match="3 of 2 CPUs cannot be"):
-        Ich9Lpc(cpus=3, max_cpus=2)
+# ---------------------------------------------------------------------- state
 
 
 def test_reset_puts_back_routes_bases_and_fixed_registers(bus):

@@ -1,4 +1,4 @@
-"""82371AB data sheet 290562-001 chapter 7, ACPI 2.0c 4.7: fixed registers, timer, events, APM, hot-plug registers."""
+"""82371AB data sheet 290562-001 chapter 7, ACPI 2.0c 4.7: fixed registers, timer, events, APM."""
 
 import pytest
 
@@ -224,54 +224,6 @@ def test_apmc_makes_an_smi_while_devactb_lets_it(bus):
 
 def test_without_smm_devactb_is_set_from_reset_on():
     assert FakeBus(Piix4Pm(smm=False)).read(CONFIG, 0x5B) == 0x02
-
-
-# ---------------------------------------------------------------------- hot-plug registers
-
-
-def test_pci_hotplug_removable_slots_of_each_bus(bus):
-    assert bus.read(PCIHP, 0x0C, 4) == 0xFFFFFFF8
-    bus.write(PCIHP, 0x10, 255, 4)
-    assert bus.read(PCIHP, 0x10, 4) == 255 and bus.read(PCIHP, 0x0C, 4) == 0xFFFFFFFF
-    bus.write(PCIHP, 0x10, 256, 4)
-    assert [bus.read(PCIHP, n, 4) for n in range(0, 24, 4)] == [0] * 6
-    assert bus.read(PCIHP, 0x10, 2) == 0  # narrow accesses meet nothing
-
-
-def test_cpu_hotplug_begins_as_a_bitmap():
-    bus = FakeBus(Piix4Pm(cpus=11, max_cpus=20))
-    assert [bus.read(CPUHP, n) for n in range(4)] == [0xFF, 0x07, 0, 0] and bus.read(CPUHP, 0, 4) == 0x07FF
-    bus.write(CPUHP, 0, 1)
-    bus.write(CPUHP, 1, 0)
-    assert bus.read(CPUHP, 0) == 0xFF  # only a zero at the first byte switches
-
-
-def test_cpu_hotplug_selector_interface():
-    bus = FakeBus(Piix4Pm(cpus=3, max_cpus=5))
-    bus.write(CPUHP, 0, 0, 4)
-    for n, flags in enumerate((1, 1, 1, 0, 0)):
-        bus.write(CPUHP, 0, n, 4)
-        bus.write(CPUHP, 5, 3)
-        assert bus.read(CPUHP, 4) == flags and bus.read(CPUHP, 8, 4) == n
-    bus.write(CPUHP, 0, 5, 4)  # there is no such CPU
-    assert bus.read(CPUHP, 4) == 0 and bus.read(CPUHP, 8, 4) == 0
-    bus.write(CPUHP, 5, 0)
-    bus.write(CPUHP, 0, 1, 4)
-    assert bus.read(CPUHP, 8, 4) == 1  # the command was ignored while nothing was selected: still the id
-    assert bus.read(CPUHP, 12) == 0xFF and bus.status != 0
-
-
-def test_cpu_hotplug_firmware_removal_is_found_by_the_scan():
-    bus = FakeBus(Piix4Pm(cpus=4, max_cpus=4))
-    bus.write(CPUHP, 0, 0, 4)
-    bus.write(CPUHP, 4, 0x10)  # CPU 0 is needed
-    assert bus.read(CPUHP, 4) == 0x01
-    bus.write(CPUHP, 0, 2, 4)
-    bus.write(CPUHP, 4, 0x10)
-    for start in range(4):
-        bus.write(CPUHP, 0, start, 4)
-        bus.write(CPUHP, 5, 0)
-        assert bus.read(CPUHP, 8, 4) == 2 and bus.read(CPUHP, 4) == 0x11
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,2 @@
+"""Types of _hotplug.pyx, which says what they mean."""
+
