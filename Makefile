@@ -21,12 +21,15 @@ print(*(d for d in t["build-system"]["requires"] + p["dependencies"] + extras if
 endef
 export REQUIREMENTS
 
-.PHONY: run test diff bench build check format annotate checked asan ubsan stress clean dist help
+ACCESSES ?= 1000000
+
+.PHONY: run test diff fuzz bench build check format annotate checked asan ubsan stress clean dist help
 
 help:
 	@echo "make run     replay recorded boots over every path, draw the report"
 	@echo "make test    the test suite            make bench   the performance suite"
 	@echo "make diff    every part against an installed QEMU, a minute"
+	@echo "make fuzz    random accesses to every part and board: ACCESSES=10000000, ARGS=\"PART --seed 2\""
 	@echo "make check   lint, types, stubs        make dist    sdist and wheel"
 	@echo "make checked asan ubsan                the suites on checked and sanitizer builds"
 	@echo "make annotate                          Cython's annotated C of every module"
@@ -40,6 +43,9 @@ test: $(BUILT)
 
 diff: $(BUILT)
 	$(BIN)/engine diff --all --quick $(ARGS)
+
+fuzz: $(BUILT)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --accesses $(ACCESSES) $(ARGS)
 
 bench: $(BUILT)
 	$(BIN)/python -m pytest -q perf/benches --benchmark-only $(ARGS)

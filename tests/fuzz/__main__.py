@@ -1,4 +1,4 @@
-"""python -m tests.fuzz [PART ...]: random operations on parts, and on whole boards, for as long as wanted.
+"""`make fuzz`, or PYTHONPATH=tests python -m fuzz [PART ...]: random operations on parts, as many as wanted.
 
 Each part stands with what is in its unit, over RAM with descriptors that loop, cross RAM's ends and have lengths that
 cannot be; it gets reads and writes of every width at every offset, inputs, jumps of time and resets.  What crashes,
@@ -21,7 +21,7 @@ from . import programs, run
 def show(kind: str, seed: int, length: int, found: run.Found) -> None:
     """What was found, in few operations."""
     print(f"{kind}: {found.what}: seed {seed}, life {found.life}, operation {found.at}", flush=True)
-    print(f"  again: python -m tests.fuzz {kind} --seed {seed} --life {found.life} --length {length} --accesses 1")
+    print(f"  again: {run.again(kind, seed, found.life, length)}")
     ops = run.minimise(kind, programs.program(kind, seed, found.life, length)[: found.at + 1])
     for op in ops[:200]:
         print(f"  {programs.describe(kind, op)}")
@@ -30,7 +30,7 @@ def show(kind: str, seed: int, length: int, found: run.Found) -> None:
 
 def main() -> int:
     """The command."""
-    p = argparse.ArgumentParser(prog="python -m tests.fuzz", description="random operations on parts")
+    p = argparse.ArgumentParser(prog="fuzz", description="random operations on parts")
     p.add_argument(
         "part", nargs="*", help="a part of `engine devices list`, or package.module:Class (default: every part)"
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from contract.parts import NOTHING, PARTS  # of the folder beside: both are packages in tests
 
 from engine._device import AUX, INTACK, KEY, LINE, MESSAGE, PACKET, Device
 from engine._executor import Executor
@@ -26,7 +27,6 @@ from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec, load
 from engine.testing._fuzz import INPUT, OP, POKE, READ, RESET, WRITE, Fuzzer
 from engine.types import RW, Register, Space
 
-from ..contract.parts import NOTHING, PARTS
 from . import subjects
 
 Array = npt.NDArray[Any]
@@ -127,8 +127,9 @@ def windows(kind: str) -> tuple[Window, ...]:
 
 def pointers(rng: random.Random) -> list[int]:
     """Where descriptors and data of one life may be: in RAM, at its edges, outside."""
-    edges = (0, LOW_RAM - 1, LOW_RAM - 8, LOW_RAM - 16, LOW_RAM - 4096, LOW_RAM, HIGH - 16, HIGH, HIGH + RAM - LOW_RAM - 16,
-             HIGH + RAM - LOW_RAM, ALL - 15, ALL, 1 << 52, 0xFEE00000, 0xA0000)  # fmt: skip
+    end = HIGH + RAM - LOW_RAM
+    edges = [LOW_RAM - n for n in (0, 1, 8, 16, 4096)]
+    edges += [0, HIGH - 16, HIGH, end - 16, end, ALL - 15, ALL, 1 << 52, 0xFEE00000, 0xA0000]
     pages = [page << 12 for page in rng.sample(range(LOW_RAM >> 12), INSIDE - 2)]
     return [*pages, rng.randrange(LOW_RAM) & ~15, rng.randrange(LOW_RAM), *rng.sample(edges, 5)]
 
@@ -248,7 +249,8 @@ def program(kind: str, seed: int, life: int, n: int, masters: bool = True) -> Ar
     _pokes(ops, np.flatnonzero((dice >= 0.05) & (dice < 0.09)), fast, pool)
     for i in np.flatnonzero((dice >= 0.09) & (dice < 0.0905)):
         ops[i] = (ops[i]["step"], 0, 0, 0, RESET, rng.randrange(2), 0, 0)
-    longest = min((PARTS.get(made.devices[r].spec.type, NOTHING).longest_ns for r in ranks), default=10**15)
+    longest = min(PARTS.get(made.devices[r].spec.type, NOTHING).longest_ns for r in ranks)
+    longest = min(longest, subjects.SUBJECTS.get(kind, subjects.NOTHING).longest_ns)
     jumps = [j for j in (10**6, 10**7, 10**8, 10**9, 10**12, 10**15) if j <= longest]
     far = np.flatnonzero((dice >= 0.0905) & (dice < 0.12))
     ops["step"][far] = fast.choice(jumps, len(far), p=_falling(len(jumps)))
@@ -320,9 +322,10 @@ def _values(m: int, fast: np.random.Generator, pool: list[int]) -> Array:
     hot = np.array(pool, np.uint64)[fast.integers(0, len(pool), m)] + fast.integers(
         0, 8, m, dtype=np.uint64
     ) * np.uint64(16)
-    for n, other in enumerate((0, ALL, np.uint64(1) << fast.integers(0, 64, m, dtype=np.uint64), value & np.uint64(0xFF),
-                               value & np.uint64(0xF), hot)):  # fmt: skip
-        value = np.where(how == n, np.uint64(other) if isinstance(other, int) else other, value)
+    bit = np.uint64(1) << fast.integers(0, 64, m, dtype=np.uint64)
+    few = np.zeros(m, np.uint64), np.full(m, ALL, np.uint64), bit, value & np.uint64(0xFF), value & np.uint64(0xF), hot
+    for n, other in enumerate(few):
+        value = np.where(how == n, other, value)
     return value
 
 

@@ -1,10 +1,11 @@
 """Lives of parts in processes of their own: a crash, a hang and a broken promise are all found, and made small.
 
-Used by `python -m tests.fuzz` and by the tests.
+Used by `make fuzz` and by the tests.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import mmap
 import os
@@ -73,6 +74,7 @@ def _child(work: Callable[[mmap.mmap], Any]) -> tuple[Any, int, str]:
     if pid == 0:
         status = 1
         try:
+            faulthandler.disable()  # how it dies is told below
             os.close(source)
             got = json.dumps(work(shared)).encode()
             while got:
@@ -145,6 +147,11 @@ def fuzz(kind: str, accesses: int, seed: int, first: int = 0, length: int = LIFE
     if got["found"]:
         return Account(found=Found(*got["found"]))
     return Account(**got)
+
+
+def again(kind: str, seed: int, life: int, length: int) -> str:
+    """The command that repeats one life."""
+    return f'make fuzz ARGS="{kind} --seed {seed} --life {life} --length {length} --accesses 1"'
 
 
 def fails(kind: str, ops: Any) -> str:
