@@ -125,6 +125,7 @@ cdef class Sequencer:
     cdef readonly object map           # Dispatcher
     cdef const dispatch_table *table
     cdef Executor local                # devices of this process; None when workers own all
+    cdef bint python                   # some device of this process is written in Python
     cdef list links                    # Link objects
     cdef seq_link *link
     cdef uint32_t n_links
@@ -201,6 +202,7 @@ cdef class Sequencer:
     cdef uint32_t policy
     cdef bint looks                    # spin at a slot before the policy is asked
     cdef uint64_t window_used
+    cdef int single(self, uint32_t space, uint64_t addr, uint32_t size, bint write, uint64_t *value, uint64_t t_ns) except -1
     cdef int _go(self, int kind) except -1
     cdef int _carry_out(self, int kind) except -1 nogil
     cdef void _let_go(self) noexcept nogil

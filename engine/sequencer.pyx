@@ -36,6 +36,7 @@ from engine._ring cimport (Link, link_commit, link_completed, link_completion, l
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_word, waiter_init,
                                    wake)
 
+from engine._device import PyDevice
 from engine.errors import EngineError, MachineError, RingError, UsageError, WorkerDied
 from engine.types import Space
 
@@ -271,6 +272,7 @@ cdef class Sequencer:
         self.plan = plan
         self.check = check
         self.local = executor
+        self.python = executor is not None and any(isinstance(d, PyDevice) for d in executor.keep)
         self.policy = POLICIES[wait]
         waiter_init(&self.wait, self.policy, 20000, crowded)
         self.looks = self.policy != WAIT_BLOCK and not crowded
@@ -1000,8 +1002,10 @@ cdef class Sequencer:
     # ------------------------------------------------------------------ links: what sync, buffered and batched share
 
     cdef int _check(self) except -1:
-        """Signals, and the caller's own check (are the workers alive?)."""
+        """Signals, other threads, and the caller's own check (are the workers alive?)."""
         PyErr_CheckSignals()
+        with nogil:
+            pass
         if self.check is not None:
             self.check()
         return 0
@@ -1879,10 +1883,13 @@ cdef class Sequencer:
 
     cdef int _go(self, int kind) except -1:
         """Carry out the run in hand, and let go of its arrays."""
+        if kind == SEQ_LOCAL and (self.n_acc == 1 or self.python):
+            try:
+                self._run_local()              # not worth giving up the GIL for, or its devices find it at hand
+            finally:
+                self._let_go()
+            return 0
         try:
-            if kind == SEQ_LOCAL and self.n_acc == 1:
-                self._run_local()              # not worth giving up the GIL for
-                return 0
             with nogil:
                 self._carry_out(kind)
         except BaseException as e:
@@ -1912,10 +1919,14 @@ cdef class Sequencer:
     def access(self, uint32_t space, uint64_t addr, uint32_t size, bint write=False, uint64_t value=0, uint64_t t_ns=0):
         """One access by vCPU 0 at t_ns (at the clock, if that is later), local or through its owner's slot: the value read, or
         written.  Raises UsageError if no guest can make it."""
+        self.single(space, addr, size, write, &value, t_ns)
+        return value
+
+    cdef int single(self, uint32_t space, uint64_t addr, uint32_t size, bint write, uint64_t *value, uint64_t t_ns) except -1:
+        """access() from compiled code; value: in for a write, out for a read."""
         cdef engine_acc one
-        cdef uint64_t out = value
-        cdef uint8_t status = 0
-        if (space > ENGINE_CONFIG or size == 0 or size > 8 or size & (size - 1)
+        cdef uint8_t status
+        if (space > ENGINE_CONFIG or size - 1 > 7 or size & (size - 1)
                 or (space == ENGINE_PIO and (addr > 0xffff or size > 4))):
             raise UsageError(f"access is impossible: space {space}, address {addr:#x}, size {size}; sizes are 1, 2, 4 (and 8 on MMIO), spaces 0 to 2, "
                              f"ports up to 0xffff")
@@ -1924,20 +1935,15 @@ cdef class Sequencer:
         memset(&one, 0, sizeof(one))
         one.t_ns = t_ns if t_ns > self.now else self.now
         one.addr = addr
-        one.value = value
+        one.value = value[0]
         one.size = <uint8_t>size
         one.space = <uint8_t>space
         one.dir = write
         self.acc = &one
         self.n_acc = 1
-        self.inp = NULL
-        self.n_inp = 0
-        self.value = &out
+        self.value = value
         self.status = &status
-        self.answers = NULL
-        self.ram_bytes = NULL
-        self._go(SEQ_LOCAL if self.local is not None else SEQ_SYNC)
-        return out
+        return self._go(SEQ_LOCAL if self.local is not None else SEQ_SYNC)
 
     def _broke(self, e):
         """A run ended in the middle: what is on the way to workers can no longer be told from what comes next."""

@@ -22,6 +22,7 @@ from engine._device import Arena, Device, Dma
 from engine._executor import Executor
 from engine._shm import Segment
 from engine.errors import EngineError, StateError, UsageError
+from engine.machine._single import NOT_RUNNING, SingleAccess
 from engine.machine.build import Plan, connect, make_device, plan
 from engine.machine.derive import derive
 from engine.machine.net import close_all, open_all
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from engine.workers.pool import Pool
 
 PATHS = ("local", "sync", "buffered", "batched")
-SPACES: dict[int | str, int] = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
 ARENA = 4 << 20
 TIME_END = 1 << 63  # ns; later deadlines cannot be told from none
 
@@ -80,14 +80,13 @@ class Clock:
     def now(self) -> int:
         """Virtual time in ns."""
         self._machine._running()
-        return max(self._machine._now, self._machine.sequencer.clock)
+        return self._machine.sequencer.clock
 
     def step(self, ns: int) -> None:
         """Move time forward by ns; everything due happens."""
         if not 0 <= ns < TIME_END - self.now:
             raise UsageError(f"clock.step({ns}): time does not go back, and ends after 2^63 ns, in 292 years")
-        self._machine._now = self.now + ns
-        self._machine.sequencer.settle(self._machine._now)
+        self._machine.sequencer.settle(self.now + ns)
 
     def next(self) -> int | None:
         """When a device wants the clock next, in ns of virtual time; None if none does."""
@@ -108,7 +107,7 @@ class Snapshot:
     saved: dict[str, Any] | None = None
 
 
-class Machine:
+class Machine(SingleAccess):
     """A machine; make it with from_file or from_spec.  One thread uses it.
 
     path: how accesses are carried (local, sync, buffered, batched); local without workers, else batched unless given.
@@ -145,7 +144,6 @@ class Machine:
         if stamps not in STAMPS:
             raise UsageError(f"stamps {stamps!r}: choose one of {', '.join(STAMPS)}")
         self._stamps = stamps
-        self._now = 0
         self._started = self._starting = False
         self.clock = Clock(self)
 
@@ -166,7 +164,6 @@ class Machine:
         if self._started or self._starting:
             raise EngineError("the machine is running already")
         self._starting = True
-        self._now = 0
         self.pool: Pool | None = None
         self.devices: dict[str, Device] = {}
         descriptors: dict[str, int] = {}
@@ -197,7 +194,7 @@ class Machine:
                 )
                 self.executor = Executor(self.devices.values(), self.plan.units, self.plan.inner_wires())
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), self.executor)
-            self._access = self.sequencer.access  # type: ignore[method-assign,assignment]
+            self._attach(self.sequencer)
             self._started = True
             self.stamps = self._stamps
         except BaseException:
@@ -214,7 +211,7 @@ class Machine:
 
     def _release(self) -> None:
         self._started = False
-        self.__dict__.pop("_access", None)
+        self._attach(None)
         pool, self.pool = getattr(self, "pool", None), None
         if pool is not None:
             pool.stop()
@@ -234,7 +231,7 @@ class Machine:
 
     def _running(self) -> None:
         if not self._started:
-            raise EngineError("the machine is not running: use `with machine:` or machine.start()")
+            raise EngineError(NOT_RUNNING)
 
     def __enter__(self) -> Machine:
         return self.start()
@@ -372,11 +369,7 @@ class Machine:
         else:
             for id, d in self.devices.items():
                 restore_device(d, devices[id])
-        self._place(router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
-
-    def _place(self, router: dict[str, Any], levels: list[int]) -> None:
-        self._now = 0
-        self.sequencer.set_state(router, levels)
+        self.sequencer.set_state(router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
 
     def _region(self, id: str, index: int, base: int) -> tuple[int, int, int]:
         """A mapping of a saved state, checked."""
@@ -423,7 +416,7 @@ class Machine:
                 restore_device(d, snapshot.devices[id])
             else:
                 d.on_restore()
-        self._place(snapshot.router, snapshot.levels)
+        self.sequencer.set_state(snapshot.router, snapshot.levels)
 
     # ------------------------------------------------------------------ accesses
 
@@ -459,33 +452,6 @@ class Machine:
         Raises UsageError for a wrong dtype or an impossible record, before anything is executed.
         """
         return self.run(batch)[0]  # type: ignore[no-any-return]
-
-    def read(self, space: int | str, addr: int, size: int = 1) -> int:
-        """One guest read now.  space: Space, or its name.
-
-        With workers it goes through the slot of the device's owner.
-        """
-        try:
-            return self._access(SPACES[space], addr, size, False, 0, self._now)
-        except (KeyError, TypeError, OverflowError):
-            raise UsageError(
-                f"read({space!r}, {addr!r}, {size!r}): spaces are pio, mmio and config; addresses and sizes "
-                f"are numbers that are not negative"
-            ) from None
-
-    def write(self, space: int | str, addr: int, size: int, value: int) -> None:
-        """One guest write now, as read."""
-        try:
-            self._access(SPACES[space], addr, size, True, value, self._now)
-        except (KeyError, TypeError, OverflowError):
-            raise UsageError(
-                f"write({space!r}, {addr!r}, {size!r}, {value!r}): spaces are pio, mmio and config; numbers are "
-                f"not negative and fit "
-                f"64 bits"
-            ) from None
-
-    def _access(self, *access: int) -> int:
-        raise EngineError("the machine is not running: use `with machine:` or machine.start()")
 
     def input(self, kind: int, target: str, value: int = 0, pin: str | None = None, addr: int = 0) -> int:
         """Something from outside for one device: a key, a line, a message (see engine._device's kinds).  Its answer."""
