@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.study.journal import Journal
 
 Task = tuple[int, int, Cell]
 CONNECT_S = 10.0
+RETRIES = 3  # of a replication whose worker went away
 
 
 def missing(design: Design, journal: Journal) -> list[Task]:
@@ -112,7 +114,7 @@ class _Cluster:
     ) -> None:
         self.design, self.journal, self.advance = design, journal, advance
         self.address, self.client, self.wait = address, client, wait
-        self.running: dict[str, tuple[Any, Task]] = {}  # by host
+        self.running: dict[str, tuple[Any, Task, str]] = {}  # by host: the result to come, of what, from which worker
         self.mine: dict[str, int] = {}  # host -> the replicate it is at
         self.lost: dict[tuple[int, int], int] = {}  # how often a replication's worker went away
 
@@ -123,18 +125,15 @@ class _Cluster:
             "replications are kept: give the same command again, with a scheduler that is there, to go on"
         )
 
-    def hosts(self) -> dict[str, str]:
-        """Host -> the one of its Dask workers that is used."""
+    def workers(self) -> dict[str, str]:
+        """Address -> host of every Dask worker that is there."""
         if self.client.status != "running":
             raise self.gone()
         try:
             info = self.client.scheduler_info(n_workers=-1)
         except TypeError:  # older than 2025.4
             info = self.client.scheduler_info()
-        out: dict[str, str] = {}
-        for address, w in sorted(info["workers"].items()):
-            out.setdefault(str(w["host"]), address)
-        return out
+        return {address: str(w["host"]) for address, w in sorted(info["workers"].items())}
 
     def run(self, left: list[Task]) -> None:
         """Until nothing is left."""
@@ -143,25 +142,28 @@ class _Cluster:
             while left or self.running:
                 if self.design.seconds and time.monotonic() > end:
                     left.clear()
-                hosts = self.hosts()
-                if hosts:
+                workers = self.workers()
+                if workers:
                     patience = time.monotonic() + CONNECT_S
                 elif time.monotonic() > patience:
                     raise EngineError(
                         f"--scheduler {self.address}: the cluster has no worker; {len(self.journal.rows)} finished "
                         "replications are kept: give the same command again to go on"
                     )
-                for host, worker in hosts.items():
+                for host, (future, task, worker) in list(self.running.items()):
+                    if worker not in workers and not future.done():
+                        future.cancel()
+                        self._again(host, task, left)
+                for worker, host in workers.items():  # the first of each host is used
                     if host not in self.running and left:
                         self._submit(host, worker, self._next(host, left))
-                futures = [f for f, _ in self.running.values()]
+                futures = [f for f, _, _ in self.running.values()]
                 if futures:
                     self._wait(futures)
                 else:
                     time.sleep(0.1)
-                for host, (future, task) in list(self.running.items()):
+                for host, (future, task, _) in list(self.running.items()):
                     if future.done():
-                        del self.running[host]
                         self._take(host, future, task, left)
         except (OSError, RuntimeError, TimeoutError):  # what its client raises when the connection breaks
             raise self.gone() from None
@@ -198,25 +200,39 @@ class _Cluster:
             pure=False,
             retries=0,
         )
-        self.running[host] = (future, task)
+        self.running[host] = (future, task, worker)
 
     def _take(self, host: str, future: Any, task: Task, left: list[Task]) -> None:
+        """Keep what a finished future holds, if its worker still has it."""
         replicate, number, cell = task
-        if future.status == "finished":
-            got = future.result(timeout=CONNECT_S)
-            self.journal.add(replicate, number, got)
-            self.advance(1)
-            return
-        if (
-            future.status == "cancelled"
-            or type(error := future.exception(timeout=CONNECT_S)).__name__ == "KilledWorker"
-        ):
-            self.mine.pop(host, None)  # its worker, or the scheduler, has gone: once more elsewhere
-            again = self.lost[replicate, number] = self.lost.get((replicate, number), 0) + 1
-            if self.client.status != "running" or again > 3:
-                raise self.gone()
-            left.insert(0, task)
-            return
-        if isinstance(error, UsageError):
+        error: BaseException | None = None
+        try:
+            if future.status == "error":
+                error = future.exception(timeout=CONNECT_S)
+            elif future.status == "finished":
+                got = future.result(timeout=CONNECT_S)
+                del self.running[host]
+                self.journal.add(replicate, number, got)
+                self.advance(1)
+                return
+        except (TimeoutError, CancelledError):
+            if self.client.status != "running":
+                raise self.gone() from None
+        if error is None or type(error).__name__ == "KilledWorker":
+            self._again(host, task, left)
+        elif isinstance(error, UsageError):
             raise UsageError(f"{self.design.source}: {cell}: on {host}: {error}")
-        raise _failed(cell, error or EngineError("no result"), self.journal)
+        else:
+            raise _failed(cell, error, self.journal)
+
+    def _again(self, host: str, task: Task, left: list[Task]) -> None:
+        """A replication's worker has gone, or the scheduler has: once more, where there is one."""
+        replicate, number, cell = task
+        del self.running[host]
+        self.mine.pop(host, None)
+        if self.client.status != "running":
+            raise self.gone()
+        again = self.lost[replicate, number] = self.lost.get((replicate, number), 0) + 1
+        if again > RETRIES:
+            raise _failed(cell, EngineError(f"the Dask workers that ran it went away, {again} times"), self.journal)
+        left.insert(0, task)
