@@ -164,3 +164,61 @@ def test_a_scheduler_that_goes_away_costs_nothing_that_was_finished(engine: Any,
 def test_no_scheduler_is_said_in_one_line(engine: Any, study: Path) -> None:
     one_line(engine("study", study, "--scheduler", "tcp://127.0.0.1:9"), 2, "tcp://127.0.0.1:9", "no Dask scheduler")
     one_line(engine("study", study, "--scheduler", "nonsense://x"), 2, "nonsense://x", "unknown scheme")
+
+
+def test_a_replication_whose_dask_worker_was_killed_is_run_again(engine: Any, study: Path, cluster: Any) -> None:
+    study.write_text(STUDY.replace("accesses = 300", "accesses = 20000").replace("[5000, 20000]", "[20000, 40000]"))
+    p = engine.start("study", study, "--scheduler", cluster.scheduler_address)
+    end = time.monotonic() + 60
+    while len(rows(engine.folder)) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    busy = max(cluster.workers.values(), key=lambda w: cpu_seconds(w.pid))  # one replication a host: the other idles
+    os.kill(busy.pid, signal.SIGKILL)
+    out, err = p.communicate(timeout=180)
+    assert p.returncode == 0, (out, err)
+    assert len({(r["replicate"], r["cell"]) for r in rows(engine.folder)}) == len(rows(engine.folder)) == SIZE
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+# A small file system of the process's own, which goes with it: the study fills it, gets more room, and goes on.
+SMALL_DISK = """
+import ctypes, json, os, subprocess, sys
+
+libc = ctypes.CDLL(None)
+NEWNS, NEWUSER, REMOUNT, PRIVATE, RECURSIVE = 0x20000, 0x10000000, 32, 1 << 18, 16384
+uid, gid = os.getuid(), os.getgid()
+if libc.unshare(NEWNS if uid == 0 else NEWNS | NEWUSER):
+    sys.exit(77)
+if uid:
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as f:
+            f.write(text)
+libc.mount(b"none", b"/", None, RECURSIVE | PRIVATE, None)
+if libc.mount(b"none", b"disk", b"tmpfs", 0, b"size=32k"):
+    sys.exit(77)
+runs = []
+for room in (b"size=32k", b"size=8m"):
+    libc.mount(b"none", b"disk", b"tmpfs", REMOUNT, room)
+    done = subprocess.run([sys.executable, "-m", "engine", *sys.argv[1:]], capture_output=True, text=True)
+    with open("disk/small.jsonl") as f:
+        lines = f.read().splitlines()
+    runs.append((done.returncode, done.stderr, [line for line in lines if '"values"' in line]))
+print(json.dumps(runs))
+"""
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_was_finished(engine: Any, study: Path) -> None:
+    (engine.folder / "disk").mkdir()
+    done = engine("study", study, "--out", "disk", code=SMALL_DISK)
+    if done.returncode == 77:
+        pytest.skip("this system lets nobody mount a file system of his own")
+    (status, said, kept), (status_again, said_again, whole) = json.loads(done.stdout)
+    assert status == 3 and said.count("\n") == 1, said
+    assert "small.jsonl: cannot be written (No space left on device)" in said and "make room" in said
+    assert 0 < len(kept) < SIZE and f"{len(kept)} finished replications are kept" in said
+    assert status_again == 0, said_again
+    assert whole[: len(kept)] == kept and len(whole) == SIZE
