@@ -156,7 +156,7 @@ cdef inline int64_t link_reserve(link_view *l, uint64_t n) noexcept nogil:
 
 cdef inline engine_rec *link_request(link_view *l, uint64_t k) noexcept nogil:
     """The k-th reserved record, to be filled."""
-    return <engine_rec *>ring_item(&l.requests, k)
+    return <engine_rec *>l.requests.items + ((l.requests.mine + k) & l.requests.mask)
 
 cdef inline uint64_t link_commit(link_view *l, uint64_t n) noexcept nogil:
     """Publish the first n reserved records; the index of the first.  Then wake the worker (engine.workers._wait)."""
@@ -207,17 +207,14 @@ cdef inline int64_t link_peek(link_view *l, uint64_t n) noexcept nogil:
 
 cdef inline void link_take(link_view *l, uint64_t k, engine_rec *out) noexcept nogil:
     """Copy the k-th peeked record.  The copy is what must be checked and used."""
-    ring_copy(out, ring_item(&l.requests, k), sizeof(engine_rec))
+    ring_copy(out, <engine_rec *>l.requests.items + ((l.requests.mine + k) & l.requests.mask), sizeof(engine_rec))
 
 cdef inline void link_answer(link_view *l, uint64_t k, uint64_t value, uint32_t status, uint32_t flags) noexcept nogil:
     """Write the completion of the k-th peeked record; valid once link_execute passed it."""
     cdef uint64_t i = l.requests.mine + k
     cdef engine_cpl *c = &l.completions[i & l.requests.mask]
     c.value = value
-    c.seq = <uint32_t>i
-    c.status = <uint8_t>status
-    c.flags = <uint8_t>flags
-    c.pad = 0
+    (<uint64_t *>c)[1] = <uint32_t>i | <uint64_t>(status & 0xff) << 32 | <uint64_t>(flags & 0xff) << 40   # seq, status, flags: one store
 
 cdef inline void link_stamp(link_view *l, uint64_t k, uint64_t taken) noexcept nogil:
     """Stamp the k-th peeked record as done now, if the link is stamped."""

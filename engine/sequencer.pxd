@@ -118,7 +118,7 @@ cdef struct seq_link:
     uint32_t batch         # accesses among them
 
 cdef struct seq_counts:
-    uint64_t local, router, sync, buffered, batched, fallback, posted_eligible, batches, batch_accesses, inputs, settles, cuts
+    uint64_t local, router, sync, buffered, batched, fallback, batches, batch_accesses, inputs, settles, cuts
 
 cdef class Sequencer:
     cdef readonly object plan
@@ -200,6 +200,8 @@ cdef class Sequencer:
     cdef readonly object ram_owner
     cdef waiter wait
     cdef uint32_t policy
+    cdef int posting                   # the link that has posted writes not yet published, or -1
+    cdef uint32_t unstamped            # path buffered: accesses until the next one that is timed
     cdef bint looks                    # spin at a slot before the policy is asked
     cdef uint64_t window_used
     cdef int single(self, uint32_t space, uint64_t addr, uint32_t size, bint write, uint64_t *value, uint64_t t_ns) except -1
@@ -232,6 +234,7 @@ cdef class Sequencer:
     # links
     cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil
     cdef int _commit(self, uint32_t k) except -1 nogil
+    cdef int _show_posted(self) except -1 nogil
     cdef int _collect(self, uint32_t k) except -1 nogil
     cdef int _drain(self, uint32_t k) except -1 nogil
     cdef int _finish(self, uint64_t t_ns, bint everything=*) except -1 nogil

@@ -43,6 +43,8 @@ from engine.types import Space
 cdef enum:
     WINDOW = 16384         # accesses of one stretch at most (batched)
     COMMIT_AT = 64         # records published at once, and one wake-up
+    POST_AT = 32           # posted writes published at once, if nothing is waited for before
+    TIME_ONE_IN = 61       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
     LOOKS = 128            # at a slot, before the waiting policy is asked
     SAMPLE = 64            # one record in so many is stamped for latency
     NO_AUX = 0xFFFFFFFF
@@ -274,6 +276,7 @@ cdef class Sequencer:
         self.local = executor
         self.python = executor is not None and any(isinstance(d, PyDevice) for d in executor.keep)
         self.policy = POLICIES[wait]
+        self.posting = -1
         waiter_init(&self.wait, self.policy, 20000, crowded)
         self.looks = self.policy != WAIT_BLOCK and not crowded
         self.n_devices = len(plan.devices)
@@ -1113,7 +1116,7 @@ cdef class Sequencer:
                         values[index] = c.value
                         if c.status & ~<uint32_t>IO_CONTENT:
                             values[index] = self._nobody(acc[index].space, acc[index].size)
-                    if not (seen + i) & (SAMPLE - 1) and self.stamped:
+                    if not (seen + i) & (SAMPLE - 1) and self.stamped and l.stamp[at // SAMPLE]:
                         self._seen(l.stamp[at // SAMPLE], &l.v.stamps[at] if self.stamped == STAMPED_ALL else NULL)
                 elif meta & META_LOW & ~<uint64_t>63 != META_ACCESS:
                     aux = l.aux[at]
@@ -1136,6 +1139,13 @@ cdef class Sequencer:
                 l.batch = 0
             if self.policy != WAIT_SPIN:
                 wake(&self.wait, &l.v.hdr.worker_asleep)
+        return 0
+
+    cdef int _show_posted(self) except -1 nogil:
+        """Publish the posted writes that are not yet."""
+        if self.posting >= 0:
+            self._commit(<uint32_t>self.posting)
+            self.posting = -1
         return 0
 
     cdef int _wait_link(self, uint32_t k) except -1 nogil:
@@ -1435,6 +1445,7 @@ cdef class Sequencer:
         cdef uint32_t k = self.units[unit].link, vcpu = 0
         cdef seq_link *l = &self.link[k]
         cdef int got = 0, i
+        self._show_posted()
         if l.open:
             self._commit(k)
         l.slot_key = key
@@ -1737,14 +1748,16 @@ cdef class Sequencer:
         return 0
 
     cdef int _run_waiting(self, bint buffered) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, v, ticks = 0, base = self.base
+        cdef uint64_t i, j = 0, addr = 0, v, ticks = 0, at, word, base = self.base
         cdef uint64_t next_input = self.inp[0].index if self.n_inp else <uint64_t>-1
-        cdef uint32_t place, space = 0, found, unit, st
+        cdef uint32_t place, space = 0, found, st
+        cdef bint posted = False
         cdef const engine_acc *a
         cdef engine_rec rec
+        cdef engine_rec *slot
         cdef route to
-        cdef seq_link *l
-        memset(&rec, 0, sizeof(rec))
+        cdef unit_route *unit = NULL
+        cdef seq_link *l = NULL
         memset(&to, 0, sizeof(to))
         to.space = 255
         for i in range(self.n_acc):
@@ -1762,40 +1775,62 @@ cdef class Sequencer:
                 to.space = 255
             self.now = a.t_ns
             v = a.value
+            ticks = 0
             if self.stamped:
-                ticks = tsc()
+                if not buffered or self.unstamped == 0 or self.stamped == STAMPED_ALL:
+                    ticks = tsc()
+                    self.unstamped = TIME_ONE_IN
+                self.unstamped -= 1
             found = quick_find(self, a, &to, &addr, &space)
             if found == FIND_OK:
-                unit = to.unit
-                rec.t_ns = a.t_ns
-                rec.addr = addr
-                rec.value = a.value
-                rec.region = to.region
-                rec.vcpu = a.vcpu
-                rec.op = <uint8_t>(space | a.dir << 4 | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT)
+                if to.fresh:
+                    unit = &self.units[to.unit]
+                    l = &self.link[unit.link]
+                    posted = buffered and to.flags & DISPATCH_POSTED and not unit.is_sync
+                word = to.region | <uint64_t>a.vcpu << 32 | <uint64_t>(
+                    space | a.dir << 4 | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT) << 48
                 self.key = access_key(base + i)
-                if self.units[unit].level or self.units[unit].pend.n:
-                    self._bring_up(unit, a.t_ns)
-                if buffered and a.dir and to.flags & DISPATCH_POSTED and not self.units[unit].is_sync:
-                    self.counts.posted_eligible += 1
-                    l = &self.link[self.units[unit].link]
-                    if link_reserve(l.v, 1) < 1:
-                        self._collect(self.units[unit].link)
-                    if link_reserve(l.v, 1) == 1:
-                        self._push(unit, &rec, self.key, 0, NO_AUX)
-                        self._commit(self.units[unit].link)
-                        self.units[unit].last = l.v.requests.mine
+                if unit.level or unit.pend.n:
+                    self._bring_up(to.unit, a.t_ns)
+                if posted and a.dir:
+                    if unit.link != self.posting:
+                        self._show_posted()
+                        self.posting = unit.link
+                    if link_reserve(l.v, l.open + 1) <= <int64_t>l.open:
+                        self._commit(unit.link)
+                        self._collect(unit.link)
+                    if link_reserve(l.v, l.open + 1) > <int64_t>l.open:
+                        slot = link_request(l.v, l.open)
+                        slot.t_ns = a.t_ns
+                        slot.addr = addr
+                        slot.value = a.value
+                        (<uint64_t *>slot)[3] = word
+                        at = l.v.requests.mine + l.open
+                        l.meta[at & l.v.requests.mask] = self.key << 6
+                        if not at & (SAMPLE - 1):
+                            l.stamp[(at & l.v.requests.mask) // SAMPLE] = tsc() if self.stamped == STAMPED_ALL else 0
+                        l.open += 1
+                        unit.last = at + 1
+                        unit.touched = 1
                         self.counts.buffered += 1
                         self.value[i] = a.value
                         self.status[i] = IO_OK         # its own may come when this run is over
-                        if self.stamped and self.n_acc > 1:
+                        if l.open == POST_AT:
+                            self._commit(unit.link)
+                            if not l.v.requests.mine & 511:
+                                self._collect(unit.link)
+                        if ticks and self.n_acc > 1:
                             self._sample(tsc() - ticks)
                         continue
                     self.counts.fallback += 1
-                self._sync(unit, &rec, self.key, 0, &v, &st)
+                rec.t_ns = a.t_ns
+                rec.addr = addr
+                rec.value = a.value
+                (<uint64_t *>&rec)[3] = word
+                self._sync(to.unit, &rec, self.key, 0, &v, &st)
                 self.counts.sync += 1
-                if self.stamped:
-                    self._seen(ticks, self._slot_stamps(unit, a.vcpu))
+                if ticks:
+                    self._seen(ticks, self._slot_stamps(to.unit, a.vcpu))
                 if st & ~<uint32_t>IO_CONTENT and not a.dir:
                     v = self._nobody(a.space, a.size)
                 if to.flags & DISPATCH_BARRIER and a.dir:
@@ -1830,6 +1865,7 @@ cdef class Sequencer:
             place += 1
             j += 1
         if self.n_acc == 1 and self.n_inp == 0 and self.base < PAST:
+            self._show_posted()
             self.past[self.base] = self.now        # single accesses need no cut each: what is on the way keeps its number
             self.base += 1
             return 0
@@ -2099,6 +2135,7 @@ cdef class Sequencer:
     def counters(self):
         """How accesses went: local, router, sync, buffered, batched, fallback, posted_eligible, batches, ..."""
         c = dict(self.counts)
+        c["posted_eligible"] = c["buffered"] + c["fallback"]
         c["mean_batch"] = c["batch_accesses"] / c["batches"] if c["batches"] else 0.0
         c["split"] = self.odd
         c["resets"] = self.resets
