@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 
+def reason(e: Exception) -> str:
+    """Why a file cannot be read, in words, for an error's line that names the file."""
+    if isinstance(e, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return str(getattr(e, "strerror", None) or e).partition("\n")[0]
+
+
 class EngineError(Exception):
     """Base of everything the engine raises on purpose."""
 

@@ -41,8 +41,8 @@ def command_parser(parsers: Any, name: str, description: str, example: str) -> a
     return parser
 
 
-def _parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
-    """The whole parser; of the commands only the one that argv names is imported."""
+def _parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, Any, dict[str, Any]]:
+    """(the whole parser, its commands' parsers, their modules); only the command that argv names is imported."""
     top = argparse.ArgumentParser(
         prog="engine",
         description="x86 PC devices without a virtual machine monitor around them.",
@@ -58,14 +58,16 @@ def _parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Any
             modules[name].add(parsers)
         elif find_spec(f"engine.cli.{name}"):
             parsers.add_parser(name, help=text)
-    return top, modules
+    return top, parsers, modules
 
 
 def _dispatch(argv: Sequence[str]) -> int:
     from engine.errors import EngineError, UsageError
 
-    top, modules = _parser(argv)
-    args = top.parse_args(argv)
+    top, parsers, modules = _parser(argv)
+    args, rest = top.parse_known_args(argv)
+    if rest:
+        (parsers.choices.get(args.command) or top).error(f"unrecognized arguments: {' '.join(rest)}")
     if args.version:
         from engine import __version__
 

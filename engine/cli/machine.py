@@ -16,7 +16,7 @@ from engine._executor import Executor
 from engine.cli import command_parser
 from engine.cli.output import Output
 from engine.cli.text import write_json
-from engine.errors import UsageError
+from engine.errors import UsageError, reason
 from engine.frontends.replay import parse_files
 from engine.machine.build import CONFIG_REGION, Placed, Plan, PlannedDevice, bus_path, plan
 from engine.machine.derive import derive
@@ -395,7 +395,7 @@ def _origin(path: str) -> tuple[list[str], dict[str, int]]:
     except FileNotFoundError:
         raise UsageError(f"--from {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"--from {path}: cannot be read ({e})") from None
+        raise UsageError(f"--from {path}: cannot be read ({reason(e)})") from None
     if text.lstrip().startswith("{"):
         try:
             side = json.loads(text)
@@ -416,7 +416,7 @@ def _origin(path: str) -> tuple[list[str], dict[str, int]]:
 
 def _import(args: argparse.Namespace) -> int:
     if bool(args.origin) == bool(args.args):
-        raise UsageError("engine machine import: give either --from FILE or -- QEMU ARGS")
+        raise UsageError("import: give either --from FILE or -- QEMU ARGS")
     words, sizes = _origin(args.origin) if args.origin else (args.args, {})
     got = from_qemu(words, parse_files(args.file), sizes)
     plan(derive(got.spec()))  # refuses here, by name, what could not be built

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from engine._abi import ACC, first_bad, first_earlier
 from engine._device import INTACK, KEY
-from engine.errors import TraceError
+from engine.errors import TraceError, reason
 from engine.sequencer import INPUT, RAM
 
 EVT = np.dtype([("t_ns", "<u8"), ("index", "<u8"), ("kind", "<u4"), ("data", "<u4")])
@@ -82,25 +82,24 @@ class Golden:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise TraceError(f"{path}: not a file; a recorded guest is NAME.npz")
     if not path.is_file():
         raise TraceError(f"{path}: no such file")
     try:
+        zipfile.ZipFile(path).close()
         with np.load(path, allow_pickle=False) as z:
             return {k: z[k] for k in z.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        KeyError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as e:
+    except OSError as e:
+        raise TraceError(f"{path}: cannot be read as a trace ({reason(e)})") from None
+    except zipfile.BadZipFile:
         raise TraceError(
-            f"{path}: cannot be read as a trace ({type(e).__name__}: {str(e)[:80]}); "
-            f"is it truncated, or another kind of file?"
+            f"{path}: cannot be read as a trace: truncated, or another kind of file; a recorded guest is NAME.npz, an "
+            "archive of arrays (docs/traces.md)"
+        ) from None
+    except (ValueError, EOFError, AttributeError, TypeError, KeyError, NotImplementedError, zlib.error):
+        raise TraceError(
+            f"{path}: cannot be read as a trace: an array of it is damaged or holds no numbers; copy it again"
         ) from None
 
 

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from engine.errors import MachineError
+from engine.errors import MachineError, reason
 from engine.types import Bdf
 
 MAX_WORKERS = 1024
@@ -159,7 +159,7 @@ def load(source: str | Path) -> MachineSpec:
             f"{source}: no such machine file; shipped boards are {', '.join(shipped_boards())}"
         ) from None
     except (OSError, UnicodeDecodeError) as e:
-        raise MachineError(f"{source}: cannot be read ({e})") from None
+        raise MachineError(f"{source}: cannot be read ({reason(e)})") from None
     return parse(text, text_source)
 
 
@@ -367,7 +367,7 @@ def load_placement(path: str | Path) -> PlacementSpec:
     except FileNotFoundError:
         raise MachineError(f"{path}: no such placement file") from None
     except (OSError, UnicodeDecodeError) as e:
-        raise MachineError(f"{path}: cannot be read ({e})") from None
+        raise MachineError(f"{path}: cannot be read ({reason(e)})") from None
     except tomllib.TOMLDecodeError as e:
         raise MachineError(f"{path}: not TOML: {e}") from None
     odd = set(raw) - {"board", "device", "placement"}

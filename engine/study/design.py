@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import data
-from engine.errors import UsageError
+from engine.errors import UsageError, reason
 from engine.machine import PATHS
 from engine.machine.spec import MAX_WORKERS
 from engine.study.mixes import MIXES
@@ -203,7 +203,7 @@ def load(source: str, quick: bool = False) -> Design:
             f"{source}: no such study file; shipped studies are {', '.join('shipped:' + s for s in shipped())}"
         ) from None
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"{source}: cannot be read ({e})") from None
+        raise UsageError(f"{source}: cannot be read ({reason(e)})") from None
     return parse(text, source, quick)
 
 

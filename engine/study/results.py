@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import EngineError, UsageError
+from engine.errors import EngineError, UsageError, reason
 from engine.measure import histogram
 from engine.study import _offer
 from engine.study.design import FACTORS, Block, Cell, Design
@@ -253,7 +253,7 @@ class Results:
             with gzip.open(path, "rt", newline="") if packed else path.open(newline="") as f:
                 raw = list(csv.DictReader(f))
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as e:
-            raise UsageError(f"{path}: cannot be read ({e})") from None
+            raise UsageError(f"{path}: cannot be read ({reason(e)})") from None
         cells = design.cells
         rows: list[Row] = []
         hosts: dict[str, dict[str, Any]] = {}

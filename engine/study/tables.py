@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UsageError
+from engine.errors import UsageError, reason
 from engine.study import plots
 from engine.study.compare import APART, COSTS, PAYS, Contrast, contrasts, pairs, verdict
 from engine.study.report import block_rows, held, noise
@@ -158,7 +158,7 @@ def fill_page(r: Results, path: Path) -> int:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as e:
-        raise UsageError(f"--tables {path}: cannot be read ({e})") from None
+        raise UsageError(f"--tables {path}: cannot be read ({reason(e)})") from None
     n = len(MARK.findall(text))
     if not n:
         raise UsageError(

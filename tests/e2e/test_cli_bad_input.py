@@ -60,7 +60,7 @@ def refused(got, *words):
         (lambda p: np.savez(p, **arrays(acc=accesses("region", 999))), ["access 1000 is impossible", "region 999"]),
         (lambda p: np.savez(p, **arrays(acc=accesses("addr", 1 << 40))), ["impossible", "0x10000000000"]),
         (lambda p: np.savez(p, **arrays(acc=accesses("t_ns", 1))), ["time goes back at access 1000"]),
-        (lambda p: p.mkdir(), ["no such file"]),
+        (lambda p: p.mkdir(), ["not a file"]),
     ],
     ids=[
         "truncated",

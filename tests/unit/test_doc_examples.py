@@ -60,7 +60,7 @@ def commands(text: str) -> Iterator[tuple[str, str]]:
 
 def parse(argv: list[str]) -> None:
     """The command line of `engine` is one that it takes."""
-    parser, _ = _parser(argv)
+    parser, _, _ = _parser(argv)
     parser.parse_args(argv)
 
 
