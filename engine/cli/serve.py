@@ -17,12 +17,14 @@ from uuid import UUID
 
 from engine.cli import command_parser
 from engine.errors import EngineError, MachineError, UsageError
-from engine.frontends.qmp import ACTIONS, Guest
+from engine.frontends.plugging import Plugging
+from engine.frontends.qmp import ACTIONS, MODELS, Guest
 from engine.frontends.qtest import Endpoint, Server, observing_all
 from engine.frontends.unknown import check_path, take, with_recorder, write
 from engine.machine import PATHS, Machine
 from engine.machine.cmos import pc_cmos
-from engine.machine.qemu_args import from_qemu, options, pairs
+from engine.machine.hotplug import store_cmos
+from engine.machine.qemu_args import Importer, from_qemu, options, pairs
 from engine.machine.spec import MachineSpec, load
 
 LAUNCHER = "engine-system-x86_64"
@@ -196,14 +198,7 @@ def _boot_once(guest: Guest, spec: MachineSpec) -> None:
         boot_order=facts.get("boot_order", "cad"),
         check_floppy_signature=facts.get("check_floppy_signature", True),
     )
-    for d in spec.devices:
-        if d.type == "mc146818":
-            state = machine.call(d.id, "save")
-            ram = bytearray(state["ram"])
-            for n in BOOT_BYTES:
-                ram[n] = cmos[n]
-            state["ram"] = type(state["ram"])(ram)
-            machine.call(d.id, "restore", state)
+    store_cmos(machine, {n: cmos[n] for n in BOOT_BYTES})
 
 
 def serve(
@@ -221,11 +216,13 @@ def serve(
     rom = NO_FIRMWARE
     spec: MachineSpec | None = None
     lasting: MachineSpec | None = None
+    importer: Importer | None = None
     if machine is not None:
         spec = load(machine)
     elif wanted.machine != "none":
         got = from_qemu(args)
         spec = got.spec(say)
+        importer = got.importer
         rom = _firmware(got.firmware)
         for name, where in got.unmodelled:
             print(f"{say}: {name}{' at ' + where if where else ''} is not modelled", file=sys.stderr)
@@ -239,10 +236,11 @@ def serve(
         if spec is not None:
             if unknown is not None:
                 spec = with_recorder(spec)
-            board = stack.enter_context(
-                Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path)
-            )
+            board = Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path).start()
         guest = Guest(board, running=not wanted.stopped, actions=wanted.actions, name=wanted.name, uuid=wanted.uuid)
+        stack.callback(guest.close)
+        if importer is not None:
+            guest.plugging = Plugging(importer, observing_all, MODELS)
         if lasting is not None:
             guest.first_reset = lambda: _boot_once(guest, lasting)
         server = Server(guest, rom)
@@ -252,14 +250,14 @@ def serve(
             server.incoming(wanted.incoming, running=not wanted.stopped)
         status = server.run()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is on its way, with its own status
-        if unknown is not None and board is not None:
-            write(take(board), unknown)
+        if unknown is not None and guest.machine is not None:
+            write(take(guest.machine), unknown)
         return status
 
 
 def _listing(args: Sequence[str]) -> str | None:
     """What -version and the like print; None if there is nothing to print."""
-    from engine.frontends.qmp import BOARDS, MODELS, VERSION
+    from engine.frontends.qmp import BOARDS, VERSION
     from engine.machine.spec import shipped_boards
     from engine.registry import TYPES
 

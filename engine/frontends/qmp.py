@@ -8,8 +8,9 @@ Commands: qmp_capabilities, query-version, query-status, query-name, query-uuid,
 query-kvm, query-memory-size-summary, qom-list-types, qom-list, qom-get, system_reset, system_powerdown, stop, cont,
 quit, set-action, watchdog-set-action, migrate, query-migrate, screendump, eject and blockdev-change-medium (floppy
 disks, CDs), blockdev-open-tray, -close-tray, -remove-medium, -insert-medium, blockdev-add (files),
-human-monitor-command (two commands of qemu-io), device_add and device_del (refused, as for a device that is no model).
-Others answer CommandNotFound.  QEMU Machine Protocol Specification; QEMU QMP Reference Manual.
+human-monitor-command (two commands of qemu-io), device_add and device_del (PCI functions and CPUs),
+query-hotpluggable-cpus.  Others answer CommandNotFound.  QEMU Machine Protocol Specification; QEMU QMP Reference
+Manual.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine._device import LINE
 from engine.errors import EngineError, StateError
 from engine.frontends import migration
+from engine.frontends.plugging import Plugging, Refused
 from engine.frontends.replay import OWNERS
 from engine.machine import Machine
 from engine.machine.spec import shipped_boards
@@ -54,6 +56,16 @@ class QmpError(Exception):
         self.kind = kind
 
 
+class Client(Protocol):
+    """Whoever makes the guest's accesses."""
+
+    def look(self) -> None:
+        """Take what the machine's wires have done."""
+
+    def moved(self) -> None:
+        """The machine was reset from outside, or is another one: the map may have moved, and the clock."""
+
+
 class Guest:
     """A machine (None: one without devices) and its run state.  status is the exit status once it has ended.
 
@@ -74,7 +86,9 @@ class Guest:
         self.name, self.uuid = name, uuid
         self.state = "running" if running else "prelaunch"
         self.status: int | None = None
-        self.changed: Callable[[], None] = lambda: None  # something beside the accesses has moved the machine
+        self.plugging: Plugging | None = None  # what can come and go
+        self._leaving = False
+        self.clients: list[Client] = []
         self.first_reset: Callable[[], None] | None = None  # what the first reset does beside its own
         self.monitors: list[Monitor] = []
         self.nodes: dict[str, str] = {}  # block nodes that blockdev-add has made -> their files
@@ -90,7 +104,18 @@ class Guest:
             "exit": self._exit,
             "io_error": self._io_error,
             "tray": self.trays_moved,
+            "eject": self._ejected,
         }
+
+    def close(self) -> None:
+        """Stop the machine."""
+        if self.machine is not None:
+            self.machine.stop()
+
+    def changed(self) -> None:
+        """Something beside the accesses has moved the machine."""
+        for client in list(self.clients):
+            client.moved()
 
     @property
     def ended(self) -> bool:
@@ -196,6 +221,66 @@ class Guest:
             self.event("DEVICE_TRAY_MOVED", device="", id=self.discs()[place], **{"tray-open": place in now})
         self._open = now
 
+    # ------------------------------------------------------------------ devices that come and go
+
+    def _goes_on(self, exchange: Callable[[Machine], Machine]) -> None:
+        """Another machine takes this one's place; clients have heard all of the first."""
+        assert self.machine is not None
+        for client in list(self.clients):
+            client.look()
+        new = exchange(self.machine)
+        if new is not self.machine:
+            self.machine = new
+            self.changed()
+
+    def add(self, arguments: Json) -> None:
+        """device_add.  Raises QmpError."""
+        plugging = self._pluggable()
+        try:
+            self._goes_on(lambda machine: plugging.add(machine, arguments))
+        except Refused as e:
+            raise QmpError(str(e)) from None
+        self.changed()
+
+    def remove(self, id: str) -> None:
+        """device_del.  Raises QmpError."""
+        plugging = self._pluggable()
+        assert self.machine is not None
+        try:
+            plugging.ask(self.machine, id)
+        except Refused as e:
+            raise QmpError(str(e), "GenericError" if e.found else "DeviceNotFound") from None
+        self.changed()
+
+    def _pluggable(self) -> Plugging:
+        if self.machine is None or self.plugging is None:
+            raise QmpError("Devices of this machine can neither come nor go")
+        return self.plugging
+
+    def _ejected(self) -> None:
+        """The guest has let a device go, which leaves between two blocks of requests."""
+        self._leaving = True
+
+    def settle(self) -> None:
+        """Between two blocks of requests: what was let go leaves."""
+        plugging = self.plugging
+        if not self._leaving or plugging is None:
+            return
+        self._leaving = False
+        left: list[Json] = []
+
+        def exchange(machine: Machine) -> Machine:
+            new, gone = plugging.let_go(machine)
+            left.extend(gone)
+            return new
+
+        try:
+            self._goes_on(exchange)
+        except Refused as e:
+            print(f"device not removed: {e}", file=sys.stderr)
+        for data in left:
+            self.event("DEVICE_DELETED", **data)
+
     def proceed(self) -> None:
         """Run again; commands that wait for the host are tried again."""
         if self.state == "running":
@@ -232,6 +317,9 @@ class Guest:
             self.machine.reset()
             self._once()
             self.changed()
+            for client in list(self.clients):
+                client.look()
+            self.settle()
         self.event("RESET", guest=False, reason="host-qmp-system-reset")
 
     def powerdown(self) -> None:
@@ -552,16 +640,20 @@ def _quit(g: Guest, a: Json) -> Json:
 
 
 def _device_add(g: Guest, a: Json) -> Json:
-    driver = _want(a, "driver")
-    raise QmpError(
-        f"Device '{driver}' can not be hotplugged on this machine"
-        if driver in MODELS.values()
-        else f"'{driver}' is not a valid device model name"
-    )
+    _want(a, "driver")
+    g.add(a)
+    return {}
 
 
 def _device_del(g: Guest, a: Json) -> Json:
-    raise QmpError(f"Device '{_want(a, 'id')}' not found", "DeviceNotFound")
+    g.remove(_want(a, "id"))
+    return {}
+
+
+def _hotpluggable_cpus(g: Guest, a: Json) -> list[Json]:
+    if g.machine is None or g.plugging is None:
+        raise QmpError("The feature 'query-hotpluggable-cpus' is not enabled")
+    return g.plugging.places(g.machine)
 
 
 def _screendump(g: Guest, a: Json) -> Json:
@@ -725,6 +817,7 @@ COMMANDS: dict[str, Callable[[Guest, Json], Any]] = {
     "quit": _quit,
     "device_add": _device_add,
     "device_del": _device_del,
+    "query-hotpluggable-cpus": _hotpluggable_cpus,
     "screendump": _screendump,
     "eject": _eject,
     "blockdev-change-medium": _change,

@@ -100,7 +100,8 @@ class Qtest:
 
     rom: the firmware.  names: other names of devices -> id.  stopping: asked between the parts of a long clock step.
     reset: called with the number of resets since the last call, after the accesses that made them.  notices: wires by
-    which devices tell the host something -> what to do when one has risen.  One thread.
+    which devices tell the host something -> what to do when one has risen.  between: called behind each block of
+    requests.  One thread.
     """
 
     def __init__(
@@ -111,10 +112,10 @@ class Qtest:
         stopping: Callable[[], bool] = lambda: False,
         reset: Callable[[int], None] = lambda n: None,
         notices: Mapping[str, Callable[[], None]] | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        self.machine = machine
         self.names = names or {}
-        self.stopping, self.reset = stopping, reset
+        self.stopping, self.reset, self.between = stopping, reset, between
         self._input = bytearray()
         self._out: list[bytes] = []
         self._rows = bytearray()
@@ -123,6 +124,7 @@ class Qtest:
         self._inward = False
         self._watch: dict[int, list[int]] = {}
         self._levels: dict[int, int] = {}
+        self._wanted = dict(notices or {})
         self._notices: dict[int, Callable[[], None]] = {}
         self._done = 0  # accesses since the line changes were last taken
         self._commands: dict[str, Callable[[list[str]], str]] = {
@@ -141,22 +143,37 @@ class Qtest:
         }
         for verb in _OPS:
             self._commands[verb.decode()] = self._access
+        self._rom = rom
+        self._stale = False
+        self.attach(machine)
+
+    def attach(self, machine: Machine | None) -> None:
+        """From now on accesses go to this machine."""
+        self.machine = machine
         if machine is not None:
-            self.memory = Memory(machine, rom)
+            self.memory = Memory(machine, self._rom)
             self._now = machine.clock.now
             self._resets = int(machine.sequencer.counters["resets"])
             self._ecam = machine.spec.board.config_access == "ecam"
-            self._bus_end = (1 << 32) - len(rom)
+            self._bus_end = (1 << 32) - len(self._rom)
             observed = machine.plan.observed
-            self._notices = {observed.index(w): do for w, do in (notices or {}).items() if w in observed}
-        self._stale = False
+            self._notices = {observed.index(w): do for w, do in self._wanted.items() if w in observed}
+            self._done = 0
 
     def moved(self) -> None:
-        """The machine was reset from outside, or is another one's: the map may have moved, and the clock."""
+        """The machine was reset from outside: the map may have moved, and the clock."""
         self._stale = True
         if self.machine is not None:
             self._now = self.machine.clock.now
             self._resets = int(self.machine.sequencer.counters["resets"])
+
+    def look(self) -> bytes:
+        """What the machine's wires have done beside the requests; what is to be sent for it."""
+        if self._changed():
+            self._out += self._lines().values()
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
 
     # ------------------------------------------------------------------ requests in, answers out
 
@@ -177,6 +194,7 @@ class Qtest:
                 self._flush()
                 self._slow(line)
         self._flush()
+        self.between()
         out = b"".join(self._out)
         self._out.clear()
         return out
@@ -539,8 +557,19 @@ class _Peer:
             else:
                 monitor.close()  # the client had gone before its greeting
         else:
-            qtest = server.qtest()
-            self.feed = lambda data: self.send(qtest.feed(data))
+            self.qtest = server.qtest()
+            self.feed = lambda data: self.send(self.qtest.feed(data))
+            server.guest.clients.append(self)
+
+    def look(self) -> None:
+        """Take what the machine's wires have done."""
+        self.send(self.qtest.look())
+
+    def moved(self) -> None:
+        """The machine was reset from outside, or is another one."""
+        if self.qtest.machine is not self.server.guest.machine:
+            self.qtest.attach(self.server.guest.machine)
+        self.qtest.moved()
 
     def send(self, data: bytes) -> None:
         """Queue bytes, and write what goes at once."""
@@ -589,6 +618,8 @@ class _Peer:
             self.server.peers.remove(self)
             if self.monitor is not None:
                 self.monitor.close()
+            if self in self.server.guest.clients:
+                self.server.guest.clients.remove(self)
             if self.owner is not None:
                 self.owner.close()
 
@@ -607,16 +638,15 @@ class Server:
 
     def qtest(self) -> Qtest:
         """A new client's side of the protocol."""
-        client = Qtest(
+        return Qtest(
             self.guest.machine,
             self.rom,
             {theirs: ours for ours, theirs in MODELS.items()},
             lambda: self.guest.ended,
             self.guest.resets,
             self.guest.notices,
+            self.guest.settle,
         )
-        self.guest.changed = client.moved
-        return client
 
     def open(self, endpoints: Iterable[Endpoint]) -> None:
         """Connect to, or wait for, the clients.  Raises UsageError."""

@@ -87,25 +87,27 @@ def _power_management(spec: MachineSpec, d: DeviceSpec, facts: Facts) -> dict[st
     return {k: v for k, v in own.items() if k not in d.config}
 
 
-def _each_vcpu(spec: MachineSpec, apic_ids: list[int]) -> MachineSpec:
-    """Each further vCPU gets what the first one has for itself, unless the file gives it one: lapic0, lapic1, ..."""
+def each_vcpu(first: DeviceSpec, vcpu: int, apic_id: int) -> DeviceSpec:
+    """What a further vCPU has where the first one has this: lapic0, lapic1, ..."""
+    return replace(
+        first,
+        id=f"{first.id.removesuffix('0')}{vcpu}",
+        vcpu=vcpu,
+        lines={pin: _zero.sub(str(vcpu), wire) for pin, wire in first.lines.items()},
+        config={**first.config, "apic_id": apic_id, "bsp": False},
+    )
+
+
+def _vcpus(spec: MachineSpec, apic_ids: list[int]) -> MachineSpec:
+    """Each further vCPU gets what the first one has for itself, unless the file gives any of them theirs."""
     devices = list(spec.devices)
     for first in [d for d in spec.devices if d.vcpu == 0]:
-        given = {d.vcpu: d for d in spec.devices if d.type == first.type and d.vcpu is not None}
         before = first
-        for vcpu in range(1, spec.board.cpus):
-            if vcpu in given:
-                before = given[vcpu]
-                continue
-            before = replace(
-                first,
-                id=f"{first.id.removesuffix('0')}{vcpu}",
-                vcpu=vcpu,
-                lines={pin: _zero.sub(str(vcpu), wire) for pin, wire in first.lines.items()},
-                peers={**first.peers, "before": before.id},
-                config={**first.config, "apic_id": apic_ids[vcpu], "bsp": False},
-            )
-            devices.append(before)
+        if not any(d.type == first.type and d.vcpu for d in spec.devices):
+            for vcpu in range(1, spec.board.cpus):
+                one = each_vcpu(first, vcpu, apic_ids[vcpu])
+                before = replace(one, peers={**first.peers, "before": before.id})
+                devices.append(before)
     return replace(spec, devices=tuple(devices))
 
 
@@ -123,7 +125,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
     """The same machine with its derived settings filled in.  Raises MachineError."""
     board = spec.board
     if board.chipset not in CHIPSET:
-        return _each_vcpu(spec, list(range(board.cpus)))
+        return _vcpus(spec, list(range(board.cpus)))
     own = dict(board.facts)
     disks: list[Disk | None] = []
     floppies: list[str | None] = []
@@ -157,7 +159,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
         if isinstance(given.get(name), str):
             given[name] = Path(given[name]).read_bytes() if given[name] else None
     facts = Facts.checked(given, spec.path or "machine")
-    spec = _each_vcpu(spec, [apic_id(facts, n) for n in range(board.cpus)])
+    spec = _vcpus(spec, [apic_id(facts, n) for n in range(board.cpus)])
     low = sum(size for base, size in memory(facts) if base == 0)
     for d in spec.devices:
         if d.type == "mc146818" and "cmos" not in d.config:

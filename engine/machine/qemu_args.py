@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MachineError
-from engine.machine.spec import MachineSpec, load, parse, parse_size, shipped_boards
+from engine.machine.spec import DeviceSpec, MachineSpec, load, parse, parse_size, shipped_boards
+from engine.types import Bdf
 
 CHIPSETS = {"pc": "i440fx", "q35": "q35", "isapc": ""}
 # Options without an argument, and with one, that no device of ours can tell.
@@ -134,6 +135,7 @@ class Imported:
 
     unmodelled: (name, PCI slot or "").  firmware: path of the image that -bios or the first pflash drive names, ""
     for none.  once: the boot order that holds until the first reset, "" for none; after it `[board] facts` holds.
+    importer: what knows the rest of the command line, for devices that come later.
     """
 
     text: str
@@ -141,6 +143,7 @@ class Imported:
     remarks: list[str] = field(default_factory=list)
     firmware: str = ""
     once: str = ""
+    importer: Importer | None = field(default=None, repr=False)
 
     def spec(self, path: str = "imported machine") -> MachineSpec:
         """The machine file, read."""
@@ -180,7 +183,7 @@ def pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield name, rest.pop(0)
 
 
-class _Import:
+class Importer:
     """One command line on its way to a machine file."""
 
     def __init__(self, files: Mapping[str, str], sizes: Mapping[str, int]) -> None:
@@ -197,6 +200,7 @@ class _Import:
         self.drives: list[dict[str, str]] = []
         self.nodes: dict[str, dict[str, str]] = {}  # -blockdev by node name
         self.devices: list[dict[str, str]] = []
+        self.ids: set[str] = set()  # the names that the command line gives to devices
         self.serials: list[str] = []
         self.parallels: list[str] = []
         self.globals: dict[str, str] = {}
@@ -212,6 +216,7 @@ class _Import:
         self.macs: set[int] = set()
         self.added: list[tuple[str, dict[str, Any]]] = []
         self.indices: list[list[Any]] = []  # bus, slot and acpi-index
+        self.cpu_type = "qemu64-x86_64-cpu"
         self.watchdog_action = "reset"
         self.netdevs: dict[str, dict[str, str]] = {}
         self.remarks: list[str] = []
@@ -222,6 +227,8 @@ class _Import:
             if name in SILENT or name in SILENT_FLAGS:
                 if name in ("-chardev", "-tpmdev"):
                     self.backends[options(value).get("id", "")] = options(value)
+                elif name == "-cpu":
+                    self.cpu_type = value.partition(",")[0] + "-x86_64-cpu"
                 elif name == "-nographic":
                     self.facts["nographic"] = True
                 elif name == "-snapshot":
@@ -278,6 +285,7 @@ class _Import:
             self.drives.append({"if": "floppy", "index": str("ab".index(name[-1])), "file": value})
         elif name == "-device":
             self.devices.append(json.loads(value) | {"": json.loads(value)["driver"]} if value.startswith("{") else o)
+            self.ids |= {self.devices[-1].get("id", "")} - {""}
         elif name == "-serial":
             self.serials.append(value)
         elif name == "-parallel":
@@ -458,6 +466,7 @@ class _Import:
             self.remarks,
             self.firmware,
             self.boot.get("once", ""),
+            self,
         )
 
     def _processors(self) -> int:
@@ -640,6 +649,46 @@ class _Import:
                 self.bridges[d["id"]] = (d[""], bus, dev)
             self._pci_device(d, dev, fn, bus)
 
+    # ------------------------------------------------------------------ devices that come later
+
+    @property
+    def root_bus(self) -> str:
+        """The reference's name of the root bus."""
+        return "pcie.0" if self.machine.startswith("q35") else "pci.0"
+
+    def plugged(self, d: dict[str, str], spec: MachineSpec, bus: str) -> DeviceSpec:
+        """The device that `-device` with these options would be, put into a machine that runs.
+
+        bus: a bridge's id, or "".  Raises MachineError, with the reference's words.
+        """
+        here = {x.bdf.number: x for x in spec.devices if x.bdf is not None and x.bus == bus}
+        places = {n >> 3 for n in here} | {int(where[3:5], 16) for _, where in self.unmodelled if where and not bus}
+        end = BRIDGES[self.bridges[bus][0]] if bus else 32
+        if "addr" in d:
+            text, _, part = d["addr"].partition(".")
+            dev, fn = int(text, 16), int(part or "0", 16)
+        else:
+            dev, fn = next((n for n in range(0 if bus else 1, end) if n not in places), end), 0
+        if dev >= end:
+            raise MachineError(f"PCI: no slot/function available for {d['']}, all in use or reserved")
+        if dev << 3 | fn in here or (dev in places and not fn):
+            other = here.get(dev << 3 | fn)
+            name = next((k for k, v in PCI_DEVICES.items() if other is not None and v == other.type), "another")
+            id = other.id if other is not None and other.id in self.ids else "(null)"
+            raise MachineError(f"PCI: slot {dev} function {fn} not available for {d['']}, in use by {name},id={id}")
+        if d.get("netdev", "") not in {"", *self.netdevs}:
+            raise MachineError(f"Property '{d['']}.netdev' can't find value '{d['netdev']}'")
+        self.macs = {int(x.config["mac"].replace(":", ""), 16) for x in spec.devices if "mac" in x.config}
+        self.added.clear()
+        if d[""] in BRIDGES and "id" in d:
+            self.bridges[d["id"]] = (d[""], bus, dev)
+        self._pci_device(d, dev, fn, bus)
+        id, table = self.added.pop()
+        taken = {x.id for x in spec.devices}
+        if id in taken:  # of a device of the board, or without a name and in a slot that has been emptied and filled
+            id = next(f"{id}.{n}" for n in range(len(taken) + 1) if f"{id}.{n}" not in taken)
+        return DeviceSpec(**{**table, "id": id, "bdf": Bdf.parse(table["bdf"]), "source": "device_add"})
+
     def _intx(self, bus: str, dev: int) -> str:
         """The wire of INTA# of a function: swizzled by each bridge above, then by the board.
 
@@ -770,7 +819,7 @@ def from_qemu(
     files: paths for {NAME} placeholders; sizes: their sizes in bytes where no file is given.  Raises MachineError for
     a machine that is not modelled or a malformed line.
     """
-    one = _Import(files or {}, sizes or {})
+    one = Importer(files or {}, sizes or {})
     try:
         one.read(args)
         return one.build()

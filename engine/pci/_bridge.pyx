@@ -297,6 +297,10 @@ cdef class RootPort(PciBridge):
         put(self.initial + self.express + EXP_SLTCTL, SLTCTL_ATTENTION_OFF | SLTCTL_POWER_INDICATOR_ON, 2)
         put(self.p.config + self.express + EXP_SLTCTL, SLTCTL_ATTENTION_OFF | SLTCTL_POWER_INDICATOR_ON, 2)
 
+    def power_slot(self):
+        """A function has been put into the slot: the host switches its power on."""
+        self.p.config[self.express + EXP_SLTCTL + 1] &= ~<uint8_t>(SLTCTL_POWER_OFF >> 8)
+
     cdef void express_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         """PCIe 6.7.3.2: a write of Slot Control is a command, which is complete at once."""
         cdef uint32_t at = self.express + EXP_SLTCTL
