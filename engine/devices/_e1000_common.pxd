@@ -181,6 +181,8 @@ cdef enum:
     INTERRUPT_UNIT = 256    # ns: SDM 13.4.18, DS 10.2.4.2
     MIN_PAUSE = 500         # of them: at most 7813 interrupts a second
     BURST = 16 << 20        # bytes that leave in no time; what is more waits as long as the wire is busy with them
+    ROUNDS = 64 << 20       # of frames and descriptors in one burst, after which frames that turn around are lost: a ring
+                            # of descriptors without buffers is walked once for each of them
     BYTE_NS = 8             # at 1 Gb/s
 
 cdef enum:                  # what a read does, by register

@@ -226,7 +226,11 @@ cdef class E1000Common(NetController):
     cdef void leave(self, const uint8_t *p, uint32_t n, bint turns) noexcept nogil:
         """A packet leaves by the cable, or turns around before it."""
         self.wire += max(n, <uint32_t>MIN_FRAME) + WIRE_OVERHEAD
-        if turns:
+        if not turns and not self.net.send(self.core.now, p, n):
+            return
+        if self.wire > ROUNDS:
+            count(self.m, MPC)
+        elif turns:
             self.receive_packet(p, n)
-        elif self.net.send(self.core.now, p, n):
+        else:
             self.arrive(p, n)

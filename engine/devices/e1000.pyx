@@ -644,6 +644,7 @@ cdef class E1000(E1000Common):
         while done < whole:
             at = base + <uint64_t>DESCRIPTOR * m[RDH >> 2]
             self.dma.read(at, &d, DESCRIPTOR)
+            self.wire += DESCRIPTOR
             d.special = special
             d.status &= ~RXD_DD
             if d.addr:                          # one without a buffer is skipped: SDM 3.2.3

@@ -1211,6 +1211,7 @@ cdef class E1000E(E1000Common):
             where = base + <uint64_t>DESCRIPTOR * r[RDH >> 2]
             memset(d, 0, sizeof(d))
             self.dma.read(where, d, s.rx_desc_len)
+            self.wire += DESCRIPTOR
             memset(buffers, 0, sizeof(buffers))
             memcpy(buffers, d, 32 if split else 8)
             memset(written, 0, sizeof(written))

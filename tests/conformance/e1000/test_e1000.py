@@ -878,3 +878,21 @@ def test_a_state_with_too_much_in_the_transmitter_is_refused(nic):
 def test_inspect_names_registers(nic):
     nic.put(ITR, 0x1234)
     assert nic.dut.inspect()["registers"]["ITR"] == 0x1234
+
+
+def test_3_2_3_a_ring_without_buffers_is_not_walked_for_every_frame_of_a_burst():
+    """A segmentation into 64,000 frames that turn around, above a ring of 65,528 descriptors that no RAM holds: 4 * 10^9
+    descriptors, of which 64 MiB are walked."""
+    nic = Nic()
+    nic.phy(0, 0x4140)
+    nic.put(RDBAL, 0x80000000)
+    nic.put(RDBAL + 8, 0xFFF80)
+    nic.listen(EN | UPE | MPE, tail=0xFFF7)
+    nic.tx(context(command=TSE, hdr=0, mss=1), (TX_BUFFER, DATA | TSE | EOP | 64000, 0))
+    nic.ram[TX_BUFFER : TX_BUFFER + 64000] = b"\xff" * 64000
+    nic.put(TCTL, EN)
+    nic.put(TDT, 2)
+    frames = nic.get(GPTC)
+    assert frames >= 64000
+    walked = (64 << 20) // (0xFFF80 + 84) + 1
+    assert nic.get(MPC) == frames and nic.get(RNBC) == walked  # those that came into the ring found no buffer
