@@ -1,7 +1,10 @@
 """The suites on another build, as the Makefile runs them: `python -m tests.run_build checked|asan|ubsan [options]`.
 
 The extensions are in build/MODE.  The rest of the repository is laid beside them, and the tests run there, so that
-every process, workers and commands included, takes the package of that build.  Options are pytest's.
+every process, workers and commands included, takes the package of that build.  Options are pytest's.  checked runs the
+suite; asan and ubsan run what reaches device code in every way there is: contract, conformance and fuzz, and then the
+fuzzer for as many accesses to each part as ACCESSES says.  A sanitizer's first report ends its process, and with it
+the test.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODES = ("checked", "asan", "ubsan")
 FOLDERS = ("engine", "tests", "perf", "docs", "tools")
+SANITIZED = ("tests/contract", "tests/conformance", "tests/fuzz")
+ACCESSES = "1000000"
 NOT_HERE = (  # of the release build, and of no build
     "tests/typing",
     "tests/unit/test_packaging.py",
@@ -52,7 +57,7 @@ def environment(mode: str) -> dict[str, str]:
         env["ASAN_OPTIONS"] = "detect_leaks=0:allocator_may_return_null=1"  # what Python keeps to its end is no leak
         env["PYTHONMALLOC"] = "malloc"
     elif mode == "ubsan":
-        env["UBSAN_OPTIONS"] = "print_stacktrace=1"
+        env["UBSAN_OPTIONS"] = "print_stacktrace=1:halt_on_error=1"
     return env
 
 
@@ -64,8 +69,15 @@ def main() -> int:
         print(f"run_build: {mode!r} is not built; use make {', make '.join(MODES)}", file=sys.stderr)
         return 2
     lay(folder)
+    env = environment(mode)
     command = [sys.executable, "-m", "pytest", "-m", "not stress and not bench", *(f"--ignore={p}" for p in NOT_HERE)]
-    return subprocess.run([*command, *options], cwd=folder, env=environment(mode)).returncode
+    named = any(not o.startswith("-") and (ROOT / o.split("::")[0]).exists() for o in options)
+    suites = SANITIZED if mode in ("asan", "ubsan") and not named else ()
+    status = subprocess.run([*command, *options, *suites], cwd=folder, env=env).returncode
+    if status or not suites:
+        return status
+    fuzz = [sys.executable, "-m", "fuzz", "--accesses", os.environ.get("ACCESSES", ACCESSES)]
+    return subprocess.run(fuzz, cwd=folder, env=env | {"PYTHONPATH": str(folder / "tests")}).returncode
 
 
 if __name__ == "__main__":
