@@ -379,14 +379,11 @@ def level_text(name: str, level: Any) -> str:
 
 
 def label(design: Design, block: Block, cell: Cell, without: str = "") -> str:
-    """A load in words: its mix, what varies in its block, and what the block holds otherwise than the first does."""
+    """A load in words: its mix, what varies in its block, and what is unlike its path's first cell."""
     names = [n for n in block.varied if n not in ("mix", "path", without)]
-    first = next((c for c in design.blocks[0].cells if c.path == cell.path), cell)
-    names += [
-        n
-        for n in ("load", "wait", "workers", "cpus")
-        if n not in (*names, without) and getattr(cell, n) not in (None, getattr(first, n))
-    ]
+    first = next(c for c in design.cells if c.path == cell.path)
+    usual = {n: getattr(first, n) for n in ("load", "wait", "workers", "cpus")} | {"arrivals": "even"}
+    names += [n for n, v in usual.items() if n not in (*names, without) and getattr(cell, n) not in (None, v)]
     return ", ".join(
         [cell.mix, *(level_text(n, v) for n in names if (v := getattr(cell, n)) is not None or n == "load")]
     )

@@ -774,10 +774,14 @@ def test_labels_say_what_a_block_holds_otherwise_than_the_first() -> None:
     d = design.parse(
         B + 'path = ["sync", "buffered"]\nwait = "spin"\n'
         '[[block]]\nname = "c"\npath = ["sync", "buffered"]\ncpus = "together"\nload = [100, 200]\n'
+        '[[block]]\nname = "d"\npath = "batched"\nload = [100, 200]\narrivals = "poisson"\n'
+        '[[block]]\nname = "e"\npath = "batched"\ncpus = "together"\n'
     )
-    first, second = d.blocks
+    first, second, third, fourth = d.blocks
     assert results.label(d, first, first.cells[0]) == "vga"
     assert results.label(d, second, second.cells[0]) == "vga, 100 /s offered, wait adaptive, one CPU"
+    assert results.label(d, third, third.cells[1]) == "vga, 200 /s offered, arrivals poisson"
+    assert results.label(d, fourth, fourth.cells[0]) == "vga, one CPU"
 
 
 def test_the_finding_shows_the_kept_results() -> None:
