@@ -61,8 +61,8 @@ Range = tuple[int, int, int, tuple[Register, ...]]  # space, base, bytes, regist
 
 @cache
 def ranges(name: str) -> tuple[tuple[Range, ...], dict[tuple[str, int], tuple[int, int]], tuple[Access, ...]]:
-    """Where a guest finds registers, where region n of the first device of a type is, and the writes that place what can be
-    moved."""
+    """Where a guest finds registers, where region n of the first device of a type is, and the writes that place what
+    can be moved."""
     made = layout(name)[1]
     found: list[Range] = []
     where: dict[tuple[str, int], tuple[int, int]] = {}
