@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from engine.measure.report import COLOURS, LIMIT, figure, svg
 from engine.study.compare import COSTS, PAYS, Contrast, Pair, pairs, verdict
 from engine.study.design import FACTORS, Block, Cell
@@ -269,18 +271,14 @@ def pays(r: Results, k: Contrast) -> Plot | None:
                 continue
             v = verdict(i)
             count[v] += 1
-            err = [[max(0.0, i.value - i.low)], [max(0.0, i.high - i.value)]] if i.known else None
-            ax.errorbar(
-                [i.value], [y], xerr=err, color=VERDICTS[v], marker="o", ms=4, capsize=2.5, elinewidth=0.9, ls="none"
-            )
+            _points(ax, [(y, i)], VERDICTS[v], "o", "")
         ax.axvline(1, color=LIMIT, lw=0.8, ls=":")
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(g.name, fontsize=8.5)
         ax.set_xlabel(f"times better than {base}", fontsize=8)
-        ax.set_ylim(len(got) - 0.5, -0.5)
         ax.grid(axis="y", visible=True)
-    axes[0].set_yticks(range(len(got)), [p.label for p, _ in got], fontsize=7.5)
+    _lines(axes[0], [p.label for p, _ in got], 7.5)
     marks = [Line2D([], [], color=c, marker="o", ms=4, ls="none", label=v) for v, c in VERDICTS.items()]
     marks.append(Line2D([], [], color=LIMIT, lw=0.8, ls=":", label=f"the same as {base}"))
     f.legend(handles=marks, loc="outside lower center", ncols=4, fontsize=8)
@@ -302,6 +300,26 @@ def _pays_sentence(got: list[tuple[Pair, list[tuple[Any, Interval]]]], k: Contra
     return text + "."
 
 
+def _points(ax: Any, got: Sequence[tuple[float, Interval]], colour: str, mark: str, what: str) -> None:
+    """A mark with its interval at each height at which there is a number."""
+    got = [(y, i) for y, i in got if i]
+    err = [
+        [i.value - i.low if i.known else 0.0 for _, i in got],
+        [i.high - i.value if i.known else 0.0 for _, i in got],
+    ]
+    xs, ys = [i.value for _, i in got], [y for y, _ in got]
+    ax.errorbar(
+        xs, ys, xerr=np.maximum(err, 0), color=colour, marker=mark, ms=4, capsize=2.5, elinewidth=0.9, ls="none",
+        label=what,
+    )  # fmt: skip
+
+
+def _lines(ax: Any, texts: Sequence[str], size: float) -> None:
+    """A line of the plot for each text, from above."""
+    ax.set_yticks(range(len(texts)), texts, fontsize=size)
+    ax.set_ylim(len(texts) - 0.5, -0.5)
+
+
 def age(r: Results) -> Plot | None:
     """How late a posted write is carried out, for each cell of the buffered path."""
     rows = labelled(r, lambda c: c.path == "buffered" and bool(r.median(c, "age_p50_ns")))
@@ -311,27 +329,9 @@ def age(r: Results) -> Plot | None:
     for k, (metric, what, colour) in enumerate(
         (("age_p50_ns", "p50", "#0072b2"), ("age_p99_ns", "p99", "#e69f00"), ("age_max_ns", "oldest seen", "#d55e00"))
     ):
-        got = [(y, r.median(c, metric)) for y, (c, _) in enumerate(rows)]
-        got = [(y, i) for y, i in got if i]
-        err = [
-            [max(0.0, i.value - i.low) if i.known else 0.0 for _, i in got],
-            [max(0.0, i.high - i.value) if i.known else 0.0 for _, i in got],
-        ]
-        ax.errorbar(
-            [i.value for _, i in got],
-            [y for y, _ in got],
-            xerr=err,
-            color=colour,
-            marker=MARKS[k],
-            ms=4,
-            capsize=2.5,
-            elinewidth=0.9,
-            ls="none",
-            label=what,
-        )
+        _points(ax, [(y, r.median(c, metric)) for y, (c, _) in enumerate(rows)], colour, MARKS[k], what)
     ax.set_xscale("log")
-    ax.set_yticks(range(len(rows)), [text for _, text in rows], fontsize=8)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _lines(ax, [text for _, text in rows], 8)
     ax.set_xlabel("time from the posting of a write until it was seen to have executed, ns")
     f.legend(loc="outside lower center", ncols=3, fontsize=8)
     by = sorted(((r.median(c, "age_p99_ns"), text) for c, text in rows), key=lambda x: x[0].value)
@@ -352,26 +352,11 @@ def fallbacks(r: Results) -> Plot | None:
         return None
     f, (ax,) = figure(8.5, 1.3 + 0.23 * len(rows))
     got = [r.mean(c, "fallback_share") for c, _ in rows]
-    err = [
-        [100 * (i.value - i.low) if i.known else 0.0 for i in got],
-        [100 * (i.high - i.value) if i.known else 0.0 for i in got],
-    ]
-    ax.errorbar(
-        [100 * i.value for i in got],
-        range(len(rows)),
-        xerr=err,
-        color=COLOURS["buffered"],
-        marker="o",
-        ms=4,
-        capsize=2.5,
-        elinewidth=0.9,
-        ls="none",
-        label="share that fell back, mean of the replications",
-    )
+    shares = [(y, Interval(100 * i.value, 100 * i.low, 100 * i.high, i.n)) for y, i in enumerate(got)]
+    _points(ax, shares, COLOURS["buffered"], "o", "share that fell back, mean of the replications")
     ax.set_xscale("symlog", linthresh=0.01)
     ax.set_xlim(-0.002, 120)
-    ax.set_yticks(range(len(rows)), [text for _, text in rows], fontsize=8)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _lines(ax, [text for _, text in rows], 8)
     ax.set_xlabel("posted writes that found the ring full, % (linear below 0.01 %)")
     f.legend(loc="outside lower center", fontsize=8)
     full = [(i, text, c) for i, (c, text) in zip(got, rows, strict=True) if i.value > 0]
@@ -400,26 +385,10 @@ def stalls(r: Results) -> Plot | None:
             ("p99_ns", "from when it was due", "#d55e00"),
         )
     ):
-        got = [r.median(c, metric) for c, _ in rows]
-        err = [
-            [max(0.0, i.value - i.low) if i.known else 0.0 for i in got],
-            [max(0.0, i.high - i.value) if i.known else 0.0 for i in got],
-        ]
-        ax.errorbar(
-            [i.value for i in got],
-            [y + 0.2 * (k - 0.5) for y in range(len(rows))],
-            xerr=err,
-            color=colour,
-            marker=MARKS[k],
-            ms=4,
-            capsize=2.5,
-            elinewidth=0.9,
-            ls="none",
-            label=what,
-        )
+        heights = [(y + 0.2 * (k - 0.5), r.median(c, metric)) for y, (c, _) in enumerate(rows)]
+        _points(ax, heights, colour, MARKS[k], what)
     ax.set_xscale("log")
-    ax.set_yticks(range(len(rows)), [f"{c.path}: {text}" for c, text in rows], fontsize=7.5)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    _lines(ax, [f"{c.path}: {text}" for c, text in rows], 7.5)
     ax.set_xlabel("latency p99, ns")
     f.legend(loc="outside lower center", ncols=2, fontsize=8)
     ratios = [(r.ratio_of(c, "p99_ns", "service_p99_ns"), c, text) for c, text in rows]
