@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from perf.benches import _qemu
+
 Peer = dict[str, Any]
 NEVER = 30.0  # seconds after which a peer is given up
 
@@ -37,10 +39,6 @@ def run(quick: bool = False) -> list[Peer]:
 
 def _module(name: str) -> Callable[[], bool]:
     return lambda: importlib.util.find_spec(name) is not None
-
-
-def _program(name: str) -> Callable[[], bool]:
-    return lambda: shutil.which(name) is not None
 
 
 # ---------------------------------------------------------------------- Python's own
@@ -154,117 +152,37 @@ def unicorn_hook(quick: bool) -> tuple[float, str]:
     return (time.perf_counter() - start) * 1e9 / n, "per IN, Python hook"
 
 
-class Qtest:
-    """A QEMU machine whose CPU stands still and whose ports obey the qtest protocol on standard input and output."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                "qemu-system-x86_64",
-                "-M",
-                "pc",
-                "-accel",
-                "tcg",
-                "-S",
-                "-display",
-                "none",
-                "-nodefaults",
-                "-serial",
-                "null",
-                "-qtest",
-                "stdio",
-                "-qtest-log",
-                "none",
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def __enter__(self) -> Qtest:
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def ask(self, commands: bytes, n: int) -> None:
-        """Send n commands, read n answers."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(commands)
-        self.process.stdin.flush()
-        for _ in range(n):
-            if not self.process.stdout.readline().startswith(b"OK"):
-                raise RuntimeError("QEMU answers no OK")
-
-
 def qtest_single(quick: bool) -> tuple[float, str]:
     """Port reads one by one."""
-    n = 2_000 if quick else 20_000
-    with Qtest() as q:
-        q.ask(b"inb 0x3ff\n" * 10, 10)
-        start = time.perf_counter()
-        for _ in range(n):
-            q.ask(b"inb 0x3ff\n", 1)
-        return n / (time.perf_counter() - start) / 1e3, "port reads of COM1, each after the answer to the one before"
+    with _qemu.Qtest() as q:
+        return q.rate(
+            2_000 if quick else 20_000, 1
+        ) / 1e3, "port reads of COM1, each after the answer to the one before"
 
 
 def qtest_pipelined(quick: bool) -> tuple[float, str]:
     """Port reads, 256 sent at once."""
-    n = 20_000 if quick else 200_000
-    with Qtest() as q:
-        q.ask(b"inb 0x3ff\n" * 10, 10)
-        start = time.perf_counter()
-        for _ in range(n // 256):
-            q.ask(b"inb 0x3ff\n" * 256, 256)
-        return n // 256 * 256 / (time.perf_counter() - start) / 1e3, "port reads of COM1, 256 sent at once"
-
-
-# A boot sector: cli; mov ecx, n; mov dx, 3fdh; loop: in al, dx; dec ecx; jnz loop;
-# mov dx, 501h; mov al, 0; out dx, al; hlt
-BOOT = bytes.fromhex("fa66b9") + b"%b" + bytes.fromhex("bafd03ec664975fbba0105b000eef4ebfd")
-
-
-def _tcg(n: int) -> float:
-    import tempfile
-
-    with tempfile.NamedTemporaryFile(suffix=".img") as f:
-        f.write((BOOT % n.to_bytes(4, "little")).ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 16))
-        f.flush()
-        start = time.perf_counter()
-        subprocess.run(
-            [
-                "qemu-system-x86_64",
-                "-M",
-                "pc",
-                "-accel",
-                "tcg",
-                "-display",
-                "none",
-                "-nodefaults",
-                "-serial",
-                "null",
-                "-boot",
-                "a",
-                "-drive",
-                f"if=floppy,format=raw,file={f.name}",
-                "-device",
-                "isa-debug-exit",
-            ],
-            timeout=NEVER,
-            check=False,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        return time.perf_counter() - start
+    with _qemu.Qtest() as q:
+        return q.rate(20_000 if quick else 200_000, 256) / 1e3, "port reads of COM1, 256 sent at once"
 
 
 def tcg_loop(quick: bool) -> tuple[float, str]:
-    """A guest's loop of port reads under QEMU's translator: a long loop's time less a short one's."""
-    few, many = 100_000, 10_000_000 if quick else 40_000_000
-    return (min(_tcg(many) for _ in range(2)) - min(_tcg(few) for _ in range(2))) * 1e9 / (
-        many - few
-    ), "per IN of COM1's line status in a boot sector, loop included"
+    """A guest's loop of port reads under QEMU's translator."""
+    with _qemu.Translated() as q:
+        times = [q.ns(0x3FD, _qemu.IN) for _ in range(9 if quick else 99)]
+    return median(times), "per IN of COM1's line status in a boot sector, loop included"
+
+
+def remote_single(quick: bool) -> tuple[float, str]:
+    """Register reads one by one."""
+    with _qemu.Remote() as q:
+        return q.rate(2_000 if quick else 20_000, 1) / 1e3, "register reads of an 82540EM, each after the answer before"
+
+
+def remote_pipelined(quick: bool) -> tuple[float, str]:
+    """Register reads, 100 sent at once."""
+    with _qemu.Remote() as q:
+        return q.rate(20_000 if quick else 200_000, 100) / 1e3, "register reads of an 82540EM, 100 sent at once"
 
 
 # ---------------------------------------------------------------------- rings in C++ and C
@@ -300,23 +218,89 @@ int main() {
 """
 
 
-def boost_spsc(quick: bool) -> tuple[float, str]:
-    """32-byte records through Boost's queue between two threads."""
+RTE = r"""
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <rte_ring.h>
+#include <rte_ring_elem.h>
+struct rec { uint64_t w[4]; };
+static struct rte_ring *ring;
+static const uint64_t n = 8000000;
+static uint64_t sum;
+static void *consumer(void *arg)
+{
+    struct rec r[64];
+    for (uint64_t i = 0; i < n;) {
+        unsigned k = rte_ring_sc_dequeue_burst_elem(ring, r, sizeof(*r), 64, NULL);
+        for (unsigned j = 0; j < k; j++)
+            sum += r[j].w[0];
+        i += k;
+    }
+    return arg;
+}
+int main(void)
+{
+    ssize_t room = rte_ring_get_memsize_elem(sizeof(struct rec), 4096);
+    struct timespec a, b;
+    struct rec r[64] = {0};
+    pthread_t c;
+    if (room < 0 || posix_memalign((void **)&ring, 128, room))
+        return 1;
+    if (rte_ring_init(ring, "r", 4096, RING_F_SP_ENQ | RING_F_SC_DEQ))
+        return 1;
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    pthread_create(&c, NULL, consumer, NULL);
+    for (uint64_t i = 0; i < n; i += 64) {
+        for (int j = 0; j < 64; j++)
+            r[j].w[0] = i + j;
+        for (unsigned d = 0; d < 64;)
+            d += rte_ring_sp_enqueue_burst_elem(ring, r + d, sizeof(*r), 64 - d, NULL);
+    }
+    pthread_join(c, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    printf("%f %lu\n", n / (b.tv_sec - a.tv_sec + (b.tv_nsec - a.tv_nsec) * 1e-9), (unsigned long)sum);
+    return 0;
+}
+"""
+
+
+def _compiled(source: str, suffix: str, command: list[str], quick: bool) -> tuple[float, str]:
+    """Compile a program that prints its records a second, and run it some times."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "spsc.cc"
-        source.write_text(SPSC)
-        subprocess.run(["c++", "-O2", "-pthread", str(source), "-o", f"{folder}/spsc"], check=True, capture_output=True)
+        path = Path(folder) / f"peer{suffix}"
+        path.write_text(source)
+        program = str(path.with_suffix(""))
+        words = [path if w == "SOURCE" else w for w in command]
+        subprocess.run([*words, "-o", program], check=True, capture_output=True)
         rates = [
-            float(
-                subprocess.run(
-                    [f"{folder}/spsc"], check=True, capture_output=True, text=True, timeout=NEVER
-                ).stdout.split()[0]
-            )
+            float(subprocess.run([program], check=True, capture_output=True, timeout=NEVER).stdout.split()[0])
             for _ in range(3 if quick else 9)
         ]
     return median(rates) / 1e6, "32-byte records between two threads, 64 at a time"
+
+
+def boost_spsc(quick: bool) -> tuple[float, str]:
+    """Through Boost's queue."""
+    return _compiled(SPSC, ".cc", ["c++", "-O2", "-pthread", "SOURCE"], quick)
+
+
+def rte_ring(quick: bool) -> tuple[float, str]:
+    """Through DPDK's ring, one producer and one consumer."""
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "libdpdk"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    return _compiled(RTE, ".c", ["cc", "-O2", "-pthread", *flags, "SOURCE", "-lrte_ring", "-lrte_eal"], quick)
+
+
+def _dpdk() -> bool:
+    """Whether DPDK's headers and libraries can be found."""
+    return all(map(shutil.which, ("cc", "pkg-config"))) and not subprocess.call(["pkg-config", "--exists", "libdpdk"])
 
 
 PEERS: list[tuple[str, str, Callable[[bool], tuple[float, str]], Callable[[], bool], str]] = [
@@ -331,10 +315,13 @@ PEERS: list[tuple[str, str, Callable[[bool], tuple[float, str]], Callable[[], bo
         lambda: Path("/usr/include/boost/lockfree/spsc_queue.hpp").exists() and shutil.which("c++") is not None,
         "apt install libboost-dev g++",
     ),
+    ("DPDK rte_ring", "M/s", rte_ring, _dpdk, "apt install libdpdk-dev pkg-config gcc"),
     ("Unicorn, Python hook", "ns", unicorn_hook, _module("unicorn"), "pip install unicorn"),
-    ("QEMU qtest, one by one", "k/s", qtest_single, _program("qemu-system-x86_64"), "apt install qemu-system-x86"),
-    ("QEMU qtest, pipelined", "k/s", qtest_pipelined, _program("qemu-system-x86_64"), "apt install qemu-system-x86"),
-    ("QEMU TCG port loop", "ns", tcg_loop, _program("qemu-system-x86_64"), "apt install qemu-system-x86"),
+    ("QEMU qtest, one by one", "k/s", qtest_single, _qemu.there, _qemu.INSTALL),
+    ("QEMU qtest, pipelined", "k/s", qtest_pipelined, _qemu.there, _qemu.INSTALL),
+    ("QEMU TCG port loop", "ns", tcg_loop, _qemu.there, _qemu.INSTALL),
+    ("QEMU x-remote, one by one", "k/s", remote_single, _qemu.there, _qemu.INSTALL),
+    ("QEMU x-remote, pipelined", "k/s", remote_pipelined, _qemu.there, _qemu.INSTALL),
 ]
 
 if __name__ == "__main__":

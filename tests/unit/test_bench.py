@@ -11,7 +11,7 @@ from engine.machine import Machine
 from engine.machine.spec import load
 from engine.testing._walk import Walk
 from perf import compare
-from perf.benches import _common
+from perf.benches import _common, _qemu, peers
 
 
 def test_a_row_is_medians_and_the_median_of_ratios():
@@ -159,3 +159,43 @@ def test_kept_histograms_become_percentile_files(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         bench.write_histograms(tmp_path / "file")
+
+
+def test_a_missing_peer_is_named_with_how_to_install_it_and_a_broken_one_with_why(monkeypatch):
+    def broken(quick):
+        raise OSError("no")
+
+    monkeypatch.setattr(
+        peers,
+        "PEERS",
+        [
+            ("here", "ns", lambda quick: (1.23456, "as is"), lambda: True, ""),
+            ("missing", "ns", broken, lambda: False, "apt install missing"),
+            ("broken", "ns", broken, lambda: True, "apt install broken"),
+        ],
+    )
+    assert peers.run(True) == [
+        {"name": "here", "value": 1.235, "unit": "ns", "note": "as is"},
+        {"name": "missing", "value": None, "unit": "ns", "note": "not installed: apt install missing"},
+        {"name": "broken", "value": None, "unit": "ns", "note": "failed: OSError: no"},
+    ]
+
+
+def test_every_peer_that_can_be_missing_says_how_to_install_it():
+    for name, _, _, needs, install in peers.PEERS:
+        assert install.startswith(("pip install ", "apt install ")) or needs(), name
+
+
+def test_without_qemu_its_bench_is_skipped(monkeypatch):
+    monkeypatch.setattr(_qemu.shutil, "which", lambda name: None)
+    got = bench.measure(["qemu"], True)
+    assert got["results"] == [] and "apt install qemu-system-x86" in got["skipped"][0]["why"]
+
+
+@pytest.mark.skipif(not _qemu.there(), reason="qemu-system-x86_64 is missing (Debian: apt install qemu-system-x86)")
+def test_a_qemu_answers_over_each_of_its_ways():
+    with _qemu.Translated() as q:
+        assert 1 < q.ns(0x80, _qemu.OUT) < 100_000 and 1 < q.ns(0x21, _qemu.IN) < 100_000
+    for kind in (_qemu.Qtest, _qemu.Remote):
+        with kind() as q:
+            assert q.rate(64, 1) > 1 and q.rate(512, 64) > 1
