@@ -144,7 +144,7 @@ class Qtest:
         for verb in _OPS:
             self._commands[verb.decode()] = self._access
         self._rom = rom
-        self._stale = False
+        self._stale = self._feeding = False
         self.attach(machine)
 
     def attach(self, machine: Machine | None) -> None:
@@ -171,6 +171,8 @@ class Qtest:
         """What the machine's wires have done beside the requests; what is to be sent for it."""
         if self._changed():
             self._out += self._lines().values()
+        if self._feeding:
+            return b""
         out = b"".join(self._out)
         self._out.clear()
         return out
@@ -194,8 +196,13 @@ class Qtest:
                 self._flush()
                 self._slow(line)
         self._flush()
+        answer = self._out.pop()  # is held back while what was let go leaves
+        self._feeding = True
         self.between()
-        out = b"".join(self._out)
+        self._feeding = False
+        if self._changed():
+            self._out += self._lines().values()
+        out = b"".join([*self._out, answer])
         self._out.clear()
         return out
 

@@ -35,6 +35,7 @@ ANSWER_MAX = 1 << 30  # bytes
 METHODS = {"inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture"}
 METHODS |= {"set_action", "status", "recorded", "forget", "hold", "trays", "move_tray", "ask_to_eject", "load_disc"}
 METHODS |= {"receive"}  # of a network controller: a frame
+METHODS |= {"secondary_bus", "power_slot", "taken"}  # of bridges and power management: what comes and goes
 
 
 def send(sock: socket.socket, message: Any, fds: list[int] | None = None) -> None:

@@ -1,5 +1,5 @@
 """What the qtest tests send: for each name, the QEMU command line and the requests.  `reset` is the monitor's
-system_reset."""
+system_reset; a request that begins with { goes to the monitor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ TRANSCRIPTS = Path(__file__).with_name("transcripts.txt")
 RESET = "reset"
 EVENTS = "events"  # what the monitor has heard since the last time, without times
 PAUSE = "pause"  # wait a little for what the reference does in a thread of its own
+GONE = "gone "  # wait until the monitor has heard that the device of this name has left
 SETTLE = "settle"  # wait until the reference has done what it does from its main loop: resets of machine and drives
 BIOS = "{bios}"  # the path of an image of 64 KiB
 VM_CLOCK = ["-rtc", "base=2024-02-28T23:59:50,clock=vm"]
@@ -553,6 +554,101 @@ def _tco() -> Iterator[str]:
     yield from ["clock_step 1", SETTLE, EVENTS, "inw 0x666", *setup, *show, f"clock_step {50 * tick}", EVENTS, *show]
 
 
+# ---------------------------------------------------------------------- what comes and goes
+
+
+def qmp(command: str, **arguments: object) -> str:
+    """A command for the monitor."""
+    return json.dumps({"execute": command, "arguments": {k.replace("_", "-"): v for k, v in arguments.items()}})
+
+
+def add(driver: str, id: str, **arguments: object) -> str:
+    """Put a device in."""
+    return qmp("device_add", driver=driver, id=id, **arguments)
+
+
+def _slots(base: int, *buses: int) -> Iterator[str]:
+    """The hot-plug registers of PCI buses, each read alone."""
+    for bus in buses:
+        yield f"outl {base + 0x10:#x} {bus}"
+        for register in (0, 4, 0x0C, 0x10):
+            yield f"inl {base + register:#x}"
+
+
+def _below(bus: int, slot: int, register: int) -> list[str]:
+    """A read of configuration space of any bus."""
+    return [f"outl 0xcf8 {1 << 31 | bus << 16 | slot << 11 | register:#x}", "inl 0xcfc"]
+
+
+def _hotplug_pc() -> Iterator[str]:
+    base, gpe = 0xAE00, 0xAFE0
+    yield from ["outb 0x43 0x30", "irq_intercept_in ioapic", f"outb {gpe + 2:#x} 2"]
+    yield from _slots(base, 0, 1, 2, 3, 255, 256, 0)
+    yield from [*config_read(6 << 3, 0), add("e1000e", "n", addr="0x06"), f"inb {gpe:#x}", *config_read(6 << 3, 0)]
+    yield from [f"outb {gpe:#x} 2", f"inb {gpe:#x}", *_slots(base, 0, 0)]
+    yield from (
+        add("e1000e", "n", addr="0x07"),
+        add("e1000", "m", addr="0x06"),
+        add("nonsense", "m"),
+        add("VGA", "m"),
+        add("e1000", "m", bus="nobus"),
+        qmp("device_add"),
+        qmp("device_del", id="zzz"),
+    )
+    # a second one in the first free slot, placed, opened and with an interrupt that it drives when it goes
+    yield from [add("e1000", "m"), f"outb {gpe:#x} 2", *_slots(base, 0), *config_read(4 << 3, 0)]
+    yield from [*config_write(4 << 3, 0x10, 0xE0000000, "l"), *config_write(4 << 3, 4, 7), *config_write(8, 0x63, 11)]
+    yield from ["readl 0xe0000008", "writel 0xe00000d0 4", "writel 0xe00000c8 4", "readl 0xe0000000"]
+    yield from [*_slots(base, 0), qmp("device_del", id="m"), qmp("device_del", id="m"), f"inb {gpe:#x}"]
+    yield from [*_slots(base, 0), *config_read(4 << 3, 0), f"outl {base + 8:#x} 0x10", GONE + "m"]
+    yield from [*config_read(4 << 3, 0), "readl 0xe0000000", *_slots(base, 0)]
+    # what was asked to go goes at a reset; what is in a slot that holds a bridge, or nothing, does not
+    yield from [qmp("device_del", id="n"), *_slots(base, 0), RESET, *_slots(base, 0), *config_read(6 << 3, 0)]
+    yield from [f"outl {base + 8:#x} 0x2f", PAUSE, *config_read(0, 0), *config_read(3 << 3, 0)]
+    # behind a bridge
+    yield from [*config_write(3 << 3, 0x18, 0x00020200, "l"), *_below(2, 5, 0), add("e1000", "o", bus="b1", addr="5")]
+    yield from [*_slots(base, 0, 1, 2), *_below(2, 5, 0), *_below(2, 4, 0), qmp("device_del", id="b1")]
+    yield from [f"outl {base + 0x10:#x} 1", f"outl {base + 8:#x} 0x20", GONE + "o", *_below(2, 5, 0)]
+
+
+def _hotplug_q35() -> Iterator[str]:
+    base, gpe = 0xCC0, 0x620
+    yield from [*config_write(31 << 3, 0x40, 0x601, "l"), *config_write(31 << 3, 0x44, 0x80), "outb 0x43 0x30"]
+    yield from ["irq_intercept_in ioapic", f"outb {gpe + 8:#x} 2", *_slots(base, 0, 1, 2, 3, 4)]
+    yield add("e1000", "x")
+    yield from [*config_write(3 << 3, 0x18, 0x00010100, "l"), *_below(1, 0, 0), *config_read(3 << 3, 0x6C)]
+    yield from [add("e1000e", "x", bus="p1"), f"inb {gpe:#x}", f"outb {gpe:#x} 2", *_slots(base, 0, 1, 2, 3, 3)]
+    yield from [*_below(1, 0, 0), *config_read(3 << 3, 0x6C), qmp("device_del", id="x"), *_slots(base, 3)]
+    yield from [f"outl {base + 8:#x} 1", GONE + "x", *_below(1, 0, 0), *config_read(3 << 3, 0x6C), *_slots(base, 3)]
+    yield from [add("e1000", "y", bus="p2"), qmp("device_del", id="y"), *_slots(base, 2), RESET, *_slots(base, 2)]
+
+
+def _hotplug_cpu(base: int, gpe: int) -> Iterator[str]:
+    count = [*cmos(0x5F), "outw 0x510 5", "inb 0x511", "inb 0x511"]
+    place = {"socket_id": 0, "core_id": 1, "thread_id": 1}
+    yield from [f"inl {base:#x}", qmp("query-hotpluggable-cpus"), add("qemu64-x86_64-cpu", "c", **place)]
+    yield from [f"inl {base:#x}", f"inb {gpe:#x}", f"outb {gpe:#x} 4", *count]
+    for refused in (place, place | {"core_id": 9}, {"core_id": 1}):
+        yield add("qemu64-x86_64-cpu", "d", **refused)
+    yield add("Haswell-x86_64-cpu", "d", **place)
+    yield from [f"outl {base:#x} 0", add("qemu64-x86_64-cpu", "d", socket_id=0, core_id=2, thread_id=0)]
+    for n in range(7):  # each CPU's flags and ID
+        yield from [f"outl {base:#x} {n}", f"inb {base + 4:#x}", f"outb {base + 5:#x} 3", f"inl {base + 8:#x}"]
+        yield from [f"inl {base:#x}", f"outb {base + 5:#x} 0", f"inl {base + 8:#x}", f"outl {base:#x} 0"]
+    yield from [f"outb {base + 5:#x} 0", f"outb {base + 4:#x} 2", f"inb {base + 4:#x}", f"inb {gpe:#x}", *count]
+    yield from [qmp("device_del", id="d"), f"inb {gpe:#x}", f"outb {base + 5:#x} 0", f"inl {base + 8:#x}"]
+    yield from [f"inb {base + 4:#x}", f"outb {base + 4:#x} 8", GONE + "d", f"inb {base + 4:#x}", *count]
+    yield from [f"outl {base:#x} 0", f"outb {base + 4:#x} 8", f"outb {base + 4:#x} 16", f"inb {base + 4:#x}", EVENTS]
+
+
+def _hotplug_memory() -> Iterator[str]:
+    for slot in range(4):
+        yield f"outl 0xa00 {slot}"
+        for offset in range(0x18):
+            yield from [f"in{width} {0xA00 + offset:#x}" for width in "bwl"]
+        yield from ["outl 0xa04 1", "outl 0xa08 2", "outl 0xa14 8"]
+
+
 BITE = ["outb 0x443 0", EVENTS, "clock_step 30000000000", SETTLE, EVENTS]
 BOOT = {
     "boot-default": [],
@@ -616,6 +712,28 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
         [*VM_CLOCK, "-machine", "q35", "-nodefaults", "-global", "ICH9-LPC.noreboot=off", "-watchdog-action", "none"],
         list(_tco()),
     ),
+    "hotplug-pc": (
+        ["-machine", "pc", "-device", "pci-bridge,id=b1,chassis_nr=1,addr=3", "-nic", "none"],
+        list(_hotplug_pc()),
+    ),
+    "hotplug-q35": (
+        [
+            *("-machine", "q35", "-nic", "none", "-device", "pcie-root-port,id=p1,chassis=1,addr=3"),
+            *("-device", "pcie-root-port,id=p2,chassis=2,addr=4", "-device", "i82801b11-bridge,id=b1"),
+            *("-device", "pci-bridge,id=b2,bus=b1,chassis_nr=3"),
+        ],
+        list(_hotplug_q35()),
+    ),
+    "hotplug-cpu": ([*BARE, "-smp", "1,cores=3,threads=2,maxcpus=6"], list(_hotplug_cpu(0xAF00, 0xAFE0))),
+    "hotplug-cpu-q35": (
+        ["-machine", "q35", "-nodefaults", "-smp", "1,cores=3,threads=2,maxcpus=6"],
+        [*config_write(31 << 3, 0x40, 0x601, "l"), *config_write(31 << 3, 0x44, 0x80), *_hotplug_cpu(0xCD8, 0x620)],
+    ),
+    "hotplug-memory": ([*BARE, "-m", "128,slots=3,maxmem=1G"], list(_hotplug_memory())),
+    "smp": (
+        ["-machine", "q35,smp.sockets=2", "-nodefaults", "-smp", "6,cores=3,maxcpus=6"],
+        [*cmos(0x5F), "inl 0xcd8", "inl 0xcdc", *_fw_cfg()],
+    ),
     "tco-strap": ([*VM_CLOCK, "-machine", "q35", "-nodefaults"], list(_tco())),
     **{
         name: ([*BARE, *args], [*cmos(*range(0x10, 0x40), 0x5B, 0x5C, 0x5D, 0x5F), RESET, *cmos(0x38, 0x3D)])
@@ -630,7 +748,7 @@ def play(guest: QtestClient, requests: list[str]) -> list[str]:
     out: list[str] = []
     waiting: list[str] = []
     for request in [*requests, ""]:
-        if request and request not in (RESET, SETTLE, EVENTS, PAUSE):
+        if request and not request.startswith(("{", GONE)) and request not in (RESET, SETTLE, EVENTS, PAUSE):
             waiting.append(request)
             continue
         out += guest.transcript(waiting)
@@ -642,6 +760,14 @@ def play(guest: QtestClient, requests: list[str]) -> list[str]:
             ] + [answer]
         elif request == PAUSE:
             time.sleep(0.02)
+        elif request.startswith(GONE):
+            while (data := guest.event("DEVICE_DELETED")["data"]).get("device") != request.removeprefix(GONE):
+                pass
+            out.append(f"gone {data['path']}")
+        elif request.startswith("{"):
+            command = json.loads(request)
+            answer = guest.execute(command["execute"], **command["arguments"])
+            out.append(json.dumps({k: v for k, v in answer.items() if k in ("return", "error")}, sort_keys=True))
         elif request == EVENTS:
             status = guest.execute("query-status")["return"]["status"]
             heard = [f"{e['event']} {json.dumps(e.get('data', {}), sort_keys=True)}" for e in guest.events]
