@@ -53,7 +53,7 @@ enum {
     ENGINE_REC_SETTLE = 7,    /* region = rank of a device; fires its unit's deadlines up to t_ns */
     ENGINE_REC_MAP = 8,       /* region = id, addr = base, value = device rank << 8 | its region number */
     ENGINE_REC_RESET = 9,     /* value = reset kind */
-    ENGINE_REC_SNAPSHOT = 10, /* value = 0 take, 1 restore */
+    ENGINE_REC_SNAPSHOT = 10, /* the router has put another state into the arena */
     ENGINE_REC_KIND_MASK = 15
 };
 enum { ENGINE_OP_WRITE = 0x10, ENGINE_OP_SIZE_SHIFT = 5 };

@@ -43,13 +43,13 @@ cdef class Arena:
     """Page-aligned memory for guest-visible device state.
 
     `Arena(size)` owns its block; `Arena.over(buffer)` uses foreign memory (a shared mapping), which it keeps alive.
-    Raises MemoryError when more is asked for than there is.  Used by the thread that owns the devices in it.
+    Raises MemoryError when more is asked for than there is.  Used by the thread that owns the devices in it; by another
+    one, which has an arena over the same memory, while nothing is on the way to that owner.
     """
 
     def __cinit__(self, size_t size=1 << 16):
         if posix_memalign(<void **>&self.mem, 4096, size):
             raise MemoryError(f"no {size} bytes for device state")
-        memset(self.mem, 0, size)
         self.size = size
         self.owner = None
 
@@ -58,8 +58,8 @@ cdef class Arena:
             free(self.mem)
 
     @staticmethod
-    def over(buffer):
-        """An arena in a writable buffer, whose contents it clears."""
+    def over(buffer, size_t used=0):
+        """An arena in a writable buffer, of which `used` bytes were given out before."""
         cdef Arena a = Arena.__new__(Arena, 64)
         free(a.mem)
         a.mem = NULL
@@ -68,7 +68,9 @@ cdef class Arena:
         a.owner = v
         a.mem = <uint8_t *>v.view.buf
         a.size = v.view.len
-        memset(a.mem, 0, a.size)
+        if used > a.size:
+            raise ValueError(f"{used} bytes cannot be in use of {a.size}")
+        a.used = used
         return a
 
     cdef void *alloc(self, size_t n) except NULL:
@@ -77,6 +79,7 @@ cdef class Arena:
             n = 1
         if at + n > self.size:
             raise MemoryError(f"device state: {n} bytes wanted, {self.size - min(at, self.size)} left of {self.size}")
+        memset(self.mem + self.used, 0, at + n - self.used)
         self.used = at + n
         return self.mem + at
 

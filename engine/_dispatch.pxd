@@ -194,11 +194,14 @@ cdef class Dispatcher:
     cdef dict by_region                    # region id -> handle
     cdef dict aliases                      # region id -> handles of its aliases
     cdef list views                        # by key: built view, or None where a space changed since
-    cdef list retired                      # tables that readers may still hold
+    cdef list retired                      # (when it was current, table) of tables that readers may still hold
+    cdef uint64_t versions                 # of tables, so far
+    cdef bint shared                       # rows, free_rows, by_region, aliases and views are a kept map's, too
     cdef uint64_t[3] fills
     cdef bint fills_changed
     cdef object __weakref__
     cdef bint passed(self, uint64_t version) noexcept nogil
+    cdef int _show(self, Table made) except -1
 
 cdef class Reader:
     cdef Dispatcher owner

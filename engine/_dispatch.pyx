@@ -924,6 +924,7 @@ cdef class Dispatcher:
             raise MachineError(f"region {region}: widths {accepts:#x} are not among 1, 2, 4, 8")
 
     def _add(self, space, base, last, delta, region, priority, owner, flags, accepts, kind):
+        self._own()
         if self.free_rows:
             handle = self.free_rows.pop()
         else:
@@ -1009,6 +1010,7 @@ cdef class Dispatcher:
         if taken or len(set(ids)) != len(ids):
             twice = min(taken) if taken else ids[0] if len(ids) < 2 else min(i for i in ids if ids.count(i) > 1)
             raise MachineError(f"region {twice} is mapped already, or twice in one call")
+        self._own()
         reused = self.free_rows[len(self.free_rows) - min(len(self.free_rows), len(r)):]
         fresh = len(r) - len(reused)
         if self.n_rows + fresh > len(self.rows):
@@ -1031,6 +1033,7 @@ cdef class Dispatcher:
         """Take back one alias or hole, or a region with its aliases, by handle."""
         if not 0 <= handle < self.n_rows or self.rows[handle]["kind"] == KIND_DEAD:
             raise MachineError(f"there is no range {handle}")
+        self._own()
         r = self.rows[handle]
         region, kind, space = int(r["region"]), int(r["kind"]), int(r["space"])
         if kind == KIND_REGION:
@@ -1133,7 +1136,8 @@ cdef class Dispatcher:
         t.magic = DISPATCH_MAGIC
         t.abi = DISPATCH_ABI
         t.bytes = size
-        t.version = self.root.version + 1
+        self.versions += 1
+        t.version = self.versions
         live = self.rows[:self.n_rows]
         live = live[(live["kind"] != KIND_DEAD) & (live["kind"] != KIND_HOLE)]
         t.owners = int(live["owner"].max()) + 1 if len(live) else 0
@@ -1153,15 +1157,46 @@ cdef class Dispatcher:
         made.block = block
         made.room = room
         made.t = t
-        if self.current is not None:
-            self.retired.append(self.current)
-        self.current = made
-        self.table = t
         self.fills_changed = False
-        store_release64(&self.root.current, <uint64_t>t)          # D4 pairs with D3 (dispatch_enter)
-        store_release64(&self.root.version, t.version)            # D2 pairs with D1 (dispatch_enter)
-        self._reap()
+        self._show(made)
         return t.version
+
+    cdef int _show(self, Table made) except -1:
+        """Let readers find this table."""
+        if self.current is not None:
+            self.retired.append((self.root.version, self.current))
+        self.current = made
+        self.table = made.t
+        store_release64(&self.root.current, <uint64_t>made.t)             # D4 pairs with D3 (dispatch_enter)
+        store_release64(&self.root.version, self.root.version + 1)        # D2 pairs with D1 (dispatch_enter)
+        self._reap()
+        return 0
+
+    def keep(self):
+        """The map, published, for put_back().  What is changed later does not touch it."""
+        self.publish()
+        self.shared = True
+        return (self, self.current, self.rows, self.n_rows, self.free_rows, self.by_region, self.aliases, self.views,
+                (self.fills[0], self.fills[1], self.fills[2]))
+
+    def put_back(self, kept):
+        """Publish a map again that keep() gave, in microseconds: its table is still there, and keeps its version."""
+        cdef Table table
+        if kept[0] is not self:
+            raise UsageError("the map that was kept is another one's")
+        _, table, self.rows, self.n_rows, self.free_rows, self.by_region, self.aliases, self.views, fills = kept
+        self.fills[0], self.fills[1], self.fills[2] = fills
+        self.fills_changed = False
+        self.shared = True
+        self._show(table)
+
+    def _own(self):
+        """Before a change: what a kept map has, too, is copied."""
+        if self.shared:
+            self.rows, self.free_rows, self.by_region, self.views = (
+                self.rows.copy(), list(self.free_rows), dict(self.by_region), list(self.views))
+            self.aliases = {region: list(handles) for region, handles in self.aliases.items()}
+            self.shared = False
 
     cdef bint passed(self, uint64_t version) noexcept nogil:
         """Whether no reader can hold a table older than `version`, which is published."""
@@ -1176,7 +1211,7 @@ cdef class Dispatcher:
 
     def _reap(self):
         """Free the tables that no reader can hold."""
-        while self.retired and self.passed(self.retired[0].version + 1):
+        while self.retired and self.passed(self.retired[0][0] + 1):
             self.retired.pop(0)
 
     def wait_readers(self, double timeout=1.0):

@@ -62,6 +62,7 @@ cdef class Executor:
     cdef void _fire(self, unit_entry *u, uint64_t t_ns) noexcept nogil
     cdef void _deliver(self, uint32_t mark) noexcept nogil
     cdef void _refresh(self, unit_entry *u) noexcept nogil
+    cdef void _restored(self) noexcept
     cdef uint32_t _two_ports(self, region_entry *e, uint32_t offset, uint32_t size, bint write,
                              uint64_t *value) noexcept nogil
     cdef uint32_t _narrow(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,

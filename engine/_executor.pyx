@@ -13,6 +13,7 @@ from engine._abi cimport *
 from engine._device cimport (INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK,
                              IO_UNCLAIMED, NEVER, Device, io_status, reset_kind)
 
+from engine._device import PyDevice
 from engine.errors import MachineError
 
 cdef enum:
@@ -146,6 +147,16 @@ cdef class Executor:
             if (<Device>self.members[i]).core.deadline < best:
                 best = (<Device>self.members[i]).core.deadline
         u.next = best
+
+    cdef void _restored(self) noexcept:
+        """The arena holds another state: work out what follows from it.  Devices written in Python have done so in their
+        own restore()."""
+        cdef uint32_t i
+        for d in self.keep:
+            if not isinstance(d, PyDevice):
+                d.on_restore()
+        for i in range(self.n_units):
+            self._refresh(&self.units[i])
 
     cdef void _deliver(self, uint32_t mark) noexcept nogil:
         """Follow the effects from `mark` on along the inner wires, breadth first."""
@@ -356,6 +367,10 @@ cdef class Executor:
                 self._deliver(mark)
             for i in range(self.n_units):
                 self._refresh(&self.units[i])
+            return IO_OK
+        if kind == ENGINE_REC_SNAPSHOT:
+            with gil:
+                self._restored()
             return IO_OK
         return IO_UNCLAIMED
 

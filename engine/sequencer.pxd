@@ -149,8 +149,11 @@ cdef class Sequencer:
     cdef uint32_t *region_bank         # by region id: bank + 1, or 0
     cdef uint32_t n_regions, cap_regions
     cdef dict region_ids               # (rank, index, base) -> region
-    cdef dict mapped                   # (rank, index) -> (region, base), as they came: the last is seen where two overlap
+    cdef dict regions                  # and back
+    cdef dict mapped                   # (rank, index) -> region, as they came: the last is seen where two overlap
     cdef uint32_t mappings             # of them, since they were last numbered
+    cdef object mapping                # the one that is published, for _show
+    cdef dict known                    # the last few of them, by the regions mapped
     cdef line_change *lines
     cdef uint64_t n_lines, cap_lines
     cdef map_change *maps
@@ -222,6 +225,9 @@ cdef class Sequencer:
     cdef int _line(self, uint64_t key, uint64_t t_ns, int line, uint32_t level) except -1 nogil
     cdef int _map_later(self, uint32_t rank, uint32_t index, bint on, uint64_t base) except -1 nogil
     cdef int _apply_maps(self) except -1
+    cdef int _publish(self) except -1
+    cdef int _show(self, mapping) except -1
+    cdef int _show_rows(self, rows) except -1
     cdef int _ram_write(self, const seq_input *inp) noexcept nogil
     cdef uint32_t _bank(self, uint32_t region, uint32_t vcpu) noexcept nogil
     cdef uint64_t _timer_key(self, uint64_t t_ns) noexcept nogil
@@ -260,3 +266,5 @@ cdef class Sequencer:
     cdef int _await(self, uint32_t k, uint32_t vcpu, int got, uint64_t *value, uint32_t *status) except -1 nogil
     cdef int _split_links(self, const engine_acc *a, uint64_t t_ns, uint64_t key, uint64_t *value) except -1 nogil
     cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil
+    cdef int _push_all(self, const engine_rec *rec, uint64_t key, uint32_t delta) except -1 nogil
+    cdef int _resume(self, uint64_t now, uint32_t latch) except -1

@@ -57,6 +57,7 @@ cdef enum:
     BUSY = 1 << 20         # effects after which a cut is made before the next input
     FLOOD = 1 << 24        # effects between two cuts that no honest worker makes
     MAPPINGS = 1 << 16     # after so many they are numbered anew
+    KNOWN_MAPPINGS = 8     # remembered, each with its table
     MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     STAMPED_NOT = 0        # places in STAMPS
@@ -457,7 +458,9 @@ cdef class Sequencer:
         cdef Dispatcher m = Dispatcher()
         self.map = m
         self.region_ids = {}
+        self.regions = {}
         self.mapped = {}
+        self.known = {}
         m.set_policy(Space.PIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.pio_unclaimed == "ones" else 0)
         m.set_policy(Space.MMIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.mmio_unclaimed == "ones" else 0)
         m.set_policy(Space.CONFIG, 0xFFFFFFFFFFFFFFFF)
@@ -472,8 +475,53 @@ cdef class Sequencer:
             self.region_bank[region] = bank + 1
             for vcpu in range(self.n_vcpus):
                 self.banks[bank * self.n_vcpus + vcpu] = vcpus.get(vcpu, region)
+        self._publish()
+
+    cdef int _publish(self) except -1:
+        """Show the map as it is now, and remember it: guests come back to where their ranges were, by a reset or a restored
+        snapshot."""
+        cdef Dispatcher m = self.map
         m.publish()
         self.table = m.table
+        regions = tuple(self.mapped.values())
+        self.mapping = (m, self.regions, dict(self.mapped), self.mappings, self.ecam, m.keep())
+        self.known.pop(regions, None)
+        self.known[regions] = self.mapping
+        if len(self.known) > KNOWN_MAPPINGS:
+            del self.known[next(iter(self.known))]
+        return 0
+
+    cdef int _show(self, mapping) except -1:
+        """Show what was published before, here or by another sequencer of the same plan."""
+        cdef Dispatcher m = self.map
+        owner, regions, mapped, mappings, ecam, kept = mapping
+        if owner is not m:
+            return self._show_rows([regions[region] for region in mapped.values()])
+        if mapping is not self.mapping:
+            m.put_back(kept)
+            self.table = m.table
+            self.mapped = dict(mapped)
+            self.mappings = mappings
+            self.ecam = ecam
+            self.mapping = mapping
+        return 0
+
+    cdef int _show_rows(self, rows) except -1:
+        """Show these and nothing else: (rank, region number, base), the last on top."""
+        wanted = [self._region(rank, index, base) for rank, index, base in rows]
+        known = self.known.get(tuple(wanted))
+        if known is not None:
+            return self._show(known)
+        self._map_all(wanted)
+        return self._publish()
+
+    def _region(self, rank, index, base):
+        """The id of a device's region at a base, made if there is none yet."""
+        region = self.region_ids.get((rank, index, base))
+        if region is None:
+            region = self.n_regions
+            self._new_region(region, rank, index, base)
+        return region
 
     def _new_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         """Name (device, BAR, base) by a region id and tell the owner."""
@@ -497,6 +545,7 @@ cdef class Sequencer:
         self.region_unit[region] = self.unit_of[rank]
         self.n_regions = max(self.n_regions, region + 1)
         self.region_ids[rank, index, base] = region
+        self.regions[region] = (rank, index, base)
         if self.local is not None:
             self.local.map_region(region, rank, index, base)
         else:
@@ -515,7 +564,7 @@ cdef class Sequencer:
         """Show a region in the map (not yet published): of ranges of one priority the one that came last is seen."""
         r = self.plan.devices[rank].regions[index]
         if self.mappings == MAPPINGS:
-            self._map_all([(one, *key, at) for key, (one, at) in self.mapped.items()])
+            self._map_all(list(self.mapped.values()))
         flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
                  | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
                  | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0)
@@ -526,15 +575,15 @@ cdef class Sequencer:
         self.map.map(int(r.space), base, r.size, region, priority=r.priority * MAPPINGS + self.mappings, flags=flags, owner=self.unit_of[rank],
                      accepts=accepts)
         self.mappings += 1
-        self.mapped[rank, index] = region, base
+        self.mapped[rank, index] = region
 
     def _map_all(self, wanted):
-        """Show these in the map (not yet published), and nothing else: (region, rank, index, base), the last on top."""
-        self.map.unmap_many([region for region, base in self.mapped.values()])
+        """Show these regions in the map (not yet published), and nothing else; the last on top."""
+        self.map.unmap_many(list(self.mapped.values()))
         self.mapped = {}
         self.mappings = 0
-        for region, rank, index, base in wanted:
-            self._map(region, rank, index, base)
+        for region in wanted:
+            self._map(region, *self.regions[region])
 
     cdef int _map_later(self, uint32_t rank, uint32_t index, bint on, uint64_t base) except -1 nogil:
         cdef void *p
@@ -560,34 +609,27 @@ cdef class Sequencer:
         cdef Dispatcher m = self.map
         last = {}
         for i in range(self.n_maps):
-            if self.maps[i].index < len(self.plan.devices[self.maps[i].rank].regions):
+            regions = self.plan.devices[self.maps[i].rank].regions
+            if self.maps[i].index < len(regions) and regions[self.maps[i].index].size:
                 last[self.maps[i].rank, self.maps[i].index] = self.maps[i].base if self.maps[i].on else None
         self.n_maps = 0
-        changed = False
-        for (rank, index), base in sorted(last.items(), key=lambda change: change[0]):
-            changed |= self._move(rank, index, base)
-        if changed:
-            m.publish()
-            self.table = m.table
-        return 0
-
-    def _move(self, uint32_t rank, uint32_t index, base):
-        """Let a region of a device answer at base, or nowhere (None); True if that changes the map, which is not yet published."""
-        cdef Dispatcher m = self.map
-        region = self.plan.devices[rank].regions[index]
-        if region.size == 0 or region.name.startswith(("pam", "smram")):
-            return False
-        old = self.mapped.pop((rank, index), None)
-        if old is not None:
-            m.unmap(old[0])
-        if base is not None and base + region.size <= (1 << 16 if region.space == Space.PIO else 1 << 52):
-            new = self.region_ids.get((rank, index, base))
-            if new is None:
-                new = self.n_regions
-                self._new_region(new, rank, index, base)
-            self._map(new, rank, index, base)
-            return True
-        return old is not None
+        mapped = dict(self.mapped)
+        for rank, index in sorted(last):
+            base = last[rank, index]
+            mapped.pop((rank, index), None)
+            region = self.plan.devices[rank].regions[index]
+            if base is not None and base + region.size <= (1 << 16 if region.space == Space.PIO else 1 << 52):
+                mapped[rank, index] = self._region(rank, index, base)
+        known = self.known.get(tuple(mapped.values()))
+        if known is not None:
+            return self._show(known)
+        for key in last:
+            if key in self.mapped:
+                m.unmap(self.mapped.pop(key))
+        for key in sorted(last):
+            if key in mapped:
+                self._map(mapped[key], *self.regions[mapped[key]])
+        return self._publish()
 
     cdef uint32_t _bank(self, uint32_t region, uint32_t vcpu) noexcept nogil:
         """The vCPU's own region behind an address that all share (its local APIC's registers)."""
@@ -1421,22 +1463,27 @@ cdef class Sequencer:
         return 0
 
     cdef int _reset_links(self, uint64_t t_ns, uint32_t kind) except -1 nogil:
-        cdef uint32_t k, u
         cdef engine_rec rec
         self._one_more_reset()
         memset(&rec, 0, sizeof(rec))
         rec.op = ENGINE_REC_RESET
         rec.t_ns = t_ns
         rec.value = kind
+        self._push_all(&rec, self.key, 1)
+        self._finish(t_ns)
+        self.nested_resets = 0
+        return 0
+
+    cdef int _push_all(self, const engine_rec *rec, uint64_t key, uint32_t delta) except -1 nogil:
+        """One record for every worker, about all of its devices."""
+        cdef uint32_t k, u
         for k in range(self.n_links):
             for u in range(self.n_units):
                 if self.units[u].link == <int>k:
-                    self._push(u, &rec, self.key, 1, NO_AUX)
+                    self._push(u, rec, key, delta, NO_AUX)
                     break
         for u in range(self.n_units):
             self.units[u].touched = 1
-        self._finish(t_ns)
-        self.nested_resets = 0
         return 0
 
     cdef int _sync(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint64_t *value,
@@ -2062,32 +2109,62 @@ cdef class Sequencer:
         """What the router itself knows, with nothing on the way: {"now", "latch", "mapped"}.  mapped: (rank, region number, base),
         what was mapped later (and so is seen where two overlap) behind what was there before."""
         self._cut()
-        return {"now": self.now, "latch": self.latch, "mapped": [(*key, base) for key, (region, base) in self.mapped.items()]}
+        return {"now": self.now, "latch": self.latch, "mapped": [self.regions[region] for region in self.mapped.values()]}
 
     def set_state(self, state, levels):
         """Put back what state() gave, after the devices were restored.  levels: output levels of each device, by rank."""
-        cdef uint32_t u, n, region
-        cdef Dispatcher m = self.map
+        cdef uint32_t n
         self._cut()
         self.now = state["now"]
-        self.latch = state["latch"]
         for n in range(self.n_nets):
             self.nets[n].high = sum(levels[rank] >> pin & 1 for rank, pin in self.plan.nets[n].sources)
-        wanted = []
-        for rank, index, base in state["mapped"]:
-            region = self.region_ids.get((rank, index, base), self.n_regions)
-            if region == self.n_regions:
-                self._new_region(region, rank, index, base)
-            wanted.append((region, rank, index, base))
-        self._map_all(wanted)
-        m.publish()
-        self.table = m.table
+        self._show_rows(state["mapped"])
+        self._resume(state["now"], state["latch"])
+
+    def snapshot(self):
+        """The same for restore(), in microseconds: (now, latch, how many sources of each net are high, mapping)."""
+        cdef uint32_t n
+        self._cut()
+        return self.now, self.latch, [self.nets[n].high for n in range(self.n_nets)], self.mapping
+
+    def restore(self, snapshot):
+        """Put back what snapshot() gave, after the devices' state was put back into their arenas at a cut."""
+        cdef uint32_t n
+        now, latch, high, mapping = snapshot
+        for n in range(self.n_nets):
+            self.nets[n].high = high[n]
+        self._show(mapping)
+        self._resume(now, latch)
+
+    cdef int _resume(self, uint64_t now, uint32_t latch) except -1:
+        """All devices hold another state, of this moment: their owners look at it, and everybody learns the deadlines."""
+        cdef uint32_t k, u
+        cdef engine_rec rec
+        cdef uint64_t value
+        self.now = now
+        self.latch = latch
+        memset(&rec, 0, sizeof(rec))
+        rec.op = ENGINE_REC_SNAPSHOT
+        rec.t_ns = now
         if self.local is not None:
-            self.local.refresh()
+            self.local.execute(&rec, &value)
             self.next_deadline = 0
-        else:
-            for u in range(self.n_units):
-                self.units[u].deadline = link_read_deadline(self.link[self.units[u].link].v, u)
+            return 0
+        try:
+            with nogil:
+                self._push_all(&rec, 0, 63)
+                for k in range(self.n_links):
+                    self._commit(k)
+                for k in range(self.n_links):
+                    self._wait_link(k)
+        except BaseException as e:
+            self._broke(e)
+            raise
+        for u in range(self.n_units):
+            self.units[u].touched = 0
+            self.units[u].deadline = link_read_deadline(self.link[self.units[u].link].v, u)
+        self._timed_resets()
+        return 0
 
     def next_event(self):
         """When a device wants the clock next, in ns, or None: where a step to the next event ends.  What is due by now happens first."""

@@ -27,7 +27,16 @@ from engine.machine.build import Plan, connect, make_device, plan
 from engine.machine.derive import derive
 from engine.machine.net import close_all, open_all
 from engine.machine.spec import MachineSpec, check_workers, load
-from engine.machine.state import FORMAT, restore_device, restore_ram, save_device, save_ram
+from engine.machine.state import (
+    FORMAT,
+    has_media,
+    in_arena,
+    restore_device,
+    restore_ram,
+    save_device,
+    save_ram,
+    save_rest,
+)
 from engine.screen import Picture
 from engine.sequencer import INPUT, RAM, STAMPS, Sequencer, vet
 from engine.types import Space
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     from engine.workers.pool import Pool
 
 PATHS = ("local", "sync", "buffered", "batched")
-ARENA = 4 << 20
+ARENA_SIZE = 4 << 20  # bytes for the state of the devices of one owner
 TIME_END = 1 << 63  # ns; later deadlines cannot be told from none
 
 
@@ -47,12 +56,13 @@ def build_devices(
     ram: Any = None,
     contents: Mapping[str, Any] | None = None,
     descriptors: dict[str, int] | None = None,
+    arena: Arena | None = None,
 ) -> tuple[dict[str, Device], Arena]:
-    """The devices of some ranks, wired to their peers, in one arena, over guest RAM.
+    """The devices of some ranks, wired to their peers, in one arena (a new one unless given), over guest RAM.
 
     descriptors: what engine.machine.net opened for them; those attached are taken out.
     """
-    arena = Arena(ARENA)
+    arena = arena if arena is not None else Arena(ARENA_SIZE)
     made: dict[str, Device] = {}
     for p in planned.devices:
         if p.rank not in ranks:
@@ -97,14 +107,14 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What Machine.snapshot gave: for this process and build only.  With workers it is what save() gives."""
+    """What Machine.snapshot gave: for this process and build, the same spec and the same placement."""
 
-    router: dict[str, Any]
-    ram: dict[int, bytes]
-    arena: bytes
-    devices: dict[str, Any]  # of those that keep anything outside the arena
-    levels: list[int]
-    saved: dict[str, Any] | None = None
+    spec: MachineSpec
+    owners: list[int]
+    router: tuple[Any, ...]
+    arenas: list[bytes]
+    rest: dict[str, Any]  # of the devices that keep something outside the arenas
+    ram: dict[int, bytes] | None  # None: without RAM, memory and media
 
 
 class Machine(SingleAccess):
@@ -144,6 +154,8 @@ class Machine(SingleAccess):
         if stamps not in STAMPS:
             raise UsageError(f"stamps {stamps!r}: choose one of {', '.join(STAMPS)}")
         self._stamps = stamps
+        value = {d.id for d in self.plan.devices if not in_arena(d.cls)}
+        self._outside = (value, value | {d.id for d in self.plan.devices if has_media(d.cls)})  # of a snapshot's arenas
         self._started = self._starting = False
         self.clock = Clock(self)
 
@@ -178,6 +190,7 @@ class Machine(SingleAccess):
                     self.plan, self.owners, self.ram, self.contents, place.wait, place.pin, descriptors=descriptors
                 )
                 self.pool.start()
+                self.arenas = self.pool.arenas
                 self.sequencer = Sequencer(
                     self.plan,
                     memoryview(self.ram),
@@ -189,9 +202,10 @@ class Machine(SingleAccess):
                     self.pool.check,
                 )
             else:
-                self.devices, self.arena = build_devices(
+                self.devices, arena = build_devices(
                     self.plan, list(range(len(self.plan.devices))), self.ram, self.contents, descriptors
                 )
+                self.arenas = [arena]
                 self.executor = Executor(self.devices.values(), self.plan.units, self.plan.inner_wires())
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), self.executor)
             self._attach(self.sequencer)
@@ -218,7 +232,7 @@ class Machine(SingleAccess):
         for d in getattr(self, "devices", {}).values():
             if hasattr(d, "detach"):
                 d.detach()
-        for name in ("sequencer", "executor", "ram"):  # they hold descriptors and memory
+        for name in ("sequencer", "executor", "arenas", "ram"):  # they hold descriptors and memory
             self.__dict__.pop(name, None)
 
     def _rank(self, id: str) -> int:
@@ -308,10 +322,8 @@ class Machine(SingleAccess):
         router = self.sequencer.state()
         devices = self.plan.devices
         router["mapped"] = [(devices[rank].id, index, base) for rank, index, base in router["mapped"]]
-        out: dict[str, Any] = {}
         if self.pool is not None:
-            for w in self.pool.workers:
-                out |= self.pool.command(w.number, "save", w.devices)
+            out = self._ask("save", {d.id for d in devices})
         else:
             out = {id: save_device(d) for id, d in self.devices.items()}
         return {
@@ -363,13 +375,27 @@ class Machine(SingleAccess):
                     f"do not lie around the clock, {router['now']}"
                 )
         restore_ram(self.ram, saved["ram"])
+        self._restore_devices({d.id: devices[d.id] for d in self.plan.devices})
+        self.sequencer.set_state(router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
+
+    def _ask(self, command: str, ids: set[str], *args: Any) -> dict[str, Any]:
+        """A command to the owners of some devices, about them; what all of them answered."""
+        assert self.pool is not None
+        out: dict[str, Any] = {}
+        for w in self.pool.workers:
+            if mine := [id for id in w.devices if id in ids]:
+                out |= self.pool.command(w.number, command, mine, *args)
+        return out
+
+    def _restore_devices(self, states: dict[str, Any]) -> None:
+        """Put back what save_device or save_rest gave of some devices."""
         if self.pool is not None:
             for w in self.pool.workers:
-                self.pool.command(w.number, "restore", {id: devices[id] for id in w.devices})
+                if mine := {id: states[id] for id in w.devices if id in states}:
+                    self.pool.command(w.number, "restore", mine)
         else:
-            for id, d in self.devices.items():
-                restore_device(d, devices[id])
-        self.sequencer.set_state(router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
+            for id, state in states.items():
+                restore_device(self.devices[id], state)
 
     def _region(self, id: str, index: int, base: int) -> tuple[int, int, int]:
         """A mapping of a saved state, checked."""
@@ -385,38 +411,41 @@ class Machine(SingleAccess):
             raise StateError(f"the state maps region {region.name!r} of {id!r} at {base!r:.40}, where it cannot be")
         return rank, index, base
 
-    def snapshot(self) -> Snapshot:
-        """The machine at this moment, for restore() in this process: faster than save(), for one build only."""
+    def snapshot(self, ram: bool = True) -> Snapshot:
+        """The machine at this moment, for restore() in this process: fast, for the same build and placement only.
+
+        The devices' state is copied where it lies, without asking their owners; only of devices written in Python it is
+        asked for.  ram: also guest RAM, video memory and media; without, restore() leaves them as they then are, and a
+        snapshot takes microseconds.
+        """
         self._settle()
-        if self.pool is not None:
-            return Snapshot({}, {}, b"", {}, [], self.save())
-        own = {id: save_device(d) for id, d in self.devices.items() if not _in_arena(d)}
+        rest: dict[str, Any] = {}
+        if ids := self._outside[ram]:
+            if self.pool is not None:
+                rest = self._ask("save_rest", ids, ram)
+            else:
+                rest = {id: save_rest(self.devices[id], ram) for id in ids}
         return Snapshot(
-            self.sequencer.state(),
-            save_ram(self.ram),
-            self.arena.copy(),
-            own,
-            [int(self.devices[d.id].save()["levels"]) for d in self.plan.devices],
+            self.spec,
+            self.owners,
+            self.sequencer.snapshot(),
+            [arena.copy() for arena in self.arenas],
+            rest,
+            save_ram(self.ram) if ram else None,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put back what snapshot() gave, as often as wanted.  Raises StateError if it is of another machine."""
         self._settle()
-        if snapshot.saved is not None or self.pool is not None:
-            if snapshot.saved is None:
-                raise StateError(
-                    "a snapshot of a machine without workers fits only that machine; use save() and load()"
-                )
-            self._load(snapshot.saved)
-            return
-        self.arena.restore(snapshot.arena)
-        restore_ram(self.ram, snapshot.ram)
-        for id, d in self.devices.items():
-            if id in snapshot.devices:
-                restore_device(d, snapshot.devices[id])
-            else:
-                d.on_restore()
-        self.sequencer.set_state(snapshot.router, snapshot.levels)
+        if (snapshot.spec, snapshot.owners) != (self.spec, self.owners):
+            raise StateError("the snapshot is of another machine or placement; use save() and load()")
+        if snapshot.rest:
+            self._restore_devices(snapshot.rest)
+        if snapshot.ram is not None:
+            restore_ram(self.ram, snapshot.ram)
+        for arena, state in zip(self.arenas, snapshot.arenas, strict=True):
+            arena.restore(state)
+        self.sequencer.restore(snapshot.router)
 
     # ------------------------------------------------------------------ accesses
 
@@ -493,11 +522,6 @@ def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple
         inputs = inputs.copy()
         inputs["t_ns"] = raised[where]
     return acc, inputs
-
-
-def _in_arena(d: Device) -> bool:
-    """Whether the arena holds all of a device's state."""
-    return type(d).save is Device.save and not any(hasattr(d, name) for name in ("memory", "written_sectors", "image"))
 
 
 def check_inputs(inputs: npt.NDArray[Any], n: int) -> None:

@@ -66,10 +66,31 @@ def restore_ram(ram: Segment, pages: Mapping[int, bytes]) -> None:
         view[at : at + len(run)] = run
 
 
+def in_arena(cls: type[Device]) -> bool:
+    """Whether a copy of their owner's arena holds all state of such devices, but for memory and media."""
+    return cls.save is Device.save
+
+
+def has_media(cls: type[Device]) -> bool:
+    """Whether such devices have memory or media of their own."""
+    return any(hasattr(cls, name) for name in ("memory", "written_sectors", "image"))
+
+
 def save_device(d: Device) -> dict[str, Any]:
     """One device: its state, and where it has them, memory, written sectors and disks."""
+    return {"state": d.save(), **save_media(d)}
+
+
+def save_rest(d: Device, media: bool) -> dict[str, Any]:
+    """What a copy of its owner's arena lacks of one device, for restore_device before the copy is put back."""
+    out = {} if in_arena(type(d)) else {"state": d.save()}
+    return out | save_media(d) if media else out
+
+
+def save_media(d: Device) -> dict[str, Any]:
+    """A device's memory, written sectors and disks, as far as it has them."""
     part: Any = d
-    out: dict[str, Any] = {"state": d.save()}
+    out: dict[str, Any] = {}
     if hasattr(part, "memory"):
         out["memory"] = save_pages(part.memory())
     if hasattr(part, "written_sectors"):
@@ -80,14 +101,15 @@ def save_device(d: Device) -> dict[str, Any]:
 
 
 def restore_device(d: Device, saved: Mapping[str, Any]) -> None:
-    """Put back what save_device gave.  Raises StateError."""
+    """Put back what save_device or save_rest gave.  Raises StateError."""
     part: Any = d
     try:
         if "disks" in saved:
             for drive, image in enumerate(saved["disks"]):
                 if image != part.image(drive):
                     part.eject(drive) if image is None else part.insert(drive, image, d.config["readonly"])
-        d.restore(saved["state"])
+        if "state" in saved:
+            d.restore(saved["state"])
         if "memory" in saved:
             restore_pages(part.memory(), saved["memory"], d.id)
         if "written" in saved:

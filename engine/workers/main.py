@@ -20,17 +20,19 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from engine._device import Arena
 from engine._executor import Executor
 from engine._ring import Link
-from engine._shm import Segment
+from engine._shm import ARENA, Segment
 from engine.errors import RingError
 from engine.machine import build_devices
-from engine.machine.state import restore_device, save_device
+from engine.machine.state import restore_device, save_device, save_rest
 from engine.workers._loop import WorkerLoop
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STOP, ATTENTION = 1, 2
 ANSWER_MAX = 1 << 30  # bytes
+ARENA_AT = 4096  # in its file, behind the header
 # Methods of devices that Machine.call reaches.
 METHODS = {"inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture"}
 METHODS |= {"set_action", "status", "recorded", "forget", "hold", "trays", "move_tray", "ask_to_eject", "load_disc"}
@@ -108,6 +110,11 @@ def plain(value: Any) -> Any:
     return value
 
 
+def arena_in(segment: Segment, used: int = 0) -> Arena:
+    """The arena in a memory file of its own; `used`: bytes of it that its owner has given out."""
+    return Arena.over(memoryview(segment)[ARENA_AT:], used)
+
+
 def _die_with(parent: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -131,7 +138,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     _die_with(os.getppid())
     try:
-        setup, (link_fd, ram_fd, *network_fds) = receive(sock, 250)
+        setup, (link_fd, ram_fd, arena_fd, *network_fds) = receive(sock, 250)
         if os.getppid() != setup["parent"]:  # it died before this process could ask to die with it
             os._exit(1)
     except (EOFError, OSError):
@@ -144,11 +151,12 @@ def main() -> None:
             os.sched_setaffinity(0, {setup["cpu"]})
         link = Link.attach(link_fd)
         ram = Segment.attach(ram_fd)
-        os.close(link_fd)
-        os.close(ram_fd)
+        arena = arena_in(Segment.attach(arena_fd, ARENA))
+        for fd in (link_fd, ram_fd, arena_fd):
+            os.close(fd)
         plan, ranks = setup["plan"], setup["ranks"]
         descriptors = dict(zip(setup["descriptors"], network_fds, strict=True))
-        devices, _arena = build_devices(plan, ranks, ram, setup["contents"], descriptors)
+        devices, _ = build_devices(plan, ranks, ram, setup["contents"], descriptors, arena)
         groups = sorted(sorted(r for r in unit if r in ranks) for unit in plan.units if unit[0] in ranks)
         wires = [w for w in plan.inner_wires() if w[0] in ranks]
         executor = Executor(devices.values(), groups, wires)
@@ -157,7 +165,7 @@ def main() -> None:
     except BaseException as e:  # reported to the parent, which decides
         _tell(sock, ("failed", f"{type(e).__name__}: {e}"))
         os._exit(1)
-    if not _tell(sock, ("ready", os.getpid())):
+    if not _tell(sock, ("ready", arena.in_use)):
         os._exit(1)
     status = 0
     while True:
@@ -187,7 +195,8 @@ def main() -> None:
 
 
 def _obey(command: tuple[Any, ...], devices: dict[str, Any], loop: WorkerLoop) -> Any:
-    """stats | stamp, on | save, device ids | restore, {device id: state} | call, device id, method, arguments."""
+    """stats | stamp, on | save, device ids | save_rest, device ids, media too | restore, {device id: state} |
+    call, device id, method, arguments."""
     match command:
         case ("stamp", on):
             loop.stamp(on)
@@ -196,11 +205,12 @@ def _obey(command: tuple[Any, ...], devices: dict[str, Any], loop: WorkerLoop) -
             return {"executed": loop.executed, "accesses": loop.accesses, "devices": list(devices)}
         case ("save", ids):
             return {id: save_device(devices[id]) for id in ids}
+        case ("save_rest", ids, media):
+            return {id: save_rest(devices[id], media) for id in ids}
         case ("restore", states):
             for id, state in states.items():
                 restore_device(devices[id], state)
-            loop.refresh()
-            return None
+            return None  # what follows from it is worked out when the router has put back its own part
         case ("call", id, method, args) if method in METHODS:
             got = getattr(devices[id], method)(*args)
             loop.refresh()

@@ -16,24 +16,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import engine.errors
+from engine._device import Arena
 from engine._ring import Link
-from engine._shm import Segment
+from engine._shm import ARENA, Segment
 from engine.errors import EngineError, RingError, WorkerDied
+from engine.machine import ARENA_SIZE
 from engine.machine.build import Plan
-from engine.workers.main import ATTENTION, STOP, receive_plain, send
+from engine.workers.main import ARENA_AT, ATTENTION, STOP, arena_in, receive_plain, send
 
 START_S = 30.0
 STOP_S = 2.0
 
 
 class Worker:
-    """One worker process, its link and its control socket."""
+    """One worker process, its link, its arena and its control socket."""
 
     def __init__(self, number: int, ranks: list[int], devices: list[str]) -> None:
         self.number = number
         self.ranks = ranks
         self.devices = devices
         self.link: Any = None
+        self.memory: Any = None  # the file of its arena
         self.process: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
 
@@ -106,7 +109,7 @@ def _end(workers: list[Worker], launchers: list[_Launcher]) -> None:
                 w.process.kill()
                 w.process.wait()
         for w in workers:
-            w.link = None  # an exception that is still held may hold the worker, but no memory
+            w.link = w.memory = None  # an exception that is still held may hold the worker, but no memory
         workers.clear()
 
 
@@ -137,6 +140,7 @@ class Pool:
         self.crowded = max(owners) + 2 > len(self.cpus)
         self.workers: list[Worker] = []
         self.links: list[Any] = []
+        self.arenas: list[Arena] = []  # of each worker; what is in them is the worker's word
         self._launchers: list[_Launcher] = []
         self._closed = self._confused = False
         self._finalizer = weakref.finalize(self, _end, self.workers, self._launchers)
@@ -160,8 +164,7 @@ class Pool:
                 if cpu is None and self.pin:
                     cpu = self.cpus[(n + 1) % len(self.cpus)]
                 self._start(w, launcher, cpu)
-            for w in list(self.workers):
-                self._greet(w)
+            arenas = [self._greet(w) for w in list(self.workers)]
         except BaseException as e:
             stopped = self._closed
             self.stop()
@@ -172,6 +175,7 @@ class Pool:
             self.stop()
             raise EngineError("the machine was stopped while it was being started")
         self.links = [w.link for w in self.workers]
+        self.arenas = arenas
         return self
 
     def _start(self, w: Worker, launcher: _Launcher, cpu: int | None) -> None:
@@ -183,6 +187,7 @@ class Pool:
             effects=4096,
             stamped=True,
         )
+        w.memory = Segment.create(f"arena-{w.number + 1}", ARENA_AT + ARENA_SIZE, ARENA, header_size=ARENA_AT)
         try:
             w.socket, theirs = socket.socketpair()
         except OSError as e:
@@ -223,11 +228,12 @@ class Pool:
         }
         try:
             network = [self.descriptors[d] for d in names]
-            send(w.socket, setup, [w.link.segment.fileno(), self.ram.fileno(), *network])
+            send(w.socket, setup, [w.link.segment.fileno(), self.ram.fileno(), w.memory.fileno(), *network])
         except OSError:
             raise WorkerDied(f"{w} ended while it was being started{self._last_words(w)}") from None
 
-    def _greet(self, w: Worker) -> None:
+    def _greet(self, w: Worker) -> Arena:
+        """Its arena, once it is ready."""
         assert w.socket is not None
         try:
             kind, what = receive_plain(w.socket)
@@ -237,6 +243,9 @@ class Pool:
             raise WorkerDied(f"{w} ended while it was being started{self._last_words(w)}") from None
         if kind != "ready":
             raise EngineError(f"{w} could not start: {what}")
+        if not isinstance(what, int) or not 0 <= what <= ARENA_SIZE:
+            raise RingError(f"{w} says that it uses {what!r:.40} bytes of {ARENA_SIZE}: it is broken or hostile")
+        return arena_in(w.memory, what)
 
     # ------------------------------------------------------------------ while running
 
@@ -308,5 +317,6 @@ class Pool:
         """End every worker: asked first, killed after two seconds.  At any moment, from any thread, and twice."""
         self._closed = True
         self.links = []
+        self.arenas = []
         self.ram = None
         _end(self.workers, self._launchers)

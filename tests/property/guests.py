@@ -143,6 +143,7 @@ class Threads:
         for number in range(max(self.owners) + 1):
             self.workers.append(_Worker(self, number))
         self.links = [w.link for w in self.workers]
+        self.arenas = [w.arena for w in self.workers]
         for w in self.workers:
             w.start()
         return self

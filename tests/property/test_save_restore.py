@@ -79,7 +79,7 @@ def there_and_back(machine, first, rest, noise):
     machine.lines()
     one = run(machine, first)
     there = machine.save()
-    snapshot = machine.snapshot()
+    snapshot, bare = machine.snapshot(), machine.snapshot(ram=False)
     assert machine.lines().tolist() == []
     two = run(machine, rest)
     end = machine.save()
@@ -92,6 +92,13 @@ def there_and_back(machine, first, rest, noise):
         assert machine.lines().tolist() == []
         same(run(machine, rest), two, "the run from a state put back")
         same(without_now(machine.save()), without_now(end), "the state after it")
+    run(machine, noise)
+    machine.restore(bare)
+    got = machine.save()
+    assert {id: d["state"] for id, d in got["devices"].items()} == {
+        id: d["state"] for id, d in there["devices"].items()
+    }
+    assert got["router"] == there["router"]
     return one, without_now(there), two, without_now(end)
 
 

@@ -39,7 +39,8 @@ HOT: dict[str, dict[str, int]] = {
         "dispatch_find dispatch_fill dispatch_batch dispatch_route dispatch_resolve dispatch_split"
     ),
     "engine._executor": each("quick_access")
-    | each("access execute _split _narrow _two_ports _fire _deliver _refresh", "Executor"),
+    | each("access _split _narrow _two_ports _fire _deliver _refresh", "Executor")
+    | {"Executor.execute": 1},  # a snapshot was put back
     "engine._device": each("emit set_line set_deadline", "Device") | each("read write _find", "Dma"),
     "engine.workers._wait": each("wait_any wait_index wait_state changed _sleep _wake"),
     "engine.workers._loop": each("_serve _turn _chunk _slot _flush _idle _deadlines", "WorkerLoop"),

@@ -21,6 +21,7 @@ from engine.testing import probe
 PATHS = ("local", "sync", "buffered", "batched")
 BOARDS = ("i440fx", "q35")
 PROBE = "engine.testing._probe:Probe"
+PYTHON = "engine.testing.probe:PyProbe"
 
 
 def board(*types, ram=1 << 20, **config):
@@ -412,6 +413,9 @@ SETUP = [
 ]  # fmt: skip
 
 
+PM = 0x0B << 32  # the i440FX board's power management function, in configuration space
+
+
 def busy(machine):
     """Do something in every part of a shipped board that a few accesses reach; what the guest reads afterwards."""
     for port, value in SETUP:
@@ -484,17 +488,104 @@ def test_snapshot_and_restore_as_often_as_wanted(path):
             assert machine.save() == state
 
 
-def test_a_snapshot_of_another_kind_of_machine(pc):
+def test_a_snapshot_of_another_machine_or_placement(pc):
     with Machine.from_file("i440fx", workers=1) as workers:
-        theirs = workers.snapshot()
-        with pytest.raises(StateError, match="without workers"):
+        with pytest.raises(StateError, match="another machine or placement") as e:
             workers.restore(pc.snapshot())
-    before = pc.save()
-    pc.restore(theirs)  # a saved state fits any placement
-    pc.load(before)
-    with Machine.from_file("q35") as other, pytest.raises(StateError) as e:
+        one_line(e)
+        with pytest.raises(StateError, match="another machine or placement"):
+            pc.restore(workers.snapshot(ram=False))
+    with Machine.from_file("q35") as other, pytest.raises(StateError, match="another machine"):
         other.restore(pc.snapshot())
-    one_line(e)
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_a_snapshot_fits_every_machine_of_its_kind(path):
+    """Also one whose regions have come by other names, and the same one after it was stopped."""
+    with Machine.from_file("i440fx", **options(path)) as first:
+        first.write("config", PM | 4, 2, 1)
+        first.write("config", PM | 0x40, 4, 0xB000)
+        first.write("config", PM | 0x80, 1, 1)
+        assert first.read("pio", 0xB008, 4) != 0xFFFFFFFF
+        busy(first)
+        at = first.snapshot()
+        want = look(first)
+        with Machine.from_file("i440fx", **options(path)) as second:
+            for base in (0xC000, 0xA000):
+                second.write("config", PM | 0x40, 4, base)
+                second.write("config", PM | 0x80, 1, 1)
+            second.lines()
+            second.restore(at)
+            assert look(second) == want
+            assert second.read("pio", 0xB008, 4) != 0xFFFFFFFF
+            assert second.read("pio", 0xA008, 4) == 0xFFFFFFFF
+    with first:
+        first.restore(at)
+        assert look(first) == want
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_a_snapshot_without_ram_leaves_ram_video_memory_and_media(path):
+    with Machine.from_file("i440fx", **options(path)) as machine:
+        busy(machine)
+        at, before = machine.snapshot(ram=False), machine.save()
+        disk = bytes(range(256)) * 5760
+        busy(machine)
+        ram = memoryview(machine.ram)
+        ram[0x5000:0x5004] = b"ram!"
+        machine.write("pio", 0x3C2, 1, 0x03)
+        for port, word in ((0x3C4, 0x0F02), (0x3C4, 0x0604), (0x3CE, 0x0506), (0x3CE, 0xFF08)):
+            machine.write("pio", port, 2, word)
+        machine.write("mmio", 0xA0000, 1, 0x77)
+        machine.call("fdc", "insert", 0, disk)
+        machine.restore(at)
+        after = machine.save()
+        for id, device in before["devices"].items():
+            assert after["devices"][id]["state"] == device["state"], id
+        assert after["router"] == before["router"]
+        assert bytes(ram[0x5000:0x5004]) == b"ram!"
+        assert after["devices"]["vga"]["memory"] != before["devices"]["vga"]["memory"]
+        assert after["devices"]["fdc"]["disks"][0] == disk
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_a_snapshot_holds_devices_written_in_python(path):
+    with Machine.from_spec(board(PROBE, PROBE, PYTHON), **options(path)) as machine:
+        seen = []
+        for ram in (True, False):
+            for n in range(3):
+                machine.write("pio", 0x1000 + 16 * n, 1, 0x21)
+            machine.write("pio", 0x1020 + probe.TRAIN, 4, 5 << 16 | 900)
+            at, state = machine.snapshot(ram), machine.save()
+            assert set(at.rest) == {"d2"}
+            machine.clock.step(10_000)
+            end = machine.save()
+            assert end["devices"]["d2"] != state["devices"]["d2"]
+            for _ in range(2):
+                machine.write("pio", 0x1020, 1, 0x44)
+                machine.restore(at)
+                assert machine.save() == state
+                machine.clock.step(10_000)
+                assert machine.save() == end
+            seen.append(end)
+            machine.reset(cold=True)
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_a_snapshot_is_copied_and_not_shared(path):
+    """What happens after it does not get into it, nor what happens after it was put back."""
+    with Machine.from_file("q35", **options(path)) as machine:
+        busy(machine)
+        at = machine.snapshot(ram=False)
+        states = [dict(machine.save()["devices"])]
+        for k in range(200):
+            machine.write("pio", 0x80, 1, k & 0xFF)
+            machine.write("pio", 0x70, 1, k & 0x7F)
+            if k % 50 == 0:
+                machine.reset(cold=k % 100 == 0)
+            machine.restore(at)
+        states.append(dict(machine.save()["devices"]))
+        assert states[0] == states[1]
 
 
 def without(state, *path):

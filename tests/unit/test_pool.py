@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,68 @@ def test_a_killed_worker_is_named(path):
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(WorkerDied, match=rf"worker 2 \(pid {pid}; d1, d2\) ended: killed by SIGKILL"):
             machine.read("pio", 0x110)
+
+
+@pytest.mark.parametrize("wait", ["spin", "block"])
+def test_a_worker_that_is_killed_between_snapshots(wait):
+    """Whenever it comes, it is named; the last snapshot fits the machine once it is started again."""
+    spec = board(PROBE, PROBE, PROBE)
+    machine = Machine.from_spec(
+        replace(spec, placement=replace(spec.placement, workers=3, wait=wait)), workers=3, owners=[0, 1, 2]
+    )
+
+    def look():
+        return [machine.read("pio", 0x100 + 16 * n) for n in range(3)]
+
+    with machine:
+        for n in range(3):
+            machine.write("pio", 0x100 + 16 * n, 1, n + 1)
+        at, want = machine.snapshot(), look()
+    for delay in (0, 0.003, 0.02):
+        with machine:
+            machine.restore(at)
+            assert look() == want
+            victim = machine.pool.workers[1].pid
+            killer = threading.Timer(delay, os.kill, (victim, signal.SIGKILL))
+            killer.start()
+            with pytest.raises(WorkerDied, match=rf"worker 2 \(pid {victim}; d1\) ended: killed by SIGKILL"):
+                for _ in range(1 << 20):
+                    machine.restore(at)
+                    machine.reset()
+                    machine.snapshot(ram=False)
+            killer.join()
+
+
+def test_a_scribbled_arena_harms_only_its_worker():
+    """The router hands the bytes back and looks at none; what was put back is there again."""
+    rng = np.random.default_rng(7)
+    with Machine.from_file("i440fx", workers=2) as machine:
+        machine.sequencer.patience = 0.5
+
+        def look():
+            return [machine.read("pio", port) for port in (0x20, 0x21, 0x3FB, 0x3FD, 0x64, 0x61, 0x1F7, 0x70, 0x92)]
+
+        machine.write("pio", 0x3FB, 1, 0x1B)
+        good, want = machine.snapshot(ram=False), look()
+        for round in range(40):
+            for worker, arena in zip(machine.pool.workers, machine.pool.arenas, strict=True):
+                memory = memoryview(worker.memory)[main.ARENA_AT :][: arena.in_use]
+                memory[:] = rng.bytes(len(memory)) if round % 4 else b"\xff" * len(memory)
+            bad = machine.snapshot(ram=False)
+            machine.restore(good)
+            assert look() == want, round
+        with contextlib.suppress(EngineError):  # what the workers make of it is their affair
+            machine.restore(bad)
+            machine.clock.step(1_000_000)
+            look()
+
+
+@pytest.mark.parametrize("said", [pool.ARENA_SIZE + 1, -1, 1 << 70, "all", None])
+def test_a_worker_that_uses_more_than_there_is_is_refused(monkeypatch, said):
+    monkeypatch.setattr(pool, "receive_plain", lambda sock: (main.receive_plain(sock)[0], said))
+    with pytest.raises(RingError, match=r"worker 1 .*says that it uses .* bytes of 4194304") as e:
+        Machine.from_spec(board(PROBE), workers=1, path="sync").start()
+    assert "\n" not in str(e.value)
 
 
 def test_a_device_that_exits_while_running():
