@@ -20,11 +20,13 @@ cdef class Medium:
     cdef int fd                        # the image, or -1
     cdef bint through                  # writes go to the image
     cdef uint64_t file_size            # of the image when it was opened
+    cdef object image                  # its path
     cdef uint8_t *content              # sectors learnt or given, where there is no image; sparse
     cdef uint8_t *known                # one bit a sector of content
     cdef uint8_t *written              # sectors the guest wrote, where they do not go to the image; sparse
     cdef uint8_t *dirty                # one bit a sector of written
     cdef int read(self, uint64_t at, uint8_t *buf, uint64_t n) noexcept nogil
+    cdef int from_image(self, uint64_t at, uint8_t *buf, uint64_t n) noexcept nogil
     cdef int write(self, uint64_t at, const uint8_t *buf, uint64_t n) noexcept nogil
     cdef bint fails(self, uint32_t what) noexcept nogil
     cdef int flush(self) noexcept nogil

@@ -10,8 +10,11 @@ from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close, pread, pwrite
 
+import errno as errors
+import fcntl
 import os
 import stat
+import struct
 
 from engine.errors import MachineError, StateError
 
@@ -22,6 +25,83 @@ cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
 
 FAILS = ("read", "write", "flush")
+
+# How programs that use an image agree, as QEMU and its tools do (block/file-posix): one that uses right n holds a shared lock on
+# byte 100 + n of the file, one that grants it nobody else on byte 200 + n.
+RIGHT_READ, RIGHT_WRITE, RIGHT_RESIZE = 0, 1, 3
+USED_AT, DENIED_AT = 100, 200
+LOCKED = (errors.EAGAIN, errors.EACCES)
+
+
+def _flock(int kind, int at):
+    """struct flock for one byte."""
+    return struct.pack("hhxxxxqqixxxx", kind, os.SEEK_SET, at, 1, 0)
+
+
+def open_image(who, image, bint write=False):
+    """A descriptor of a file with sectors, and how many bytes it has.  Raises MachineError, beginning with `who`."""
+    try:
+        fd = os.open(image, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)    # a pipe would wait
+    except (OSError, ValueError, TypeError) as e:
+        raise MachineError(f"{who}: image {image!r}: {getattr(e, 'strerror', None) or e}") from None
+    try:
+        mode = os.fstat(fd).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise MachineError(f"{who}: image {image!r} is no file with sectors")
+        size = os.lseek(fd, 0, os.SEEK_END)
+        os.lseek(fd, 0, os.SEEK_SET)
+        if size == 0:
+            raise MachineError(f"{who}: image {image!r} is empty")
+        return fd, size
+    except OSError as e:
+        os.close(fd)
+        raise MachineError(f"{who}: image {image!r}: {e.strerror}") from None
+    except MachineError:
+        os.close(fd)
+        raise
+
+
+def lock_image(int fd, who, image, bint write=False):
+    """Say that the image is in use, until fd is closed or unlocked.  Raises MachineError if somebody writes to it or, to one who
+    writes, uses it.  A file system without locks has none to heed."""
+    used = (RIGHT_READ, RIGHT_WRITE) if write else (RIGHT_READ,)
+    denied = (RIGHT_WRITE, RIGHT_RESIZE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)      # whoever locks whole files wants them alone
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        for at in [USED_AT + n for n in used] + [DENIED_AT + n for n in denied]:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, at))
+        free = all(struct.unpack_from("h", fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, at)))[0] == fcntl.F_UNLCK
+                   for at in [DENIED_AT + n for n in used] + [USED_AT + n for n in denied])
+    except OSError as e:
+        if e.errno not in LOCKED:
+            return
+        free = False
+    if not free:
+        unlock_image(fd)
+        raise MachineError(f"{who}: image {image!r} is locked: another program {'uses' if write else 'writes to'} it")
+
+
+def unlock_image(int fd):
+    """Take back what lock_image said."""
+    for at in (USED_AT, DENIED_AT):
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhxxxxqqixxxx", fcntl.F_UNLCK, os.SEEK_SET, at, RIGHT_RESIZE + 1, 0))
+        except OSError:
+            return
+
+
+def read_image(who, image, uint64_t most):
+    """All bytes of an image, which has no more than `most`.  Raises MachineError."""
+    fd, size = open_image(who, image)
+    with os.fdopen(fd, "rb") as f:
+        if size > most:
+            raise MachineError(f"{who}: image {image!r} has {size} bytes; there can be {most} at most")
+        lock_image(fd, who, image)
+        try:
+            return f.read(size)
+        except OSError as e:
+            raise MachineError(f"{who}: image {image!r}: {e.strerror}") from None
 
 
 cdef inline bint bit(const uint8_t *bits, uint64_t n) noexcept nogil:
@@ -76,18 +156,20 @@ cdef class Medium:
             raise MachineError(f"{who}: no address space for a medium of {self.size} bytes") from None
 
     def _open(self, who, image, size):
-        try:
-            self.fd = os.open(image, (os.O_RDWR if self.through else os.O_RDONLY) | os.O_CLOEXEC)
-            st = os.fstat(self.fd)
-            self.file_size = os.lseek(self.fd, 0, os.SEEK_END)
-        except (OSError, ValueError, TypeError) as e:
-            raise MachineError(f"{who}: image {image!r}: {getattr(e, 'strerror', None) or e}") from None
-        if not (stat.S_ISREG(st.st_mode) or stat.S_ISBLK(st.st_mode)):
-            raise MachineError(f"{who}: image {image!r} is no file with sectors")
-        if self.file_size == 0:
-            raise MachineError(f"{who}: image {image!r} is empty")
+        self.image = image
+        self.fd, self.file_size = open_image(who, image, self.through)
         if size is not None and <uint64_t>size > self.file_size:
             raise MachineError(f"{who}: image {image!r} has {self.file_size} bytes, size says {size}")
+
+    def lock(self, who):
+        """The image, if there is one, is in use from now on.  Raises MachineError if somebody else's use is against it."""
+        if self.fd >= 0:
+            lock_image(self.fd, who, self.image, self.through)
+
+    def unlock(self):
+        """The image is no longer in use."""
+        if self.fd >= 0:
+            unlock_image(self.fd)
 
     def __dealloc__(self):
         cdef uint64_t bits = self.size // SECTOR // 8 + 1
@@ -103,34 +185,47 @@ cdef class Medium:
             close(self.fd)
 
     cdef int read(self, uint64_t at, uint8_t *buf, uint64_t n) noexcept nogil:
-        """n bytes at byte `at`, both whole sectors.  0, or -1 if they lie outside or the image cannot be read."""
-        cdef uint64_t i, done = 0, want
-        cdef ssize_t got
+        """n bytes at byte `at`, both whole sectors.  0, or -1 if they lie outside, or the image is asked and cannot be read."""
+        cdef uint64_t done = 0, end, sector
         if at > self.size or n > self.size - at:
             self.errors += 1
             return -1
         if self.fails(FAIL_READ):
             return -1
-        if self.fd >= 0:
-            want = min(n, self.file_size - at) if at < self.file_size else 0
-            while done < want:
-                got = pread(self.fd, buf + done, want - done, at + done)
-                if got < 0 and errno == EINTR:
-                    continue
-                if got <= 0:             # an error, or the file has become shorter
+        while done < n:
+            sector = (at + done) // SECTOR
+            if self.dirty != NULL and bit(self.dirty, sector):
+                memcpy(buf + done, self.written + at + done, SECTOR)
+                done += SECTOR
+            elif self.fd < 0:
+                if bit(self.known, sector):
+                    memcpy(buf + done, self.content + at + done, SECTOR)
+                else:
+                    memset(buf + done, 0, SECTOR)
+                done += SECTOR
+            else:                            # as far as the image is asked
+                end = done + SECTOR
+                while end < n and (self.dirty == NULL or not bit(self.dirty, (at + end) // SECTOR)):
+                    end += SECTOR
+                if self.from_image(at + done, buf + done, end - done):
                     self.errors += 1
                     self.failures += 1
                     return -1
-                done += got
-            memset(buf + done, 0, n - done)
-        for i in range(n // SECTOR):
-            if self.dirty != NULL and bit(self.dirty, at // SECTOR + i):
-                memcpy(buf + i * SECTOR, self.written + at + i * SECTOR, SECTOR)
-            elif self.fd < 0:
-                if bit(self.known, at // SECTOR + i):
-                    memcpy(buf + i * SECTOR, self.content + at + i * SECTOR, SECTOR)
-                else:
-                    memset(buf + i * SECTOR, 0, SECTOR)
+                done = end
+        return 0
+
+    cdef int from_image(self, uint64_t at, uint8_t *buf, uint64_t n) noexcept nogil:
+        """n bytes of the image, zeros behind the end it had at first.  -1 if it cannot be read, or has become shorter."""
+        cdef uint64_t done = 0, want = min(n, self.file_size - at) if at < self.file_size else 0
+        cdef ssize_t got
+        while done < want:
+            got = pread(self.fd, buf + done, want - done, at + done)
+            if got < 0 and errno == EINTR:
+                continue
+            if got <= 0:
+                return -1
+            done += got
+        memset(buf + done, 0, n - done)
         return 0
 
     cdef int write(self, uint64_t at, const uint8_t *buf, uint64_t n) noexcept nogil:

@@ -212,3 +212,4 @@ cdef class AtaChannel:
 
 cdef class AtaController(PciFunction):
     cdef readonly tuple channels
+    cdef bint runs                     # the images are in use

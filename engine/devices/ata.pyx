@@ -382,11 +382,14 @@ cdef class AtaChannel:
         """Tell the guest that somebody has pressed the button of a locked drive."""
         self.s.drive[unit].news |= NEWS_EJECT
 
-    def load_disc(self, uint32_t unit, str who, image):
-        """Put the disc of an image into the drive, or take it out (None).  Raises MachineError."""
+    def load_disc(self, uint32_t unit, str who, image, bint runs=False):
+        """Put the disc of an image into the drive, or take it out (None).  runs: the image is in use from now on.  Raises
+        MachineError."""
         if not self.cd_drive(unit):
             raise MachineError(f"{who}: no CD-ROM drive")
         cdef Medium medium = None if image is None else Medium(who, None, image, True)
+        if runs and medium is not None:
+            medium.lock(who)
         self.keep[unit] = medium
         self.media[unit] = NULL if medium is None else <PyObject *>medium
         self.units[unit].n_sectors = 0 if medium is None else medium.size // 512
@@ -1435,6 +1438,21 @@ cdef class AtaChannel:
 cdef class AtaController(PciFunction):
     """What an IDE and an AHCI function have in common for their owners: the drives on `channels` and their media."""
 
+    def open_backend(self):
+        """The images are in use from now on; called once for a device that runs.  Raises MachineError for a locked one."""
+        self.runs = True
+        for n, c in enumerate(self.channels):
+            for u, medium in enumerate(c.keep):
+                if medium is not None:
+                    medium.lock(f"device {self.id!r}: drive {n}:{u}")
+
+    def detach(self):
+        """The images are no longer in use."""
+        for c in self.channels:
+            for medium in c.keep:
+                if medium is not None:
+                    medium.unlock()
+
     def hold(self, int channel, int unit, bint on):
         """Let the flushes of a drive wait for `resume`, or pass: see Medium.hold."""
         self.channels[channel].keep[unit].hold(on)
@@ -1453,7 +1471,7 @@ cdef class AtaController(PciFunction):
 
     def load_disc(self, int channel, int unit, image):
         """Put the disc of an image (a path) into a drive, or take it out (None).  Raises MachineError."""
-        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image)
+        self.channels[channel].load_disc(unit, f"{self.id}: drive {channel}:{unit}", image, self.runs)
 
     def medium(self, int channel, int unit=0):
         """The Medium of a drive, or None."""

@@ -13,13 +13,13 @@ from libc.string cimport memcmp, memcpy, memset
 
 from engine._device cimport IO_CONTENT, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON
 
-from pathlib import Path
-
+from engine.devices._medium import read_image
 from engine.errors import MachineError
 from engine.types import RO, RW, WO, Region, Register, Space
 
 cdef enum:
     RESULT_NS = 20000000    # READ ID: the next sector's address passes the head (50 a second)
+    IMAGE_MAX = 1 << 24     # bytes; no drive reaches a quarter of it
     NO_DISK_BOUND = 0xFF    # an empty drive steps as far as it is told
 
 # 82078 "Command Set/Descriptions": first byte under a mask, number of parameters.  The first that matches counts; the last line but
@@ -115,10 +115,7 @@ cdef class I82078(DmaClient):
                 self.s.changed[d] = 1
                 self.protected[d] = True
             elif path:
-                try:
-                    self.insert(d, Path(path).read_bytes(), self.config["readonly"])
-                except OSError as e:
-                    raise MachineError(f"device {id!r}: disk image {path}: {e.strerror}") from None
+                self.insert(d, read_image(f"device {id!r}", path, IMAGE_MAX), self.config["readonly"])
             else:
                 if self.types[d] == "auto":
                     self.types[d] = "288"       # an empty drive takes every 3.5" disk

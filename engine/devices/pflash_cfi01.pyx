@@ -77,6 +77,14 @@ cdef class PflashCfi01(Device):
     def __dealloc__(self):
         free(self.data)
 
+    def open_backend(self):
+        """The image is in use from now on; called once for a device that runs.  Raises MachineError for a locked one."""
+        self.medium.lock(f"device {self.id!r}")
+
+    def detach(self):
+        """The image is no longer in use."""
+        self.medium.unlock()
+
     def load(self):
         """Read the medium.  Raises MachineError if it cannot be read."""
         if self.medium.read(0, self.data, self.size):

@@ -75,7 +75,7 @@ def build_devices(
             made[p.id].attach(descriptors.pop(p.id))  # type: ignore[attr-defined]
     connect(planned.spec, made)
     for d in made.values():
-        if hasattr(d, "open_backend"):  # what only a device that runs has: the other end of a socket
+        if hasattr(d, "open_backend"):  # what only a device that runs has: a socket's other end, an image's lock
             d.open_backend()
     return made, arena
 
