@@ -133,8 +133,7 @@ def as_json(r: Results, files: list[str]) -> dict[str, Any]:
                     g.name: None
                     if not (i := g.of(r, p.cell, p.base))
                     else {**(_value(i) or {}), "verdict": compare.verdict(i)}
-                    for g in k.gauges
-                    if g.fits(p.cell)
+                    for g in k.gauges([p])
                 },
             }
             for k in compare.contrasts(r.design)
@@ -165,12 +164,13 @@ def show(r: Results, files: list[str], out: Output) -> None:
         out.line()
     for k in compare.contrasts(r.design):
         rows = compare.pairs(r, k)
+        gauges = k.gauges(rows)
         if rows:
             out.table(
                 f"{k}: how many times better",
-                ("load", *(">" + g.name for g in k.gauges)),
+                ("load", *(">" + g.name for g in gauges)),
                 [
-                    (p.label, *(_verdict(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in k.gauges))
+                    (p.label, *(_verdict(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in gauges))
                     for p in rows
                 ],
             )

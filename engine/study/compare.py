@@ -70,10 +70,10 @@ class Contrast:
     def __str__(self) -> str:
         return f"{level_text(self.factor, self.level)} against {level_text(self.factor, self.base)}"
 
-    @property
-    def gauges(self) -> tuple[Gauge, ...]:
-        """What is compared."""
-        return GAUGES if self.factor == "path" else LEVEL_GAUGES
+    def gauges(self, rows: list[Pair]) -> list[Gauge]:
+        """What is compared: each gauge that says something of some pair."""
+        known = GAUGES if self.factor == "path" else LEVEL_GAUGES
+        return [g for g in known if any(g.fits(p.cell) for p in rows)]
 
 
 def contrasts(design: Design) -> list[Contrast]:

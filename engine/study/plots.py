@@ -255,16 +255,18 @@ def _cell_text(c: Cell, names: Sequence[str]) -> str:
 def pays(r: Results, k: Contrast) -> Plot | None:
     """How many times better a level of a factor is than another, gauge by gauge, load by load."""
     base = level_text(k.factor, k.base)
-    got = [(p, [(g, g.of(r, p.cell, p.base)) for g in k.gauges if g.fits(p.cell)]) for p in pairs(r, k)]
+    found = pairs(r, k)
+    gauges = k.gauges(found)
+    got = [(p, [(g, g.of(r, p.cell, p.base)) for g in gauges if g.fits(p.cell)]) for p in found]
     got = [(p, gs) for p, gs in got if any(i for _, i in gs)]
     if not got:
         return None
     from matplotlib.lines import Line2D
     from matplotlib.ticker import NullFormatter
 
-    f, axes = figure(11, 1.3 + 0.21 * len(got), len(k.gauges), sharey=True)
+    f, axes = figure(11, 1.3 + 0.21 * len(got), len(gauges), sharey=True)
     count = dict.fromkeys(VERDICTS, 0)
-    for ax, g in zip(axes, k.gauges, strict=True):
+    for ax, g in zip(axes, gauges, strict=True):
         for y, (_, gs) in enumerate(got):
             i = dict(gs).get(g, NOTHING)
             if not i:

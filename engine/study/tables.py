@@ -31,10 +31,10 @@ def _times(i: Interval) -> str:
 
 def comparison(r: Results, k: Contrast) -> str:
     """How many times better a level is than its base; bold where it pays, italic where it costs."""
-    rows = [
-        [p.label, *(_times(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in k.gauges)] for p in pairs(r, k)
-    ]
-    return _markdown(["load", *(g.name for g in k.gauges)], rows)
+    found = pairs(r, k)
+    gauges = k.gauges(found)
+    rows = [[p.label, *(_times(g.of(r, p.cell, p.base)) if g.fits(p.cell) else "" for g in gauges)] for p in found]
+    return _markdown(["load", *(g.name for g in gauges)], rows)
 
 
 def block(r: Results, name: str) -> str:
@@ -120,8 +120,9 @@ def counts(r: Results, factor: str = "path") -> str:
         raise UsageError(f"{r.design.name} does not vary {factor}")
     rows = []
     for k in found:
-        for g in k.gauges:
-            got = [verdict(i) for p in pairs(r, k) if g.fits(p.cell) and (i := g.of(r, p.cell, p.base))]
+        rows_of = pairs(r, k)
+        for g in k.gauges(rows_of):
+            got = [verdict(i) for p in rows_of if g.fits(p.cell) and (i := g.of(r, p.cell, p.base))]
             rows.append(
                 [f"{level_text(factor, k.level)}: {g.name}", *(str(got.count(v)) for v in (PAYS, COSTS, "undecided"))]
             )
