@@ -195,18 +195,22 @@ typedef struct engine_link {
     uint64_t effects_consumed;   /* 640 router */
     uint8_t pad4[120];
     uint32_t worker_asleep;      /* 768 futex: worker 0 -> 1 before it sleeps; either side -> 0 */
-    uint8_t pad5[124];
+    uint32_t pad5;
+    uint64_t worker_woken;       /* router: when it woke the worker, CLOCK_MONOTONIC ns */
+    uint8_t pad6[112];
     uint32_t router_asleep;      /* 896 futex: router 0 -> 1 before it sleeps; either side -> 0 */
-    uint8_t pad6[124];
+    uint32_t pad7;
+    uint64_t router_woken;       /* worker: when it woke the router, likewise */
+    uint8_t pad8[112];
     uint32_t stop;               /* 1024 router or supervisor: not 0 asks the worker to leave its loop; 1 to end, 2 for the control socket */
-    uint8_t pad7[124];
+    uint8_t pad9[124];
     uint64_t heartbeat;          /* 1152 worker: moves at least each 50 ms while the loop runs */
     uint32_t worker_pid;         /* worker */
     uint32_t worker_state;       /* worker: 0 not started, 1 running, 2 ended in order, 3 ended by an error */
     engine_counters worker;      /* worker */
-    uint8_t pad8[80];
+    uint8_t pad10[80];
     engine_counters router;      /* 1280 router */
-    uint8_t pad9[96];
+    uint8_t pad11[96];
 } engine_link;
 
 enum { ENGINE_LINK_HEADER = 4096 /* the header's room: slots begin on a page of their own */ };
@@ -223,13 +227,17 @@ typedef struct engine_ring {
     uint64_t consumed;        /* 256 consumer */
     uint8_t pad2[120];
     uint32_t consumer_asleep; /* 384 futex, as in engine_link */
-    uint8_t pad3[124];
+    uint32_t pad3;
+    uint64_t consumer_woken;  /* producer */
+    uint8_t pad4[112];
     uint32_t producer_asleep; /* 512 */
-    uint8_t pad4[124];
+    uint32_t pad5;
+    uint64_t producer_woken;  /* consumer */
+    uint8_t pad6[112];
     engine_counters producer; /* 640 producer */
-    uint8_t pad5[96];
+    uint8_t pad7[96];
     engine_counters consumer; /* 768 consumer */
-    uint8_t pad6[96];
+    uint8_t pad8[96];
 } engine_ring;
 
 _Static_assert(sizeof(engine_segment) == 64, "engine_segment");
@@ -270,7 +278,9 @@ ENGINE_AT(engine_link, answered, 392);
 ENGINE_AT(engine_link, effects_produced, 512);
 ENGINE_AT(engine_link, effects_consumed, 640);
 ENGINE_AT(engine_link, worker_asleep, 768);
+ENGINE_AT(engine_link, worker_woken, 776);
 ENGINE_AT(engine_link, router_asleep, 896);
+ENGINE_AT(engine_link, router_woken, 904);
 ENGINE_AT(engine_link, stop, 1024);
 ENGINE_AT(engine_link, heartbeat, 1152);
 ENGINE_AT(engine_link, worker_pid, 1160);
@@ -283,7 +293,9 @@ ENGINE_AT(engine_ring, log2, 68);
 ENGINE_AT(engine_ring, produced, 128);
 ENGINE_AT(engine_ring, consumed, 256);
 ENGINE_AT(engine_ring, consumer_asleep, 384);
+ENGINE_AT(engine_ring, consumer_woken, 392);
 ENGINE_AT(engine_ring, producer_asleep, 512);
+ENGINE_AT(engine_ring, producer_woken, 520);
 ENGINE_AT(engine_ring, producer, 640);
 ENGINE_AT(engine_ring, consumer, 768);
 

@@ -33,7 +33,7 @@ from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
                            link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
-from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_word, waiter_init,
+from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, WAIT_SPIN_NS, wait_any, wait_word, waiter_init,
                                    wake)
 
 from engine._device import PyDevice
@@ -45,7 +45,7 @@ cdef enum:
     COMMIT_AT = 64         # records published at once, and one wake-up
     POST_AT = 32           # posted writes published at once, if nothing is waited for before
     TIME_ONE_IN = 61       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
-    LOOKS = 128            # at a slot, before the waiting policy is asked
+    LOOKS = 16             # at a slot, before the waiting policy is asked
     SAMPLE = 64            # one record in so many is stamped for latency
     NO_AUX = 0xFFFFFFFF
     SLOT_CAUSE_BIT = 62
@@ -278,7 +278,7 @@ cdef class Sequencer:
         self.python = executor is not None and any(isinstance(d, PyDevice) for d in executor.keep)
         self.policy = POLICIES[wait]
         self.posting = -1
-        waiter_init(&self.wait, self.policy, 20000, crowded)
+        waiter_init(&self.wait, self.policy, WAIT_SPIN_NS, crowded)
         self.looks = self.policy != WAIT_BLOCK and not crowded
         self.n_devices = len(plan.devices)
         self.n_units = len(plan.units)

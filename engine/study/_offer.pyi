@@ -26,6 +26,7 @@ def offer(
     batch: int = ...,
     fill: bool = ...,
     age_every: int = ...,
+    cpu_every: int = ...,
     inputs: NDArray[Any] | None = ...,
     ram_bytes: Buffer | None = ...,
     meter: Callable[[], float] | None = ...,

@@ -111,13 +111,14 @@ def stamp_ns(double tsc_hz):
 
 
 def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t batch=1, bint fill=False,
-          uint32_t age_every=64, inputs=None, ram_bytes=None, meter=None):
+          uint32_t age_every=64, uint32_t cpu_every=0, inputs=None, ram_bytes=None, meter=None):
     """Hand over `acc` (ACC records, not before the machine's clock) with the inputs between them; when the last has
     executed, what came of it.
 
     due: for each access, ns after the start when it is due; None: one after the other.  batch: so many at most at once
     (batched only); fill: wait until that many are due, else take those that are.  age_every: one posted write in so many
-    is watched until it has executed.  meter: called just before the first access and behind the last; what it
+    is watched until it has executed.  cpu_every: one hand-over in so many is timed by the thread's CPU clock, for "call_cpu_s", what
+    all of them used (the schedule's own waiting apart).  meter: called just before the first access and behind the last; what it
     gave more then is "metered".
     """
     cdef int kind = _PATHS[path]
@@ -165,10 +166,16 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
     cdef const uint64_t *executed
     if links > 64:
         raise UsageError(f"{links} workers; a load can watch 64")
-    cdef double cpu
+    cdef double cpu, used = 0, reading = 0, since = 0
+    cdef uint64_t calls = 0, timed = 0
     metered = 0.0 if meter is None else -meter()
     try:
         with nogil:
+            if cpu_every:
+                for k in range(64):                    # what one reading costs is no part of a call
+                    since = offer_cpu_s()
+                    reading += offer_cpu_s() - since
+                reading /= 64
             cpu = offer_cpu_s()
             start = last = tsc()
             while i < n:
@@ -204,10 +211,16 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
                     if countdown == 1 and not watched:
                         for link in range(links):
                             before[link] = seq.link[link].v.requests.mine
+                calls += 1
+                if cpu_every and calls % cpu_every == 0:
+                    since = offer_cpu_s()
                 t0 = tsc()
                 seq._carry_out(kind)
                 t1 = tsc()
                 busy += t1 - t0
+                if cpu_every and calls % cpu_every == 0:
+                    used += offer_cpu_s() - since - reading
+                    timed += 1
                 for k in range(i, i + got):
                     shift = t1 - (t0 if at == NULL else start + at[k])
                     if a[k].dir:
@@ -258,4 +271,5 @@ def offer(Sequencer seq, acc, str path, double tsc_hz, *, due=None, uint64_t bat
     finally:
         seq._let_go()
     return {"value": value, "status": status, "seconds": (end - start) / tsc_hz, "busy_s": busy / tsc_hz, "behind_s": late / tsc_hz,
-            "parts_ns": [int(parts[k] * c.ns_per_tick) for k in range(PARTS)], "cpu_s": cpu, "metered": metered, **c.arrays()}
+            "parts_ns": [int(parts[k] * c.ns_per_tick) for k in range(PARTS)], "cpu_s": cpu,
+            "call_cpu_s": used * calls / timed if timed else float("nan"), "metered": metered, **c.arrays()}

@@ -114,7 +114,7 @@ def _due(cell: Cell, n: int, seed: int) -> Array | None:
     return np.arange(n) * gap
 
 
-def _cpu_seconds(pids: list[int]) -> float:
+def cpu_seconds(pids: list[int]) -> float:
     """CPU time that other processes have used."""
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)  # a process's CPU-time clock: clock_getcpuclockid(3)
 
@@ -164,7 +164,7 @@ def replication(cell: Cell, replicate: int, seed: int, accesses: int) -> dict[st
                 age_every=AGE_EVERY,
                 inputs=inputs,
                 ram_bytes=ram,
-                meter=lambda: _cpu_seconds(pids),
+                meter=lambda: cpu_seconds(pids),
             )
             switched = _switched() - switched
         after = machine.sequencer.counters

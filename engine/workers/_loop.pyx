@@ -10,13 +10,13 @@ from libc.stdlib cimport calloc, free
 cimport cython
 from cpython.ref cimport PyObject
 from engine._abi cimport *
-from engine._atomics cimport load_acquire32, load_acquire64, load_relaxed32, monotonic_ns, pause, tsc
+from engine._atomics cimport load_acquire32, load_relaxed32, tsc
 from engine._device cimport NEVER
 from engine._executor cimport Executor, owned, quick_execute
 from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_stamp, link_take,
                            link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp, slot_take)
-from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, wait_any, wait_index, wait_word, waiter,
-                                   waiter_init, wake)
+from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, WAIT_SPIN_NS, wait_any, wait_index, wait_word,
+                                   waiter, waiter_init, wake)
 
 from engine._device import PyDevice
 from engine.errors import EngineError, RingError
@@ -29,7 +29,6 @@ cdef enum:
     CHUNK = 64             # records between two publications
     SAMPLE = 64            # one ring record in so many is stamped, so at most one of a chunk, and one synchronous access
     SLOT_CAUSE_BIT = 62
-    SPIN_LOOKS = 512       # looks between two glances at the clock
 
 POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
 
@@ -37,10 +36,8 @@ cdef struct worker_state:
     link_view *v
     uint64_t *published    # deadline of each unit, as last published
     uint32_t *unit_number  # the plan's number of each of the executor's units
-    wait_word *words       # what ends a sleep: the ring's index, and each slot's state
+    wait_word *words       # what ends a wait: the ring's index, the stop word, and each slot's state
     waiter wait
-    uint32_t policy
-    uint64_t spin_ns
     int bad
     int lost               # a device made more effects than there can be
     bint stamped           # the router wants to know when records were taken and done
@@ -60,20 +57,19 @@ cdef class WorkerLoop:
         self.ex = executor
         self.link = link
         self.w.v = &link.v
-        self.w.policy = POLICIES[wait]
-        self.w.spin_ns = 50000
-        waiter_init(&self.w.wait, self.w.policy, self.w.spin_ns, crowded)
+        waiter_init(&self.w.wait, POLICIES[wait], WAIT_SPIN_NS, crowded)
         self.w.published = <uint64_t *>calloc(executor.n_units + 1, sizeof(uint64_t))
         self.w.unit_number = <uint32_t *>calloc(executor.n_units + 1, sizeof(uint32_t))
-        self.w.words = <wait_word *>calloc(link.v.n_vcpus + 1, sizeof(wait_word))
+        self.w.words = <wait_word *>calloc(link.v.n_vcpus + 2, sizeof(wait_word))
         if self.w.published == NULL or self.w.unit_number == NULL or self.w.words == NULL:
             raise MemoryError()
-        for i in range(link.v.n_vcpus + 1):
+        for i in range(link.v.n_vcpus + 2):
             self.w.words[i].asleep = &link.v.hdr.worker_asleep
-            if i:
-                self.w.words[i].word = &link.v.slots[i - 1].state
+            if i > 1:
+                self.w.words[i].word = &link.v.slots[i - 2].state
         self.w.words[0].word = &link.v.hdr.produced
         self.w.words[0].wide = 1
+        self.w.words[1].word = &link.v.hdr.stop
         for i in range(executor.n_units):
             self.w.unit_number[i] = unit_numbers[i]
         executor.flush = flush_effects
@@ -166,7 +162,7 @@ cdef class WorkerLoop:
                     return 1
         self._deadlines()
         link_execute(v, n)
-        if self.w.policy != WAIT_SPIN:
+        if self.w.wait.policy != WAIT_SPIN:
             wake(&self.w.wait, &v.hdr.router_asleep)
         return 0
 
@@ -212,7 +208,7 @@ cdef class WorkerLoop:
         slot_answer(v, vcpu, value, status)
         if self.w.stamped and not v.answered & (SAMPLE - 1):
             slot_stamp(v, vcpu, 0)     # the next one is stamped: its line is fetched now, not while the router waits
-        if self.w.policy != WAIT_SPIN:
+        if self.w.wait.policy != WAIT_SPIN:
             wake(&self.w.wait, &v.hdr.router_asleep)
         return 1
 
@@ -242,33 +238,13 @@ cdef class WorkerLoop:
         """Wait for work, at most one slice."""
         cdef link_view *v = self.w.v
         cdef wait_word *words = self.w.words
-        cdef uint64_t start = 0, now
-        cdef uint32_t i = 0, vcpu
-        if not self.w.wait.crowded and self.w.policy != WAIT_BLOCK:
-            start = monotonic_ns()
-            while True:
-                for vcpu in range(v.n_vcpus):
-                    if load_relaxed32(&v.slots[vcpu].state) == ENGINE_SLOT_READY:
-                        return 1
-                if load_acquire64(&v.hdr.produced) != v.requests.theirs:
-                    return 1
-                pause()
-                i += 1
-                if i == SPIN_LOOKS:
-                    i = 0
-                    if load_relaxed32(&v.hdr.stop):
-                        return 0
-                    now = monotonic_ns() - start
-                    if now > (50000000 if self.w.policy == WAIT_SPIN else self.w.spin_ns):
-                        break
-            if self.w.policy == WAIT_SPIN:
-                return 0
+        cdef uint32_t vcpu
         words[0].known = v.requests.theirs
         for vcpu in range(v.n_vcpus):
-            words[vcpu + 1].known = load_acquire32(&v.slots[vcpu].state)
-            if words[vcpu + 1].known == ENGINE_SLOT_READY:
+            words[vcpu + 2].known = load_acquire32(&v.slots[vcpu].state)
+            if words[vcpu + 2].known == ENGINE_SLOT_READY:
                 return 1
-        return wait_any(&self.w.wait, words, v.n_vcpus + 1)
+        return wait_any(&self.w.wait, words, v.n_vcpus + 2)
 
     cdef int _serve(self) noexcept nogil:
         cdef int got

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 from engine._ring import Link, Ring
 
 SPIN: int
@@ -6,6 +8,7 @@ BLOCK: int
 POLICIES: dict[str, int]
 
 def crowded(threads: int) -> bool: ...
+def chosen(gaps_ns: Iterable[int], wake_ns: int, *, spin_ns: int = ...) -> list[int]: ...
 
 class Waiter:
     def __init__(

@@ -5,13 +5,18 @@ A wait watches words in shared memory (indices, slot states) and ends when one d
 sets its futex word, fences, and looks once more; a publisher publishes, fences, and looks at the futex word.  The fences
 are needed: an ordinary store may pass a later load of another word, and then each side misses the other (a lost
 wake-up, which here would cost a slice of 50 ms and not a hang).
+
+The adaptive policy asks what the last waits would have cost, had it spun for a time and then slept: their length if they were
+over by then, else that time and a sleep.  A sleep costs the delay until the sleeper runs again, as much CPU time of who waits
+for the sleeper meanwhile, and the waiting of what else comes in that time, at the pace of late.  The delay is measured: who
+wakes a sleeper says when.
 """
 from libc.errno cimport ETIMEDOUT
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from engine._atomics cimport (exchange32, full_fence, futex_wait, futex_wake, load_acquire32, load_acquire64,
-                              monotonic_ns, pause, store_relaxed32)
+                              load_relaxed64, monotonic_ns, pause, store_relaxed32, store_relaxed64)
 from engine._ring cimport LINK_ROUTER, Link, Ring, link_view
 from engine._abi cimport engine_ring
 
@@ -52,8 +57,9 @@ SPIN, ADAPTIVE, BLOCK = WAIT_SPIN, WAIT_ADAPTIVE, WAIT_BLOCK
 POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
 
 cdef enum:
-    LOOKS = 64          # looks between two readings of the clock
+    LOOKS = 8           # looks between two readings of the clock
     CROWDED_LOOKS = 16  # looks before the CPU is given away, where threads share CPUs
+    RECENT = 16         # waits that count, about
 
 
 cdef void waiter_init(waiter *w, uint32_t policy, uint64_t spin_ns, bint crowded) noexcept nogil:
@@ -76,11 +82,36 @@ cdef inline bint changed(const wait_word *words, uint32_t n) noexcept nogil:
     return False
 
 
-cdef int _sleep(waiter *w, const wait_word *words, uint32_t n, uint64_t end_ns) noexcept nogil:
-    """Sleep until woken, a signal, or end_ns.  1: a word changed, 0: look around."""
+cdef inline uint64_t *woken(uint32_t *asleep) noexcept nogil:
+    """Where a waker says when it woke the sleeper of a futex word."""
+    return <uint64_t *>(asleep + 2)
+
+
+cdef uint64_t _spin(waiter *w) noexcept nogil:
+    """How long to spin in the wait that begins: as long as would have been cheapest in the last ones."""
+    cdef int64_t gap = w.gap_ns, sleep
+    cdef int64_t times[WAIT_CHOICES]
+    cdef uint32_t i, best = 0
+    w.gap_ns = 0
+    if gap:
+        w.pace_ns += (min(gap, 2 * w.wake_ns) - w.pace_ns) // (RECENT if w.pace_ns else 1)
+    sleep = 2 * w.wake_ns + w.wake_ns * w.wake_ns // (2 * max(w.pace_ns, 1))
+    times[0] = 0
+    times[1] = min(sleep >> 3, w.spin_ns)
+    times[2] = min(sleep, w.spin_ns)
+    for i in range(WAIT_CHOICES):
+        if gap:
+            w.cost_ns[i] += ((gap if gap <= times[i] else times[i] + sleep) - w.cost_ns[i]) // RECENT
+        if w.cost_ns[i] < w.cost_ns[best]:
+            best = i
+    return times[best]
+
+
+cdef int _sleep(waiter *w, const wait_word *words, uint32_t n, uint64_t start) noexcept nogil:
+    """Sleep until woken, a signal, or the end of the slice that began at `start`.  1: a word changed, 0: look around."""
     cdef uint32_t *futexes[WAIT_MAX]
     cdef uint32_t i, j, m = 0, still = 0
-    cdef uint64_t now
+    cdef uint64_t now, then, slept = start, end_ns = start + WAIT_SLICE_NS
     cdef int ready, why = 0
     for i in range(n):      # each futex once: the words of one link share theirs
         for j in range(m):
@@ -94,18 +125,24 @@ cdef int _sleep(waiter *w, const wait_word *words, uint32_t n, uint64_t end_ns) 
     full_fence()            # between announcing the sleep and looking; pairs with the fence in wake
     ready = changed(words, n)
     if not ready:
-        now = monotonic_ns()
-        if now < end_ns:
+        slept = monotonic_ns()
+        if slept < end_ns:
             w.sleeps += 1
             if m == 1:
-                why = futex_wait(futexes[0], 1, end_ns - now)
+                why = futex_wait(futexes[0], 1, end_ns - slept)
             else:
                 why = wait_futex_waitv(futexes, m, end_ns)
                 if why == ENOSYS:       # look at the other words each millisecond
-                    futex_wait(futexes[0], 1, min(end_ns - now, <uint64_t>1000000))
+                    futex_wait(futexes[0], 1, min(end_ns - slept, <uint64_t>1000000))
         ready = changed(words, n)
+    now = monotonic_ns()
+    w.gap_ns = (now - start) | 1
     for j in range(m):
         still += exchange32(futexes[j], 0)
+        then = load_relaxed64(woken(futexes[j]))       # relaxed: a hint; of this sleep, or it is not used
+        if slept < then <= now:
+            w.gap_ns = then - start
+            w.wake_ns += (min(<int64_t>(now - then), w.spin_ns) - w.wake_ns) // 8
     if ready and why == ETIMEDOUT and still == m:
         w.missed += 1       # every publisher that saw the flag would have cleared it
     return ready
@@ -114,32 +151,36 @@ cdef int _sleep(waiter *w, const wait_word *words, uint32_t n, uint64_t end_ns) 
 cdef int wait_any(waiter *w, const wait_word *words, uint32_t n) noexcept nogil:
     """Wait until one of up to WAIT_MAX words differs from its known value.  1: one does; 0: a slice ended or a signal
     came, none does yet."""
-    cdef uint64_t start, now, spin_end, end
+    cdef uint64_t start, now, spin = 0
     cdef uint32_t i
     cdef uint32_t looks = CROWDED_LOOKS if w.crowded else LOOKS
     w.waits += 1
     if changed(words, n):
         return 1
-    if w.policy == WAIT_BLOCK:
-        end = monotonic_ns() + WAIT_SLICE_NS
-    else:
-        start = monotonic_ns()
-        end = start + WAIT_SLICE_NS
-        spin_end = end if w.policy == WAIT_SPIN else start + w.spin_ns
-        while True:
-            for i in range(looks):
-                pause()
-                if changed(words, n):
-                    w.spins += i + 1
-                    return 1
-            w.spins += looks
-            if w.crowded:
-                w.yields += 1
-                sched_yield()
-            now = monotonic_ns()
-            if now >= spin_end:
-                break
-    if w.policy != WAIT_SPIN and _sleep(w, words, n, end) != 0:
+    if w.policy != WAIT_BLOCK and not w.crowded:
+        for i in range(LOOKS):                         # whatever the policy: it takes less than to choose
+            pause()
+            if changed(words, n):
+                w.spins += i + 1
+                return 1
+    start = now = monotonic_ns()
+    if w.policy == WAIT_SPIN:
+        spin = WAIT_SLICE_NS
+    elif w.policy == WAIT_ADAPTIVE:
+        spin = _spin(w)
+    while now - start < spin:
+        for i in range(looks):
+            pause()
+            if changed(words, n):
+                w.spins += i + 1
+                w.gap_ns = (now - start) | 1           # as of the last reading: no clock is read while somebody waits
+                return 1
+        w.spins += looks
+        if w.crowded:
+            w.yields += 1
+            sched_yield()
+        now = monotonic_ns()
+    if w.policy != WAIT_SPIN and _sleep(w, words, n, start) != 0:
         return 1
     w.timeouts += 1
     return 0
@@ -167,6 +208,7 @@ cdef int wait_state(waiter *w, const uint32_t *state, uint32_t known, uint32_t *
 
 cdef void _wake(waiter *w, uint32_t *asleep) noexcept nogil:
     if exchange32(asleep, 0) != 0:
+        store_relaxed64(woken(asleep), monotonic_ns())     # relaxed: a hint
         w.wakes += 1
         futex_wake(asleep, 1)
 
@@ -176,10 +218,25 @@ def crowded(threads):
     return threads > len(os.sched_getaffinity(0))
 
 
-cdef class Waiter:
-    """`Waiter("adaptive", spin_us=20, threads=2)`: a policy for one thread.  threads: how many spin on these CPUs."""
+def chosen(gaps_ns, int64_t wake_ns, *, int64_t spin_ns=WAIT_SPIN_NS):
+    """How long the adaptive policy would spin, in ns, before each of these waits, were a sleeper awake after wake_ns."""
+    cdef waiter w
+    waiter_init(&w, WAIT_ADAPTIVE, spin_ns, False)
+    w.wake_ns = wake_ns
+    out = []
+    for gap in gaps_ns:
+        out.append(_spin(&w))
+        w.gap_ns = gap
+    return out
 
-    def __init__(self, policy="adaptive", *, double spin_us=20.0, int threads=2, crowded=None):
+
+cdef class Waiter:
+    """`Waiter("adaptive", spin_us=200, threads=2)`: a policy for one thread.
+
+    spin_us: the longest that it spins before a sleep.  threads: how many spin on these CPUs.
+    """
+
+    def __init__(self, policy="adaptive", *, double spin_us=WAIT_SPIN_NS / 1000, int threads=2, crowded=None):
         try:
             number = POLICIES[policy]
         except KeyError:
@@ -228,7 +285,7 @@ cdef class Waiter:
     def stats(self):
         w = self.w
         return {"waits": w.waits, "spins": w.spins, "yields": w.yields, "sleeps": w.sleeps, "timeouts": w.timeouts,
-                "wakes": w.wakes, "missed": w.missed, "crowded": bool(w.crowded)}
+                "wakes": w.wakes, "missed": w.missed, "wake_ns": w.wake_ns, "crowded": bool(w.crowded)}
 
 
 cdef void _watch64(wait_word *w, const uint64_t *index, uint64_t known, uint32_t *asleep) noexcept:

@@ -43,7 +43,7 @@ def test_ends_count_the_whole_and_no_stage(pc):
     pc.sequencer.clear_histogram()
     pc.run(batch(pc))
     whole = counts(pc)
-    assert whole.pop("whole") == (N if pc.path in ("sync", "buffered") else N // 64)
+    assert whole.pop("whole") in {"sync": (N,), "buffered": (N // 61, N // 61 + 1)}.get(pc.path, (N // 64,))
     assert set(whole.values()) == {0}
 
 
