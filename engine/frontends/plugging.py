@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.machine import Machine, hotplug
-from engine.machine.fw_cfg_items import Facts, topology
+from engine.machine.fw_cfg_items import Facts, place
 from engine.machine.qemu_args import PCI_DEVICES, Importer
 from engine.machine.spec import MachineSpec
 
@@ -152,7 +152,8 @@ class Plugging:
         for n in reversed(range(facts.max_cpus or facts.cpus)):
             name = f"peripheral/{self.cpu_ids[n]}" if self.cpu_ids.get(n) else f"unattached/device[{n}]"
             path = {"qom-path": f"/machine/{name}"} if n in there else {}
-            out.append({"props": _place(facts, n), "vcpus-count": 1, **path, "type": self.importer.cpu_type})
+            props = {k: v for k, v in place(facts, n).items() if k != "die-id" or facts.dies > 1}
+            out.append({"props": props, "vcpus-count": 1, **path, "type": self.importer.cpu_type})
         return out
 
     def _add_cpu(self, machine: Machine, options: Mapping[str, str]) -> Machine:
@@ -160,7 +161,9 @@ class Plugging:
         if options[""] != self.importer.cpu_type:
             raise Refused(f"Invalid CPU type, expected cpu type: '{self.importer.cpu_type}'")
         self._free(options.get("id", ""))
-        last = _place(facts, (facts.max_cpus or facts.cpus) - 1)
+        last = place(facts, (facts.max_cpus or facts.cpus) - 1)
+        if facts.dies == 1:
+            last.pop("die-id")
         wanted = {}
         for name in last:
             if name not in options:
@@ -168,7 +171,7 @@ class Plugging:
             wanted[name] = int(options[name], 0)
             if not 0 <= wanted[name] <= last[name]:
                 raise Refused(f"Invalid CPU {name}: {wanted[name]} must be in range 0:{last[name]}")
-        n = next(n for n in range(facts.max_cpus or facts.cpus) if _place(facts, n) == wanted)
+        n = next(n for n in range(facts.max_cpus or facts.cpus) if place(facts, n) == {"die-id": 0, **wanted})
         there = hotplug.cpu_numbers(machine.spec)
         if n in there:
             raise Refused(f"CPU[{n}] with APIC ID {hotplug.apic_id(machine.spec, n)} exists")
@@ -187,12 +190,3 @@ def _facts(machine: Machine) -> Facts:
     facts, power = machine.spec.board.facts, machine.spec.device(hotplug.power_management(machine.spec)).config
     given = {k: facts[k] for k in ("sockets", "dies", "cores", "threads") if k in facts}
     return Facts(cpus=1, max_cpus=power["max_cpus"], **given)
-
-
-def _place(facts: Facts, cpu: int) -> dict[str, int]:
-    """Where a CPU is, as CpuInstanceProperties say it."""
-    _, dies, cores, threads = topology(facts)
-    rest, thread = divmod(cpu, threads)
-    rest, core = divmod(rest, cores)
-    socket, die = divmod(rest, dies)
-    return {"socket-id": socket, **({"die-id": die} if dies > 1 else {}), "core-id": core, "thread-id": thread}

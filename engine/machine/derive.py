@@ -6,11 +6,13 @@ Settings that the file gives itself are left alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from engine.errors import MachineError
 from engine.machine.cmos import Disk, pc_cmos
 from engine.machine.fw_cfg_items import Facts, apic_id, machine_items, memory
 from engine.machine.spec import DeviceSpec, MachineSpec
@@ -111,6 +113,18 @@ def _vcpus(spec: MachineSpec, apic_ids: list[int]) -> MachineSpec:
     return replace(spec, devices=tuple(devices))
 
 
+def _content(what: Any) -> bytes | int:
+    """A file for the firmware, as `facts` give it: bytes, their number, text, {path = FILE}."""
+    if isinstance(what, str):
+        return what.encode()
+    if isinstance(what, Mapping):
+        try:
+            return Path(what["path"]).read_bytes()
+        except (OSError, KeyError, TypeError) as e:
+            raise MachineError(f"facts: files: {getattr(e, 'strerror', None) or e}: {what}") from None
+    return what  # type: ignore[no-any-return]
+
+
 def _floppy(d: DeviceSpec, n: int) -> str:
     """CMOS type of a floppy drive: as given, else by its disk, else the reference's choice for an empty drive."""
     given = d.config.get(f"type_{'ab'[n]}", "auto")
@@ -155,6 +169,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
         **own,
     }
     given["uuid"] = UUID(given["uuid"]).bytes if given.get("uuid") else b""
+    given["files"] = {name: _content(what) for name, what in given.get("files", {}).items()}
     for name in ("kernel", "initrd"):
         if isinstance(given.get(name), str):
             given[name] = Path(given[name]).read_bytes() if given[name] else None

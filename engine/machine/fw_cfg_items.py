@@ -63,7 +63,8 @@ CHIPSETS = {
 class Facts:
     """What a machine's fw_cfg depends on.
 
-    ROMs and files: name -> bytes, or a size for bytes that are not known.  `numa`: (RAM, CPUs) of each node.
+    ROMs and files: name -> bytes, or a size for bytes that are not known; in machine files text, or {path = FILE}, too.
+    `numa`: (RAM, CPUs) of each node.
     `bootorder` and `geometry`: lines in OpenFirmware device-path form.
     """
 
@@ -148,15 +149,23 @@ def topology(f: Facts) -> tuple[int, int, int, int]:
     return sockets, f.dies, cores, threads or max(1, most // (sockets * f.dies * cores))
 
 
+def place(f: Facts, cpu: int) -> dict[str, int]:
+    """Where a vCPU is."""
+    _, dies, cores, threads = topology(f)
+    rest, thread = divmod(cpu, threads)
+    rest, core = divmod(rest, cores)
+    socket, die = divmod(rest, dies)
+    return {"socket-id": socket, "die-id": die, "core-id": core, "thread-id": thread}
+
+
 def apic_id(f: Facts, cpu: int) -> int:
     """The APIC ID of a vCPU: threads, cores and dies take whole bits of it."""
     _, dies, cores, threads = topology(f)
-    number, shift = 0, 0
-    for many in (threads, cores, dies):
-        cpu, one = divmod(cpu, many)
-        number |= one << shift
-        shift += (many - 1).bit_length()
-    return number | cpu << shift
+    socket, die, core, thread = place(f, cpu).values()
+    number = socket
+    for one, many in ((die, dies), (core, cores), (thread, threads)):
+        number = number << (many - 1).bit_length() | one
+    return number
 
 
 def _lines(lines: Sequence[str]) -> bytes:

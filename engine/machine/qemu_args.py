@@ -7,12 +7,14 @@ that are not understood are named.  Option names: QEMU's system emulation manual
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.errors import MachineError
+from engine.machine.fw_cfg_items import Facts, place
 from engine.machine.spec import DeviceSpec, MachineSpec, load, parse, parse_size, shipped_boards
 from engine.types import Bdf
 
@@ -55,7 +57,6 @@ SILENT = {
     "-trace",
     "-k",
     "-msg",
-    "-object",
     "-audiodev",
     "-vnc",
     "-plugin",
@@ -65,9 +66,7 @@ SILENT = {
     "-overcommit",
     "-incoming",
     "-tpmdev",
-    "-fw_cfg",
     "-option-rom",
-    "-numa",
     "-add-fd",
     "-set",
 }
@@ -127,6 +126,10 @@ _DRIVE = {
 }
 FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"}  # blkdebug's events
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
+
+
+TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
+_bare = re.compile("[A-Za-z0-9_-]+").fullmatch
 
 
 @dataclass(slots=True)
@@ -193,6 +196,8 @@ class Importer:
         self.ram = 128 << 20
         self.slots = 0  # for memory modules
         self.smp: dict[str, str] = {}
+        self.numa: list[dict[str, str]] = []
+        self.objects: dict[str, dict[str, str]] = {}
         self.defaults = True
         self.vga = ""
         self.rtc: dict[str, str] = {}
@@ -295,6 +300,13 @@ class Importer:
             self.globals[key] = v
         elif name == "-uuid":
             self.facts["uuid"] = value
+        elif name == "-fw_cfg":
+            self._fw_cfg_file(o)
+        elif name == "-object":
+            self.objects[o.get("id", "")] = o
+        elif name == "-numa":
+            cpus = [part.removeprefix("cpus=") for part in value.split(",") if part.startswith("cpus=")]
+            self.numa.append(o | {"cpus": ",".join(cpus)})
         elif name == "-append":
             self.facts["cmdline"] = value
         elif name in ("-kernel", "-initrd"):
@@ -429,6 +441,7 @@ class Importer:
         cpus = self._processors()
         if self.slots:
             self.facts["ram_slots"] = self.slots
+        self._nodes(cpus)
         facts = dict(self.facts)
         if "order" in self.boot:
             facts["boot_order"] = self.boot["order"]
@@ -483,6 +496,41 @@ class Importer:
         most = n.pop("maxcpus", cpus)
         self.facts |= n | ({"max_cpus": most} if most != cpus else {})
         return cpus
+
+    def _fw_cfg_file(self, o: Mapping[str, str]) -> None:
+        """A file that firmware finds."""
+        name, given = o.get("name", o.get("", "")), [k for k in ("file", "string", "gen_id") if o.get(k)]
+        if not name or len(given) != 1:
+            raise MachineError("QEMU command line: -fw_cfg: name, and one of file and string, are needed")
+        if given == ["gen_id"]:
+            self.remarks.append(f"-fw_cfg {name}: what object {o['gen_id']!r} generates is not modelled")
+            return
+        files = self.facts.setdefault("files", {})
+        files[name] = o["string"] if given == ["string"] else {"path": self._path(o["file"])}
+
+    def _nodes(self, cpus: int) -> None:
+        """NUMA nodes: each one's memory and CPUs."""
+        nodes: list[tuple[int, list[int]]] = []
+        facts = Facts(cpus=cpus, **{k: v for k, v in self.facts.items() if k in TOPOLOGY})
+        every = range(facts.max_cpus or cpus)
+        for o in self.numa:
+            if o.get("", o.get("type")) == "node":
+                size = self.objects.get(o.get("memdev", ""), {}).get("size", o.get("mem", "0"))
+                number = int(o.get("nodeid", str(len(nodes))))
+                nodes += [(0, [])] * (number + 1 - len(nodes))
+                nodes[number] = (_mebibytes(size) if "mem" in o else parse_size(size), _ranges(o.get("cpus", "")))
+        for o in self.numa:
+            if o.get("", o.get("type")) == "cpu":
+                wanted = {k: int(o[k]) for k in ("socket-id", "die-id", "core-id", "thread-id") if k in o}
+                found = [n for n in every if wanted.items() <= place(facts, n).items()]
+                nodes[int(o["node-id"])][1].extend(found)
+        if nodes and not any(those for _, those in nodes):
+            nodes = [
+                (size, [c for c in every if place(facts, c)["socket-id"] % len(nodes) == n])
+                for n, (size, _) in enumerate(nodes)
+            ]
+        if nodes:
+            self.facts["numa"] = [list(node) for node in nodes]
 
     def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
         ide: dict[tuple[int, int], dict[str, Any]] = {}
@@ -779,6 +827,15 @@ def _mebibytes(text: str) -> int:
     return parse_size(text if text[-1:].isalpha() else text + "M")
 
 
+def _ranges(text: str) -> list[int]:
+    """'0-2,5' -> [0, 1, 2, 5]."""
+    out: list[int] = []
+    for part in text.split(",") if text else []:
+        first, _, last = part.partition("-")
+        out += range(int(first), int(last or first) + 1)
+    return out
+
+
 def _value(v: Any) -> str:
     if isinstance(v, bool):
         return "true" if v else "false"
@@ -786,9 +843,9 @@ def _value(v: Any) -> str:
         return hex(v) if v > 0xFFFF else str(v)
     if isinstance(v, str):
         return json.dumps(v)
-    if isinstance(v, list):
+    if isinstance(v, list | tuple):
         return "[" + ", ".join(_value(x) for x in v) + "]"
-    return "{ " + ", ".join(f"{json.dumps(k) if '.' in k else k} = {_value(x)}" for k, x in v.items()) + " }"
+    return "{ " + ", ".join(f"{k if _bare(k) else json.dumps(k)} = {_value(x)}" for k, x in v.items()) + " }"
 
 
 def _toml(

@@ -327,6 +327,59 @@ def test_what_is_not_understood_is_passed_over_with_a_remark() -> None:
     assert got.remarks == ["-turbo on: not understood, passed over"]
 
 
+def _items(*args: str) -> dict[int | str, bytes]:
+    """What firmware is told."""
+    spec = derive(imported(*args).spec())
+    return {item.key: item.data for item in spec.device("fwcfg").config["items"]}
+
+
+def test_files_for_the_firmware(tmp_path: Path) -> None:
+    blob = tmp_path / "blob"
+    blob.write_bytes(b"\0\xff,")
+    got = _items("-fw_cfg", "name=opt/x,string=a,,b", "-fw_cfg", f"opt/y/z.w,file={blob}")
+    assert (got["opt/x"], got["opt/y/z.w"]) == (b"a,b", b"\0\xff,")
+    remarks = imported("-fw_cfg", "opt/q,gen_id=tls").remarks
+    assert "-fw_cfg opt/q: what object 'tls' generates is not modelled" in remarks
+
+
+@pytest.mark.parametrize(
+    "args, nodes",
+    [
+        ("-smp 4 -numa node,memdev=a,cpus=0,cpus=2-3 -numa node,memdev=b,cpus=1", [0, 1, 0, 0]),
+        ("-smp 4,sockets=4 -numa node,memdev=a -numa node,memdev=b", [0, 1, 0, 1]),
+        ("-smp 2,maxcpus=4,threads=2 -numa node,nodeid=1,memdev=b -numa node,nodeid=0,memdev=a,cpus=2", [0, 0, 0, 0]),
+        ("-smp 4,threads=2 -numa node,memdev=a -numa node,memdev=b -numa cpu,node-id=1,core-id=1", [0, 0, 1, 1]),
+    ],
+)
+def test_numa_nodes(args: str, nodes: list[int]) -> None:
+    """fw_cfg item 0Dh: the number of nodes, the node of each APIC ID, the memory of each node."""
+    objects = [w for n in "ab" for w in ("-object", f"memory-backend-ram,id={n},size={96 if n == 'a' else 32}M")]
+    data = _items("-m", "128", *objects, *args.split())[0x0D]
+    words = [int.from_bytes(data[n : n + 8], "little") for n in range(0, len(data), 8)]
+    assert words[0] == 2 and words[1:5] == nodes and words[-2:] == [96 << 20, 32 << 20]
+
+
+def test_slots_for_memory_modules() -> None:
+    spec = derive(imported("-M", "pc", "-m", "128,slots=3,maxmem=1G").spec())
+    pm = spec.device("pm")
+    assert pm.at["mem-hotplug"] == 0xA00 and pm.config["memory_slots"] == 3
+    assert _items("-m", "128,slots=3,maxmem=1G")["etc/reserved-memory-end"] == (8 << 30).to_bytes(8, "little")
+    assert "mem-hotplug" not in derive(imported("-M", "pc").spec()).device("pm").at
+
+
+def test_what_stays_in_its_slot() -> None:
+    for args, root in (
+        ((), 0b111), (("-nodefaults",), 0b11), (("-vga", "cirrus"), 0b11), (("-device", "pci-bridge,addr=9"), 0x207)
+    ):  # fmt: skip
+        pm = derive(imported("-M", "pc", *args).spec()).device("pm")
+        assert pm.config["hotplug_buses"][0] == ["", root]
+        assert pm.config.get("staying_slots", 0) == (4 if "cirrus" in args else 0)
+    q35 = derive(imported("-M", "q35", "-device", "e1000,acpi-index=5").spec()).device("lpc")
+    assert q35.config["hotplug_buses"] == [] and "slot_index" not in q35.config
+    pc = derive(imported("-M", "pc", "-device", "e1000,acpi-index=5,addr=8").spec()).device("pm")
+    assert pc.config["slot_index"] == [["", 8, 5]]
+
+
 def test_comma_lists() -> None:
     assert options("a,b=c,,d,e") == {"": "a", "b": "c,d", "e": "on"}
     assert options("b=1") == {"b": "1"}
@@ -337,6 +390,8 @@ BAD = {
     "an option without its argument": (["-m"], "-m has no argument"),
     "no size": (["-m", "lots"], "'lots' is no size"),
     "no number of vCPUs": (["-smp", "many"], "many"),
+    "a firmware file without a name": (["-fw_cfg", "string=x"], "-fw_cfg: name, and one of"),
+    "a firmware file twice": (["-fw_cfg", "opt/x,string=x,file=y"], "-fw_cfg: name, and one of"),
     "an image that is not there": (["-hda", "/nothing/disk.img"], "drive image /nothing/disk.img: No such file"),
     "broken JSON": (["-device", "{"], "QEMU command line"),
     "JSON without a driver": (["-device", '{"id": "x"}'], "driver"),
