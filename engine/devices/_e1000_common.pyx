@@ -4,7 +4,7 @@ filters, the ends of the way of a packet, and how a register's read is carried o
 Documents: as _e1000_common.pxd says.  Called by the controller's owner only.
 """
 from libc.stdlib cimport free, malloc
-from libc.string cimport memmove, memset
+from libc.string cimport memcmp, memmove, memset
 
 from engine._device cimport INPUT_LINE, INPUT_PACKET, NEVER, Arena, Device
 from engine.devices._net cimport FRAMES_AT_ONCE, LONGEST_FRAME, NetPort
@@ -198,9 +198,8 @@ cdef class E1000Common(NetController):
         """Is a packet's destination one of the receive addresses?"""
         cdef uint32_t *m = self.m
         cdef uint32_t i
-        for i in range(RA >> 2, (RA >> 2) + 32, 2):
-            if (m[i + 1] & <uint32_t>RAH_AV and (<uint32_t *>p)[0] == m[i]
-                    and (<uint16_t *>(p + 4))[0] == <uint16_t>m[i + 1]):
+        for i in range(RA >> 2, (RA >> 2) + 32, 2):     # RAL and the low half of RAH: six bytes in the order of the wire
+            if m[i + 1] & <uint32_t>RAH_AV and memcmp(p, &m[i], 6) == 0:
                 return True
         return False
 

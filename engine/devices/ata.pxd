@@ -1,6 +1,7 @@
 """ATA channel with two drives.  Names and section numbers, where nothing else is said: ATA/ATAPI-6 (T13/1410D)."""
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from engine._device cimport IO_CONTENT, IO_OK, io_status
 from engine.pci._config cimport PciFunction
@@ -197,12 +198,19 @@ cdef class AtaChannel:
     cdef inline io_status data_read(self, uint32_t size, uint64_t *value) noexcept nogil:
         """A read of the data port, 2 or 4 bytes.  0 while there is nothing, or less than that, to read."""
         cdef ata_channel *s = self.s
-        cdef uint8_t *p = s.buf + s.pos
+        cdef uint8_t *p = s.buf + s.pos     # after an odd byte count of a packet, no word's place
+        cdef uint16_t word
+        cdef uint32_t dword
         cdef io_status status
         if s.pos + size > s.end or s.phase > PHASE_IN_PACKET:
             value[0] = 0
             return IO_OK
-        value[0] = (<uint16_t *>p)[0] if size == 2 else (<uint32_t *>p)[0]
+        if size == 2:
+            memcpy(&word, p, 2)
+            value[0] = word
+        else:
+            memcpy(&dword, p, 4)
+            value[0] = dword
         status = <io_status>(IO_OK | IO_CONTENT) if s.pos - s.content_lo < s.content_n else IO_OK
         s.pos += size
         if s.pos >= s.end:
