@@ -199,3 +199,13 @@ def test_a_qemu_answers_over_each_of_its_ways():
     for kind in (_qemu.Qtest, _qemu.Remote):
         with kind() as q:
             assert q.rate(64, 1) > 1 and q.rate(512, 64) > 1
+
+
+def test_streams_before_one_lock():
+    from perf.benches.scale import locked
+
+    assert locked(1, 100, 10) == 1
+    assert locked(8, 100, 0) == 8
+    assert locked(2, 100, 20) == pytest.approx(2 / (1 + 0.2**2))
+    assert 5 > locked(8, 100, 20) > locked(4, 100, 20)  # the lock alone lets five through
+    assert locked(100, 100, 20) == pytest.approx(5)
