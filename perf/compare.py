@@ -26,23 +26,29 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 BENCHES = ("local_trace", "batched", "posted", "sync")
+NOT_COMPARED = ("test_", "peers")  # no limit of the same run
 RESAMPLES, LEVEL = 10_000, 0.99
 MEASURE = "import json, sys; from engine.cli import bench; json.dump(bench.measure(sys.argv[1:], True), sys.stdout)"
 
 
-def git(*words: str) -> str:
-    """Standard output of a git command.  Ends the program in one line if it fails."""
+def git(*words: str, else_: str = "") -> str:
+    """Standard output of a git command.  Ends the program in one line if it fails: `else_`, or what git said."""
     done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["(no message)"]
-        sys.exit(f"compare: git {words[0]}: {said[-1]}")
+        sys.exit(f"compare: {else_ or f'git {words[0]}: {said[-1]}'}")
     return done.stdout.strip()
+
+
+def commit(revision: str) -> str:
+    """The commit that a revision names."""
+    return git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}", else_=f"no commit {revision!r}")
 
 
 @contextlib.contextmanager
 def built(revision: str, folder: Path) -> Iterator[Path]:
     """A worktree of the commit with its extensions built, removed at the end."""
-    git("worktree", "add", "--detach", "--force", str(folder), git("rev-parse", "--verify", f"{revision}^{{commit}}"))
+    git("worktree", "add", "--detach", "--force", str(folder), commit(revision))
     try:
         done = subprocess.run(
             [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", str(os.cpu_count() or 1)],
@@ -61,14 +67,15 @@ def built(revision: str, folder: Path) -> Iterator[Path]:
         git("worktree", "remove", "--force", str(folder))
 
 
-def once(folder: Path, names: list[str]) -> dict[str, tuple[float, bool]]:
-    """One quick run of the benches on a build: result -> (ratio to its limit, whether more is better)."""
+def once(folder: Path, names: list[str]) -> tuple[dict[str, tuple[float, bool]], list[str]]:
+    """One quick run of the benches on a build: result -> (ratio to its limit, is more better?); what it skipped."""
     env = dict(os.environ, PYTHONPATH=str(folder))
     done = subprocess.run([sys.executable, "-c", MEASURE, *names], cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"compare: the benches fail in {folder.name}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     out: dict[str, Any] = json.loads(done.stdout)
-    return {r["name"]: (r["ratio"], r["unit"].endswith("/s")) for r in out["results"]}
+    skipped = [f"{s['name']}: {s['why']}" for s in out["skipped"]]
+    return {r["name"]: (r["ratio"], r["unit"].endswith("/s")) for r in out["results"]}, skipped
 
 
 def interval(a: list[float], b: list[float], rng: np.random.Generator) -> tuple[float, float, float]:
@@ -98,6 +105,11 @@ def main() -> int:
     if args.rounds < 2:
         p.error(f"--rounds {args.rounds}: at least 2 are needed")
     names = args.names or list(BENCHES)
+    there = sorted(p.stem for p in (ROOT / "perf" / "benches").glob("[!_]*.py") if not p.stem.startswith(NOT_COMPARED))
+    if odd := [n for n in names if n not in there]:
+        p.error(f"no bench {odd[0]!r}; there are {', '.join(there)}")
+    for revision in (args.first, args.second):
+        commit(revision)
     series: dict[str, tuple[list[float], list[float]]] = {}
     more: dict[str, bool] = {}
     with (
@@ -107,11 +119,15 @@ def main() -> int:
     ):
         for i in range(args.rounds):
             order = [(0, one), (1, two)] if i % 2 == 0 else [(1, two), (0, one)]
-            got = {k: once(folder, names) for k, folder in order}
+            got, skipped = {}, []
+            for k, folder in order:
+                got[k], skipped = once(folder, names)
             for name in got[0].keys() & got[1].keys():
                 for k in (0, 1):
                     series.setdefault(name, ([], []))[k].append(got[k][name][0])
                 more[name] = got[0][name][1]
+            if not series:
+                sys.exit(f"compare: the commits have no result in common; skipped: {'; '.join(skipped) or 'nothing'}")
             print(f"round {i + 1} of {args.rounds}", file=sys.stderr)
     rng, slower = np.random.default_rng(1), False
     for name, (a, b) in sorted(series.items()):

@@ -1,5 +1,6 @@
 """engine bench: the arithmetic of rows and intervals, the raw loops against the engine, names and exit status."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -201,11 +202,53 @@ def test_a_qemu_answers_over_each_of_its_ways():
             assert q.rate(64, 1) > 1 and q.rate(512, 64) > 1
 
 
-def test_streams_before_one_lock():
-    from perf.benches.scale import locked
+def compared(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["compare.py", *words])
+    return compare.main()
 
-    assert locked(1, 100, 10) == 1
-    assert locked(8, 100, 0) == 8
-    assert locked(2, 100, 20) == pytest.approx(2 / (1 + 0.2**2))
-    assert 5 > locked(8, 100, 20) > locked(4, 100, 20)  # the lock alone lets five through
-    assert locked(100, 100, 20) == pytest.approx(5)
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["HEAD"], "the following arguments are required: second"),
+        (["HEAD", "HEAD", "--rounds", "1"], "--rounds 1: at least 2 are needed"),
+        (["HEAD", "HEAD", "loacl"], "no bench 'loacl'; there are batched, local_trace"),
+        (["HEAD", "HEAD", "peers"], "no bench 'peers'"),
+        (["HEAD", "no-such-commit"], "compare: no commit 'no-such-commit'"),
+    ],
+)
+def test_compare_refuses_before_it_builds(monkeypatch, capsys, words, said):
+    monkeypatch.setattr(compare, "built", lambda *a: pytest.fail("built"))
+    with pytest.raises(SystemExit) as end:
+        compared(monkeypatch, *words)
+    assert end.value.code not in (0, None)
+    text = capsys.readouterr().err + str(end.value.code)
+    assert said in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("second", "status", "word"), [(1.3, 1, "slower"), (1.0, 0, "no difference shown"), (0.7, 0, "faster")]
+)
+def test_compare_runs_both_in_turn_and_says_what_differs(monkeypatch, capsys, second, status, word):
+    ran = []
+
+    @contextlib.contextmanager
+    def built(revision, folder):
+        yield folder
+
+    def once(folder, names):
+        ran.append(folder.name)
+        return {"x.ns": ((second if folder.name == "second" else 1.0) + 0.001 * len(ran), False)}, []
+
+    monkeypatch.setattr(compare, "built", built)
+    monkeypatch.setattr(compare, "once", once)
+    assert compared(monkeypatch, "HEAD", "HEAD", "sync", "--rounds", "6") == status
+    assert ran == ["first", "second", "second", "first"] * 3
+    assert word in capsys.readouterr().out
+
+
+def test_compare_says_why_nothing_could_be_compared(monkeypatch):
+    monkeypatch.setattr(compare, "built", lambda revision, folder: contextlib.nullcontext(folder))
+    monkeypatch.setattr(compare, "once", lambda folder, names: ({}, ["qemu: it is missing"]))
+    with pytest.raises(SystemExit, match="no result in common; skipped: qemu: it is missing"):
+        compared(monkeypatch, "HEAD", "HEAD", "qemu")
