@@ -784,11 +784,12 @@ def test_labels_say_what_a_block_holds_otherwise_than_the_first() -> None:
     assert results.label(d, fourth, fourth.cells[0]) == "vga, one CPU"
 
 
-def test_the_finding_shows_the_kept_results() -> None:
-    """The tables of the page are those that the kept results give: nothing in them was written by hand."""
+@pytest.mark.parametrize("name", design.shipped())
+def test_the_findings_show_the_kept_results(name: str) -> None:
+    """The tables of a page are those that the kept results give: nothing in them was written by hand."""
     docs = Path(__file__).parents[2] / "docs"
-    r = Results.from_csv(design.load("shipped:sync-vs-buffered"), docs / "results" / "sync-vs-buffered.csv.gz")
-    page = (docs / "study-sync-vs-buffered.md").read_text()
+    r = Results.from_csv(design.load(f"shipped:{name}"), docs / "results" / f"{name}.csv.gz")
+    page = (docs / f"study-{name}.md").read_text()
     assert len(tables.MARK.findall(page)) >= 6
     assert tables.fill(r, page) == page
     assert r.disagreeing() == []
