@@ -33,6 +33,7 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STOP, ATTENTION = 1, 2
 ANSWER_MAX = 1 << 30  # bytes
 ARENA_AT = 4096  # in its file, behind the header
+YIELD_S = 50e-6  # the parent may need this CPU to say what it wants
 # Methods of devices that Machine.call reaches.
 METHODS = {"inspect", "save", "restore", "contents", "set_contents", "output", "mappings", "insert", "eject", "picture"}
 METHODS |= {"set_action", "status", "recorded", "forget", "hold", "trays", "move_tray", "ask_to_eject", "load_disc"}
@@ -178,7 +179,7 @@ def main() -> None:
         if word == STOP or os.getppid() != setup["parent"]:
             break
         if word == ATTENTION:
-            if not select.select([sock], [], [], 0)[0]:
+            if not select.select([sock], [], [], YIELD_S)[0]:
                 continue  # not sent yet, or answered and not yet taken back
             try:
                 command, _ = receive(sock)
