@@ -65,8 +65,8 @@ class Region:
     can see next depends on it).  `barrier`: a write may change what later accesses reach (mapping, reset), so a batch
     ends behind it.  `unaligned`: an access that is not aligned within the region reaches it whole; else it comes in
     aligned parts.  `priority`: among overlapping ranges the highest is seen.  `hidden_in_smm`: accesses made in
-    system management mode pass it by; `only_in_smm`: all others do.  `ecam`: the range is a window to configuration space (PCI Express 3.0, 7.2.2),
-    which the router decodes.
+    system management mode pass it by; `only_in_smm`: all others do.  `ecam`: the range is a window to configuration
+    space (PCI Express 3.0, 7.2.2), which the router decodes.
     """
 
     name: str

@@ -167,6 +167,9 @@ def show(session: Session, out: Output) -> None:
         )
         if rows:
             out.table(title, ["budget", ">measured", ">limit", ">ratio", "allowed", ""], rows)
+            for b in session.budgets:
+                if not b["ok"]:
+                    show_missed(b, out)
         else:
             out.line(title)
     for note in session.notes:
@@ -183,6 +186,23 @@ def show(session: Session, out: Output) -> None:
         why += [f"paths disagree with each other on {', '.join(session.disagreeing)}"] if session.disagreeing else []
         why += [f"budget missed on {', '.join(missed)}"] if missed else []
         out.line("NOT ok: " + "; ".join(why), BAD)
+
+
+def show_missed(budget: dict[str, Any], out: Output) -> None:
+    """How a missed budget's times lie beside its limit's."""
+    h = budget["histogram"]
+
+    def bar(share: float) -> str:
+        return f"{share:6.1%} {'#' * round(share * 30)}" if share else ""
+
+    rows = [
+        [time_text(low), bar(ours), bar(limit)]
+        for low, ours, limit in zip(h["from_ns"], h["measured"], h["limit"], strict=True)
+        if max(ours, limit) >= 0.001
+    ]
+    each = "bursts" if budget["measure"] == "per_s" else "accesses"
+    title = f"MISSED {budget['name']}: {budget['ratio']:.2f} x {budget['limit_name']}; {each} by time"
+    out.table(title, [">from", "measured", f"limit ({budget['limit_name']})"], rows)
 
 
 def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:

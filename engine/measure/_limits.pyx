@@ -9,13 +9,15 @@ from libc.string cimport strerror
 import os
 from pathlib import Path
 
+import numpy as np
+
 from engine.errors import EngineError, UsageError
 
 cdef extern from "measure/limits.h" nogil:
     ctypedef struct limit_result:
         double mean_ns, p50_ns, p99_ns, p999_ns, max_ns, per_s
         uint64_t n
-    int limit_pingpong(uint64_t n, uint32_t turn, int cpu_a, int cpu_b, limit_result *r)
+    int limit_pingpong(uint64_t n, uint32_t turn, uint32_t *samples, int cpu_a, int cpu_b, limit_result *r)
     int limit_futex(uint64_t n, int cpu_a, int cpu_b, limit_result *r)
     int limit_spsc(uint64_t n, uint32_t batch, int cpu_a, int cpu_b, limit_result *r)
     double limit_ticks_per_ns()
@@ -73,14 +75,17 @@ def pingpong(uint64_t n=100_000, cpus=None, uint32_t turn=TURN):
     """Round trips of one cache line between two spinning processes: the least a synchronous access can cost.
 
     turn: TSC ticks each side holds the line before it hands it back (taken off the samples), so that the other one does wait.
+    The round trips themselves, in ns and sorted, are "samples_ns".
     """
     cdef limit_result r
     cdef int err, a, b
     _count(n, 100, 10_000_000)
     a, b = _cpus(cpus)
+    samples = np.empty(n, np.uint32)
+    cdef uint32_t[::1] ticks = samples
     with nogil:
-        err = limit_pingpong(n, turn, a, b, &r)
-    return _report("pingpong", err, &r, (a, b), True)
+        err = limit_pingpong(n, turn, &ticks[0], a, b, &r)
+    return _report("pingpong", err, &r, (a, b), True) | {"samples_ns": samples / limit_ticks_per_ns()}
 
 
 def futex(uint64_t n=5_000, cpus=None):

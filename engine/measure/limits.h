@@ -59,7 +59,7 @@ typedef struct limit_job {
     uint32_t turn;      /* TSC ticks each side holds the line before it answers */
     uint32_t share;     /* both sides have one CPU: give way while spinning */
     uint64_t end_ns;    /* CLOCK_MONOTONIC */
-    uint32_t *samples;  /* TSC ticks of each round, n of them; caller's side */
+    uint32_t *samples;  /* TSC ticks of each round, n of them; caller's side; NULL: nobody wants to keep them */
     uint64_t elapsed_ns;
     int fds[4];         /* for limits on descriptors: caller reads, writes; helper reads, writes */
 } limit_job;
@@ -196,21 +196,23 @@ static inline void limit_sample(limit_job *j, uint64_t round, uint64_t start)
         j->samples[round - j->warm] = ticks > UINT32_MAX ? UINT32_MAX : (uint32_t)ticks;
 }
 
-/* Rounds of `caller` with a sample each, summed up. */
+/* Rounds of `caller` with a sample each, summed up; the samples are sorted afterwards. */
 static int limit_rounds(uint64_t n, int cpu_a, int cpu_b, limit_side caller, limit_side helper, limit_job *j,
                         limit_result *r)
 {
     int err;
+    uint32_t *own = NULL;
     j->n = n;
     j->warm = n / 10 < 1000 ? (uint32_t)(n / 10) : 1000;
-    j->samples = malloc(n * sizeof(uint32_t));
+    if (!j->samples)
+        j->samples = own = malloc(n * sizeof(uint32_t));
     if (!j->samples)
         return ENOMEM;
     limit_ticks_per_ns();
     err = limit_pair(j, cpu_a, cpu_b, caller, helper);
     if (!err)
         limit_summary(j->samples, n, r);
-    free(j->samples);
+    free(own);
     return err;
 }
 
@@ -261,9 +263,9 @@ static int limit_pingpong_helper(limit_job *j)
     }
     return 0;
 }
-static int limit_pingpong(uint64_t n, uint32_t turn, int cpu_a, int cpu_b, limit_result *r)
+static int limit_pingpong(uint64_t n, uint32_t turn, uint32_t *samples, int cpu_a, int cpu_b, limit_result *r)
 {
-    limit_job j = {.turn = turn};
+    limit_job j = {.turn = turn, .samples = samples};
     return limit_rounds(n, cpu_a, cpu_b, limit_pingpong_caller, limit_pingpong_helper, &j, r);
 }
 

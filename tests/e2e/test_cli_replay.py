@@ -209,7 +209,7 @@ def test_budgets_are_measured_with_their_limits(engine):
     out = json.loads(got.stdout)
     assert set(out["limits"]) == {"pingpong_p50_ns", "pingpong_p99_ns", "futex_us", "spsc_per_s"}
     if out["limits"]["spsc_per_s"]:  # two CPUs
-        assert {b["path"] for b in out["budgets"]} == {"sync", "buffered", "batched"} and all(
+        assert {b["path"] for b in out["budgets"]} == {"local", "sync", "buffered", "batched"} and all(
             v > 0 for v in out["limits"].values()
         )
         assert all({"name", "limit", "measured", "ratio", "ok"} <= set(b) for b in out["budgets"])

@@ -50,7 +50,7 @@ def session():
     )
     s.runs.append(replay.replay(job, "local", 0))
     s.limits = {"pingpong_p50_ns": 100.0, "pingpong_p99_ns": 200.0, "futex_us": 30.0, "spsc_per_s": 2e8}
-    s.budgets = [budgets.judge(b, 1.0, 1.0) for b in budgets.load()]
+    s.budgets = [budgets.judge(b, 1.0, 1.0, b.get("at_most", b.get("at_least"))) for b in budgets.load()]
     return s
 
 
@@ -124,7 +124,7 @@ def test_one_difference_makes_a_session_fail(session):
     run = session.runs[0]
     assert session.ok is True
     assert replace(session, runs=[replace(run, result=run.result | {"ok": False})]).ok is False
-    assert replace(session, budgets=[budgets.judge(budgets.load()[0], 100.0, 1.0)]).ok is False
+    assert replace(session, budgets=[budgets.judge(budgets.load()[0], 1.0, 100.0)]).ok is False
     assert replace(session, failure=EngineError("x")).ok is False
     other = replace(run, result=run.result | {"digest": "0" * 64, "path": "sync"})
     both = replace(session, runs=[run, other])
@@ -138,7 +138,7 @@ def test_missing_libraries_are_named(monkeypatch):
 
 
 def test_budgets_judge_times_and_rates_in_their_direction():
-    row = {"name": "n", "path": "sync", "measure": "p50_ns", "limit": "pingpong_p99_ns", "why": ""}
+    row = {"name": "n", "path": "sync", "device": "boot", "measure": "p50_ns", "limit": "pingpong_p99_ns", "why": ""}
     assert (
         budgets.judge(row | {"at_most": 2.0}, 399.0, 200.0)["ok"]
         and not budgets.judge(row | {"at_most": 2.0}, 401.0, 200.0)["ok"]
@@ -150,24 +150,58 @@ def test_budgets_judge_times_and_rates_in_their_direction():
     assert budgets.judge(row | {"at_most": 2.0}, 300.0, 200.0)["ratio"] == 1.5
 
 
-def test_budgets_file_covers_the_paths_between_processes():
+def test_the_budgets_file_covers_paths_kinds_of_device_and_percentiles():
     rows = budgets.load()
-    assert {b["path"] for b in rows} == {"sync", "buffered", "batched"} and all(
-        b["limit"] in budgets.LIMITS and b["why"] for b in rows
-    )
+    assert {b["path"] for b in rows} == {"local", "sync", "buffered", "batched"}
+    assert {b["device"] for b in rows} == {"boot", *budgets.DEVICES}
+    assert {b["measure"] for b in rows} == {"p50_ns", "p99_ns", "per_s"}
+    assert all(b["limit"] in {*budgets.LIMITS, "loop_per_s"} and b["why"] for b in rows)
+    assert len({b["name"] for b in rows}) == len(rows)
 
 
-def test_the_best_tenth_is_the_fast_side():
-    values = [float(v) for v in range(101)]
-    assert budgets._typical("accesses_per_s", values) == pytest.approx(90) and budgets._typical(
-        "p50_ns", values
-    ) == pytest.approx(10)
+@pytest.mark.parametrize(
+    ("change", "complaint"), [({"colour": 1}, "budget 1 needs"), ({"device": "toaster"}, "no device 'toaster'")]
+)
+def test_a_budgets_file_with_a_slip_is_refused(monkeypatch, tmp_path, change, complaint):
+    row = {"path": "sync", "device": "boot", "measure": "p50_ns", "limit": "futex_us", "why": "w", "at_most": 2.0}
+    lines = "\n".join(f"{k} = {v!r}" for k, v in (row | change).items())
+    (tmp_path / "budgets.toml").write_text(f"[[budget]]\n{lines}\n")
+    monkeypatch.setattr(budgets.data, "FOLDER", tmp_path)
+    with pytest.raises(UsageError, match=complaint):
+        budgets.load()
 
 
-def test_a_spoilt_half_of_the_bursts_does_not_miss_a_budget():
-    row = next(b for b in budgets.load() if b["path"] == "sync")
-    series = {"sync p50_ns": [300.0] * 20 + [90000.0] * 20, row["limit"]: [200.0] * 40}
-    assert budgets._judged([row], series)[0]["ok"]
+def some_series(ours, limit):
+    rows = [b for b in budgets.load() if b["path"] == "sync" and b["device"] == "boot"]
+    counts = {name: np.ones(len(budgets.EDGES) - 1) for name in ("sync boot", "pingpong")}
+    return rows, {"sync boot p50_ns": ours, "pingpong_p50_ns": limit}, counts
+
+
+def test_a_spoilt_third_of_the_rounds_does_not_miss_a_budget():
+    assert budgets._judged(*some_series([300.0] * 27 + [90000.0] * 13, [200.0] * 40))[0]["ok"]
+    drifting = budgets._judged(*some_series([600.0, 300.0] * 20, [400.0, 200.0] * 20))[0]
+    assert drifting["ratio"] == 1.5
+    assert not budgets._judged(*some_series([500.0] * 40, [200.0] * 40))[0]["ok"]
+
+
+def test_a_missed_budget_shows_its_times_beside_the_limits(capsys):
+    from engine.cli.output import Output
+    from engine.cli.replay import show_missed
+
+    rows, series, counts = some_series([500.0] * 40, [200.0] * 40)
+    counts["sync boot"] = np.histogram([300, 500, 600, 800], budgets.EDGES)[0]
+    counts["pingpong"] = np.histogram([190, 195, 200, 500], budgets.EDGES)[0]
+    show_missed(budgets._judged(rows, series, counts)[0], Output())
+    text = capsys.readouterr().out
+    assert "MISSED sync, boot: p50: 2.50 x pingpong_p50_ns; accesses by time" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()[2:]]
+    assert lines == [
+        "181 ns 75.0% ######################",
+        "256 ns 25.0% ########",
+        "362 ns 25.0% ######## 25.0% ########",
+        "512 ns 25.0% ########",
+        "724 ns 25.0% ########",
+    ]
 
 
 def test_percentiles_are_upper_edges_of_buckets(monkeypatch):
