@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from importlib import resources
 from importlib.util import find_spec
 from typing import Any
@@ -54,6 +55,8 @@ def figure(width: float, height: float, columns: int = 1, rows: int = 1, **optio
     """A figure and its axes, row by row."""
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
+    # It would tell of each font for formulas that a system lacks; the plots need none of them.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     f = Figure(figsize=(width, height))
     return f, f.subplots(rows, columns, squeeze=False, **options).ravel()
 

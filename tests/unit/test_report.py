@@ -274,3 +274,15 @@ def test_plain_tables_are_aligned_and_say_what_matched():
         "  x          7  4 of 5",
         "  y             none",
     ]
+
+
+def test_fonts_that_a_system_lacks_are_not_talked_about(capfd):
+    """Matplotlib looks for fonts of formulas when a plot has a logarithmic axis, and would name each that is not there."""
+    import logging
+
+    figure, (ax,) = report.figure(3, 2)
+    ax.plot([1, 10], [1, 100])
+    ax.set_yscale("log")
+    logging.getLogger("matplotlib.font_manager").warning("findfont: Font family ['STIXGeneral'] not found.")
+    assert "<svg" in report.svg(figure)
+    assert "findfont" not in "".join(capfd.readouterr())
