@@ -67,6 +67,14 @@ def live(kind: str, ops: Any, progress: Any = None) -> tuple[programs.Part, int,
     return part, done, what
 
 
+def _spent(pid: int) -> float:
+    """Seconds of processor time of a process, by the clock that clock_getcpuclockid(3) gives; 0 when it has ended."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
+
+
 def _child(work: Callable[[mmap.mmap], Any]) -> tuple[Any, int, str]:
     """work(shared) in a process of its own: what it gave, the place it noted last, and how it died, or ""."""
     shared = mmap.mmap(-1, 16)
@@ -87,7 +95,6 @@ def _child(work: Callable[[mmap.mmap], Any]) -> tuple[Any, int, str]:
             os._exit(status)
     os.close(sink)
     os.set_blocking(source, False)
-    clock = ~pid << 3 | 2  # processor time of that process: clock_getcpuclockid(3)
     out, at, since, used = b"", -1, time.monotonic(), 0.0
     died = ""
     while True:
@@ -104,8 +111,8 @@ def _child(work: Callable[[mmap.mmap], Any]) -> tuple[Any, int, str]:
             break
         now = int.from_bytes(shared[:8], "little") ^ int.from_bytes(shared[8:], "little") << 40
         if now != at:
-            at, since, used = now, time.monotonic(), time.clock_gettime(clock)
-        elif time.clock_gettime(clock) - used > HANG_S or time.monotonic() - since > BLOCKED_S:
+            at, since, used = now, time.monotonic(), _spent(pid)
+        elif _spent(pid) - used > HANG_S or time.monotonic() - since > BLOCKED_S:
             died = f"no end within {HANG_S:.0f} s"
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
