@@ -277,7 +277,7 @@ def test_plain_tables_are_aligned_and_say_what_matched():
 
 
 def test_fonts_that_a_system_lacks_are_not_talked_about(capfd):
-    """Matplotlib looks for fonts of formulas when a plot has a logarithmic axis, and would name each that is not there."""
+    """Matplotlib looks for fonts of formulas when an axis is logarithmic, and would name each that is not there."""
     import logging
 
     figure, (ax,) = report.figure(3, 2)
