@@ -770,3 +770,72 @@ def test_a_thread_that_reads_sees_whole_versions_only() -> None:
     for t in threads:
         t.join()
     assert not mixed and min(rounds) >= 20 and published >= 10
+
+
+# ---------------------------------------------------------------------- maps that come back
+
+
+def look(d: Dispatcher) -> list[int]:
+    """What is seen at a few addresses."""
+    found: list[int] = d.lookup_many([0, 0, 0, 1, 1], [0x10, 0x18, 0x40, 0x1000, 0x2000]).tolist()
+    return found
+
+
+def test_a_kept_map_comes_back_with_its_table_as_often_as_wanted() -> None:
+    d = Dispatcher()
+    d.map(0, 0x10, 8, 1)
+    d.map(1, 0x1000, 0x100, 2)
+    d.alias(0x2000, 0x80, 2)
+    kept, ranges, want, table = d.keep(), d.ranges(), look(d), d.current
+    assert want == [1, UNCLAIMED, UNCLAIMED, 2, 2]
+    many = np.zeros(1, RANGE)
+    many["base"], many["size"], many["region"], many["accepts"] = 0x40, 4, 9, 15
+    changes = (
+        lambda: d.map(0, 0x18, 8, 3),
+        lambda: d.hole(1, 0x1000, 16),
+        lambda: d.alias(0x3000, 0x10, 2, priority=2),
+        lambda: d.unmap(2),
+        lambda: d.remove(d.map(0, 0x18, 8, 3)),
+        lambda: d.unmap_many([1, 2]),
+        lambda: d.map_many(many),
+        lambda: d.set_policy(0, 0x55),
+    )
+    fills = [d.current.fill(space, 4) for space in (0, 1, 2)]
+    for changed in (True, False):  # published, and not
+        for change in changes:
+            change()
+            if changed:
+                d.publish()
+            d.put_back(kept)
+            assert d.current is table and look(d) == want
+            assert (d.ranges() == ranges).all()
+            assert [d.current.fill(space, 4) for space in (0, 1, 2)] == fills
+            assert d.publish() == table.version  # nothing is left to be published
+    d.unmap(1)
+    d.map(0, 0x10, 8, 1)
+    d.publish()
+    assert look(d) == want and d.current.version > table.version
+
+
+def test_a_map_is_put_back_where_it_was_kept() -> None:
+    with pytest.raises(UsageError, match="another one's"):
+        Dispatcher().put_back(Dispatcher().keep())
+
+
+def test_a_table_that_is_shown_again_is_kept_for_its_readers() -> None:
+    d = Dispatcher()
+    d.map(0, 0x10, 8, 1)
+    kept = d.keep()
+    for region in range(2, 9):
+        d.map(0, 0x10 * region, 8, region)
+        d.publish()
+    assert d.retired_tables == 0
+    d.put_back(kept)
+    reader = d.reader()
+    reader.enter()  # an old version, seen late
+    d.map(0, 0x100, 8, 77)
+    d.publish()
+    assert d.retired_tables == 1
+    reader.enter()
+    assert d.retired_tables == 0
+    reader.leave()

@@ -549,6 +549,35 @@ def test_a_snapshot_without_ram_leaves_ram_video_memory_and_media(path):
 
 
 @pytest.mark.parametrize("path", ["local", "batched"])
+def test_a_mapping_that_was_there_before_is_not_built_again(path):
+    with Machine.from_file("i440fx", **options(path)) as machine:
+        tables = [machine.sequencer.map.current]
+        for base in (0xB000, 0xC000):
+            machine.write("config", PM | 0x40, 4, base)
+            machine.write("config", PM | 0x80, 1, 1)
+            tables.append(machine.sequencer.map.current)
+            assert machine.read("pio", base + 8, 4) != 0xFFFFFFFF
+        at, saved = machine.snapshot(ram=False), machine.save()
+        for back in (lambda: machine.restore(at), lambda: machine.load(saved)):
+            machine.reset()
+            assert machine.sequencer.map.current is tables[0]
+            assert machine.read("pio", 0xC008, 4) == 0xFFFFFFFF
+            back()
+            assert machine.sequencer.map.current is tables[2]
+            assert machine.read("pio", 0xC008, 4) != 0xFFFFFFFF
+            assert machine.read("pio", 0xB008, 4) == 0xFFFFFFFF
+        machine.write("config", PM | 0x40, 4, 0xB000)
+        assert machine.sequencer.map.current is tables[1]
+        for k in range(20):  # more than are remembered
+            machine.write("config", PM | 0x40, 4, 0xD000 + 0x100 * k)
+        machine.restore(at)
+        assert machine.sequencer.map.current is tables[2]
+        machine.write("config", PM | 0x40, 4, 0xB000)
+        assert machine.sequencer.map.current is not tables[1]
+        assert machine.read("pio", 0xB008, 4) != 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
 def test_a_snapshot_holds_devices_written_in_python(path):
     with Machine.from_spec(board(PROBE, PROBE, PYTHON), **options(path)) as machine:
         seen = []
