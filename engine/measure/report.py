@@ -229,7 +229,7 @@ def differences_plot(session: Session) -> str:
         if not runs[0].result["golden"]:
             continue
         compared = runs[0].result["by_region"]
-        f, (ax,) = figure(9, 0.9 + 0.17 * len(compared))
+        f, (ax,) = figure(9, 1.15 + 0.17 * len(compared))
         regions = [row["region"] for row in compared]
         total = [
             sum(row["reads"] for r in runs for row in r.result["by_region"] if row["region"] == g) for g in regions
@@ -249,7 +249,7 @@ def differences_plot(session: Session) -> str:
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(f"reads compared, all {len(runs)} paths together (log scale)")
         ax.set_title(f"{name}: reads against the reference")
-        ax.legend(loc="lower right", fontsize=8, frameon=True)
+        f.legend(loc="outside lower center", ncols=2, fontsize=8)
         figures.append(svg(f))
     return "\n".join(figures)
 
