@@ -62,7 +62,6 @@ cdef class Edu(PciFunction):
                          ("pad", "u1", 4), ("buffer", "u1", BUFFER_SIZE))
 
     def __init__(self, str id="edu", uint32_t rank=0, arena=None, dma=None, **config):
-        cdef uint32_t n
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         for name in ("dma_mask", "fact_ns"):
             if not 0 <= self.config[name] < 1 << 63:
@@ -73,8 +72,6 @@ cdef class Edu(PciFunction):
         self.identify(0x1234, 0x11E8, 0x10, 0x00FF00, interrupt_pin=1)
         self.msi = add_msi(self)
         self.add_bar(EDU_BAR, Space.MMIO, EDU_SIZE, name="edu-mmio", accepts=(4, 8), implements=(4, 8))
-        for n in range(<uint32_t>self.cap_next, <uint32_t>CONFIG_SIZE):
-            self.keep[n] = 1
         self.power_on()
 
     # ------------------------------------------------------------------ accesses

@@ -59,8 +59,6 @@ cdef class I6300esb(PciFunction):
         self.s = <i6300esb_state *>self.pci_alloc(sizeof(i6300esb_state))
         self.identify(0x8086, 0x25AB, 0x00, 0x088000)
         self.add_bar(WDT_BAR, Space.MMIO, WDT_SIZE, name="i6300esb", implements=(1, 4), barrier=True)
-        for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = 1
         self.power_on()
 
     def set_action(self, str action):

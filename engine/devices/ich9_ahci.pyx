@@ -135,8 +135,6 @@ cdef class Ich9Ahci(AtaController):
             identify = c.units[0].identify          # words 75 and 76: 32 queued commands, 1.5 Gb/s queueing
             identify[150], identify[153] = N_SLOTS - 1, 0x01
         self.identify(0x8086, 0x2922, 0x02, 0x010601, interrupt_pin=1, multifunction=True)
-        for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = not MSI_AT <= n < MSI_AT + 14
         self.add_capability(CAP_SATA, 8, SATA_CAP_AT)
         self.initial[SATA_CAP_AT + 2] = 0x10        # revision 1.0
         self.initial[SATA_CAP_AT + 4] = 0x48        # in BAR 4, from its fourth double word on

@@ -59,8 +59,6 @@ cdef class Ich9Smbus(PciFunction):
         self.identify(0x8086, 0x2930, 0x02, 0x0C0500, interrupt_pin=1, multifunction=True)
         self.add_bar(SMB_BAR, Space.PIO, SMB_SIZE, name="smbus", accepts=(1, 2, 4), implements=(1, 1))
         self.wmask[HOSTC] = 0xff & ~SSRESET
-        for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = 1
         self.power_on()
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:

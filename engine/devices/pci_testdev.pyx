@@ -64,8 +64,6 @@ cdef class PciTestdev(PciFunction):
             head += bytes(4) + text
             self.lengths[n] = len(head)
             memcpy(self.headers[n], <const char *>head, len(head))
-        for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = 1
         self.power_on()
 
     cdef uint32_t offset_of(self, uint32_t test) noexcept nogil:

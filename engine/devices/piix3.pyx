@@ -69,8 +69,6 @@ cdef class Piix3(PciFunction):
         self.s = <piix3_state *>self.pci_alloc(sizeof(piix3_state))
         self.identify(0x8086, 0x7000, 0, 0x060100, multifunction=True)
         self.initial[STATUS + 1] = STATUS_DEVSEL_MEDIUM >> 8
-        for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = 1
         for r in REGISTERS:
             if r.region == CONFIG_REGION and r.offset >= HEADER_SIZE:
                 for n in range(r.width // 8):

@@ -90,8 +90,6 @@ cdef class PvpanicPci(PciFunction):
         self.bars[PVPANIC_BAR].size = PVPANIC_SIZE
         self.wmask[BAR0] = 0xff & ~(PVPANIC_SIZE - 1)
         self.bar_regions[PVPANIC_BAR] = Region("pvpanic-pci", Space.MMIO, PVPANIC_SIZE, (1, 2, 4), (1, 1), priority=-1)
-        for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = 1
         self.power_on()
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:

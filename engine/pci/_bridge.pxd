@@ -54,9 +54,44 @@ cdef enum:                 # SHPC capability, SHPC 4.3 to 4.6
     SHPC_PENDING = 3
     SHPC_DATA = 4
     SHPC_LENGTH = 8
-    SHPC_SLOTS = 31
+
+cdef enum:                 # SHPC working register set, SHPC 4.8 to 4.17
+    SHPC_SLOTS_33 = 0x04
+    SHPC_CONFIGURATION = 0x0C
+    SHPC_BUS = 0x10
+    SHPC_COMMAND = 0x14
+    SHPC_TARGET = 0x15
+    SHPC_STATUS = 0x16
+    SHPC_INTERRUPTS = 0x18
+    SHPC_CONTROL = 0x20
     SHPC_SLOT0 = 0x24
+    SHPC_SLOT_EVENTS = 2   # of a slot: what has happened, and which of it interrupts
+    SHPC_SLOT_MASK = 3
+    SHPC_SLOTS = 31
+    SHPC_BYTES = 0xA0
     SHPC_SIZE = 0x100
+
+cdef enum:                 # their bits
+    SHPC_BUS_MODE = 0x07
+    SHPC_TARGET_MASK = 0x1F
+    SHPC_MRL_OPEN = 0x02
+    SHPC_INVALID_COMMAND = 0x04
+    SHPC_INVALID_MODE = 0x08
+    SHPC_INTERRUPT_OFF = 0x01
+    SHPC_COMMAND_OFF = 0x04
+    SHPC_CONTROL_WMASK = 0x0F
+    SHPC_COMPLETED = 0x01  # byte 2 of SHPC_CONTROL
+    SHPC_CONTROL_W1C = 0x03
+    SHPC_EVENTS = 0x1F
+    SHPC_MASK_WMASK = 0x7F
+    SHPC_STATE = 0x03
+    SHPC_POWERED = 1
+    SHPC_ENABLED = 2
+    SHPC_DISABLED = 3
+    SHPC_POWER_LED = 0x0C
+    SHPC_ATTENTION_LED = 0x30
+    SHPC_LED_OFF = 0x0C
+    SHPC_WENT = 0x09       # presence, latch: a card was taken out
 
 cdef enum:                 # the ranges that CONTROL_VGA forwards, Bridge 3.2.5.18
     VGA_MEMORY = 0xA0000
@@ -71,12 +106,13 @@ cdef enum:
 
 cdef struct bridge_state:
     pci_state pci
-    uint8_t extended[3840]
+    uint8_t extended[3840] # of PCI Express; a hot-plug controller's registers
     uint8_t table[16]      # MSI-X
     uint8_t pending[8]
     uint8_t bus            # the number under which the functions behind answer; 0: they do not
     uint8_t control        # BRIDGE_CONTROL, as last acted on
-    uint8_t pad[6]
+    uint8_t wanted         # the hot-plug controller's interrupt
+    uint8_t pad[5]
 
 cdef class PciBridge(PciFunction):
     cdef bridge_state *s
@@ -86,9 +122,16 @@ cdef class PciBridge(PciFunction):
     cdef void update_bus(self) noexcept nogil
 
 cdef class PciPciBridge(PciBridge):
-    cdef uint8_t shpc[SHPC_SIZE]
+    cdef uint8_t shpc_wmask[SHPC_SIZE]
+    cdef uint8_t shpc_w1c[SHPC_SIZE]
     cdef uint32_t shpc_at
     cdef uint32_t msi
+    cdef void shpc_reset(self) noexcept nogil
+    cdef void shpc_store(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
+    cdef void shpc_command(self) noexcept nogil
+    cdef bint slot_command(self, uint32_t slot, uint8_t command) noexcept nogil
+    cdef void shpc_interrupt(self) noexcept nogil
+    cdef void shpc_show(self) noexcept nogil
 
 cdef class I82801b11(PciBridge):
     pass

@@ -3,8 +3,8 @@
 Documents: PCI-to-PCI Bridge Architecture Specification 1.2 (Bridge); PCI Express Base Specification 3.0 (PCIe); PCI Standard
 Hot-Plug Controller and Subsystem Specification 1.0 (SHPC); Intel ICH9 data sheet 316972 (the DMI-to-PCI bridge); Intel 5520
 Chipset data sheet 321328 (3420h).  Modelled: bus numbers, the I/O, memory and prefetchable windows, VGA enable, secondary bus
-reset, the capabilities with their write masks.  Not modelled: hot-plug events (the slot and SHPC registers hold their reset
-values and what is written), error reporting, ISA enable, discard timers, the windows' effect on upstream transfers.
+reset, the capabilities with their write masks.  The hot-plug controller carries out its commands on empty slots.  Not
+modelled: hot-plug events (the slot registers of root ports hold their reset values and what is written), error reporting, ISA enable, discard timers, the windows' effect on upstream transfers.
 Deviations: docs/devices/pci_bridge.md.  Called by the owning worker only.
 
 A bridge and every function behind it are one unit: the bridge tells its functions where their configuration space answers, and
@@ -18,8 +18,8 @@ from libc.string cimport memset
 from engine._device cimport IO_NO_REGISTER, IO_OK, RESET_BUS, Device
 from engine.pci._config cimport CONFIG_REGION
 from engine.pci._decode cimport bus_leads_to, function_at
-from engine.pci._msi cimport MSI_CONTROL, msi_written
-from engine.pci._msix cimport ENTRY_SIZE, MSIX_CONTROL, msix_load, msix_reset, msix_table_write, msix_written
+from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
+from engine.pci._msix cimport ENTRY_SIZE, msix_load, msix_reset, msix_table_write, msix_written
 from engine.pci.regs cimport *
 
 from engine.errors import MachineError
@@ -76,7 +76,8 @@ cdef inline void put(uint8_t *at, uint64_t value, uint32_t size) noexcept nogil:
 
 cdef class PciBridge(PciFunction):
     """Header type 1, without what a part adds.  `chassis`, `slot`: numbers that guests show to people."""
-    STATE = PCI_STATE + (("extended", "u1", 3840), ("table", "u1", 16), ("pending", "u1", 8), ("bus", "u1"), ("control", "u1"), ("pad", "u1", 6))
+    STATE = PCI_STATE + (("extended", "u1", 3840), ("table", "u1", 16), ("pending", "u1", 8), ("bus", "u1"), ("control", "u1"), ("wanted", "u1"),
+                         ("pad", "u1", 5))
     CONFIG = {**PCI_CONFIG, "chassis": 0, "slot": 0}
     SLOTS = 32              # device numbers on the secondary bus
 
@@ -95,11 +96,7 @@ cdef class PciBridge(PciFunction):
         put(self.initial + PREFETCH_BASE, 0x00010001, 4)                # 64-bit addresses
         memset(self.wmask + PREFETCH_BASE_UPPER, 0xff, 8)
         put(self.wmask + BRIDGE_CONTROL, control, 2)
-        memset(self.keep + HEADER_SIZE, 1, EXTENDED_SIZE - HEADER_SIZE)   # as the reference; what a part resets, resets() names
-
-    def resets(self, uint32_t at, uint32_t length):
-        """A bus reset sets these bytes back."""
-        memset(self.keep + at, 0, length)
+        memset(self.keep + CONFIG_SIZE, 1, EXTENDED_SIZE - CONFIG_SIZE)   # as the reference; what a part resets, resets() names
 
     def connect(self, str name, Device peer):
         """`name` is the device and function number of a function behind the bridge, as in "03.0"."""
@@ -207,32 +204,136 @@ cdef class PciPciBridge(PciBridge):
         self.add_bar(0, Space.MMIO, SHPC_SIZE, is64=True, name="shpc-mmio", implements=(1, 4))
         self.shpc_at = self.add_capability(CAP_HOT_PLUG, SHPC_LENGTH)
         self.wmask[self.shpc_at + SHPC_SELECT] = 0xff
+        put(self.wmask + self.shpc_at + SHPC_DATA, 0xffffffff, 4)
         n = self.add_capability(CAP_SLOT_ID, 4)
         self.initial[n + 2] = 0x20                                      # first in chassis, no slots of its own
         self.initial[n + 3] = <uint8_t>self.config["chassis"]
         self.wmask[n + 3] = 0xff
         self.msi = add_msi(self, 1, True, True)
-        self.resets(self.msi + MSI_CONTROL, 0x18 - MSI_CONTROL)
-        put(self.shpc + 4, SHPC_SLOTS, 4)                               # SHPC 4.9: slots at 33 MHz
-        put(self.shpc + 0x0C, SLOT_CONFIGURATION | SHPC_SLOTS | <uint32_t>0x00010000, 4)
-        put(self.shpc + 0x10, 0x01000000, 4)                            # programming interface 1
-        put(self.shpc + 0x20, 0x0000000F, 4)
+        memset(self.shpc_wmask + SHPC_COMMAND, 0xff, 1)
+        self.shpc_wmask[SHPC_TARGET] = SHPC_TARGET_MASK
+        self.shpc_wmask[SHPC_CONTROL] = SHPC_CONTROL_WMASK
+        self.shpc_w1c[SHPC_CONTROL + 2] = SHPC_CONTROL_W1C
         for n in range(SHPC_SLOTS):
-            put(self.shpc + SHPC_SLOT0 + 4 * n, SLOT_EMPTY, 4)
+            self.shpc_w1c[SHPC_SLOT0 + 4 * n + SHPC_SLOT_EVENTS] = SHPC_EVENTS
+            self.shpc_wmask[SHPC_SLOT0 + 4 * n + SHPC_SLOT_MASK] = SHPC_MASK_WMASK
         self.power_on()
 
+    cdef void on_reset(self, reset_kind kind) noexcept nogil:
+        PciBridge.on_reset(self, kind)
+        self.shpc_reset()
+
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
-        value[0] = msix_load(self.shpc, SHPC_SIZE, offset, size)
+        value[0] = msix_load(self.s.extended, SHPC_SIZE, offset, size)
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        self.shpc_store(offset, size, value)
         return IO_OK
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
-        """SHPC 4.4, 4.5: the selected doubleword stands in SHPC_DATA."""
+        """SHPC 4.4, 4.5: a write of SHPC_DATA is one of the selected doubleword."""
         PciBridge.config_written(self, offset, size)
         msi_written(self, self.msi, offset, size)
-        put(self.p.config + self.shpc_at + SHPC_DATA, msix_load(self.shpc, SHPC_SIZE, 4 * self.p.config[self.shpc_at + SHPC_SELECT], 4), 4)
+        if offset >= self.shpc_at + SHPC_LENGTH or offset + size <= self.shpc_at:
+            return
+        if offset + size > self.shpc_at + SHPC_DATA:
+            self.shpc_store(4 * <uint32_t>self.p.config[self.shpc_at + SHPC_SELECT], 4, self.config32(self.shpc_at + SHPC_DATA))
+        self.shpc_show()
+
+    # ------------------------------------------------------------------ hot-plug controller: nothing can be plugged in
+
+    cdef void shpc_show(self) noexcept nogil:
+        """SHPC 4.5: the selected doubleword stands in SHPC_DATA, as it is when the capability is written."""
+        cdef uint32_t at = self.shpc_at
+        put(self.p.config + at + SHPC_DATA, msix_load(self.s.extended, SHPC_SIZE, 4 * <uint32_t>self.p.config[at + SHPC_SELECT], 4), 4)
+
+    cdef void shpc_reset(self) noexcept nogil:
+        cdef uint8_t *r = self.s.extended
+        cdef uint32_t n
+        memset(r, 0, SHPC_SIZE)
+        put(r + SHPC_SLOTS_33, SHPC_SLOTS, 4)                           # SHPC 4.9: slots at 33 MHz
+        put(r + SHPC_CONFIGURATION, SLOT_CONFIGURATION | SHPC_SLOTS | <uint32_t>0x00010000, 4)
+        put(r + SHPC_BUS, 0x01000000, 4)                                # programming interface 1
+        r[SHPC_CONTROL] = SHPC_CONTROL_WMASK
+        for n in range(<uint32_t>SHPC_SLOTS):
+            put(r + SHPC_SLOT0 + 4 * n, SLOT_EMPTY, 4)
+        self.s.wanted = 0
+
+    cdef void shpc_store(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        cdef uint8_t *r = self.s.extended
+        cdef uint32_t i, at
+        for i in range(size):
+            at = offset + i
+            if at < SHPC_BYTES:
+                r[at] = (r[at] & ~self.shpc_wmask[at]) | (<uint8_t>(value >> (8 * i)) & self.shpc_wmask[at])
+                r[at] &= ~(<uint8_t>(value >> (8 * i)) & self.shpc_w1c[at])
+        if offset < SHPC_STATUS and offset + size > SHPC_COMMAND:
+            self.shpc_command()
+        self.shpc_interrupt()
+
+    cdef void shpc_command(self) noexcept nogil:
+        """SHPC 4.11, 4.12: a command is complete at once."""
+        cdef uint8_t *r = self.s.extended
+        cdef uint8_t command = r[SHPC_COMMAND]
+        cdef uint32_t n
+        cdef bint done = True
+        r[SHPC_STATUS] = 0
+        if command < 0x40:
+            done = self.slot_command(r[SHPC_TARGET], command)
+        elif command < 0x48:
+            if command & SHPC_BUS_MODE:                                 # 33 MHz is all there is
+                r[SHPC_STATUS] |= SHPC_INVALID_MODE
+        elif command <= 0x49:
+            for n in range(<uint32_t>SHPC_SLOTS):
+                if r[SHPC_SLOT0 + 4 * n] & SHPC_STATE == SHPC_ENABLED:
+                    done = False
+            if done:                                                    # every latch is open: no slot gets power
+                for n in range(<uint32_t>SHPC_SLOTS):
+                    self.slot_command(n + 1, SHPC_LED_OFF)
+        else:
+            done = False
+        if not done:
+            r[SHPC_STATUS] |= SHPC_INVALID_COMMAND
+        r[SHPC_CONTROL + 2] |= SHPC_COMPLETED
+
+    cdef bint slot_command(self, uint32_t slot, uint8_t command) noexcept nogil:
+        """SHPC 4.11.1: state and indicators of a slot, 0 leaves each as it is.  False if it cannot be."""
+        cdef uint8_t *status
+        cdef uint8_t state = command & SHPC_STATE, before
+        if slot < 1 or slot > SHPC_SLOTS:
+            return False
+        status = self.s.extended + SHPC_SLOT0 + 4 * (slot - 1)
+        before = status[0] & SHPC_STATE
+        if before == SHPC_ENABLED and state == SHPC_POWERED:
+            return False
+        if command & SHPC_POWER_LED:
+            status[0] = (status[0] & ~SHPC_POWER_LED) | (command & SHPC_POWER_LED)
+        if command & SHPC_ATTENTION_LED:
+            status[0] = (status[0] & ~SHPC_ATTENTION_LED) | (command & SHPC_ATTENTION_LED)
+        if before == SHPC_DISABLED and state in (SHPC_POWERED, SHPC_ENABLED) or before != SHPC_DISABLED and state == SHPC_DISABLED:
+            status[0] = (status[0] & ~SHPC_STATE) | state
+            if state == SHPC_DISABLED and status[0] & SHPC_POWER_LED == SHPC_LED_OFF:   # whoever is in it goes
+                status[SHPC_SLOT_EVENTS] |= SHPC_WENT
+        return True
+
+    cdef void shpc_interrupt(self) noexcept nogil:
+        """SHPC 4.13, 4.15: which slots and commands ask for attention, and whether that interrupts."""
+        cdef uint8_t *r = self.s.extended
+        cdef uint32_t n, asking = 0
+        cdef bint wanted
+        for n in range(<uint32_t>SHPC_SLOTS):
+            if r[SHPC_SLOT0 + 4 * n + SHPC_SLOT_EVENTS] & ~r[SHPC_SLOT0 + 4 * n + SHPC_SLOT_MASK]:
+                asking |= <uint32_t>2 << n
+        if r[SHPC_CONTROL + 2] & SHPC_COMPLETED and not r[SHPC_CONTROL] & SHPC_COMMAND_OFF:
+            asking |= 1
+        put(r + SHPC_INTERRUPTS, asking, 4)
+        wanted = asking != 0 and not r[SHPC_CONTROL] & SHPC_INTERRUPT_OFF
+        if msi_enabled(self, self.msi) and wanted != self.s.wanted:
+            msi_notify(self, self.msi, 0)
+        else:
+            self.set_intx(wanted)
+        self.s.wanted = wanted
 
 
 cdef class I82801b11(PciBridge):
@@ -337,9 +438,8 @@ cdef class PcieRootPort(RootPort):
         self.bridge_header(0x1B36, 0x000C, 0, 1, 0x005F)
         e = self.add_capability(CAP_SUBSYSTEM, 8)
         put(self.initial + e + 4, 0x1B36, 2)
-        self.add_bar(0, Space.MMIO, 4096, name="msix")
+        self.add_bar(0, Space.MMIO, 4096, name="msix", accepts=(4, 8), implements=(4, 4))
         self.msix = add_msix(self, 1, 0, 0, 0, 0x800)
-        self.resets(self.msix + MSIX_CONTROL, 2)
         self.root_port(0x54, 0x00300604, 0x0204)
         put(self.initial + 0x54 + EXP_LNKCAP2, 0x0000001E, 4)           # 2.5 to 16 GT/s
         put(self.initial + 0x54 + EXP_LNKCTL2, 0x0004, 2)
@@ -376,6 +476,5 @@ cdef class Ioh3420(RootPort):
         e = self.add_capability(CAP_SUBSYSTEM, 8, 0x40)
         put(self.initial + e + 4, 0x8086, 2)
         self.msi = add_msi(self, 2, False, True, 0x60)
-        self.resets(self.msi + MSI_CONTROL, 0x14 - MSI_CONTROL)
         self.root_port(0x90, 0x00000411, 0x0011)
         self.power_on()

@@ -73,7 +73,8 @@ cdef class PciFunction(Device):
 
     def identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
                       uint8_t interrupt_pin=0, bint multifunction=False):
-        """Fill the header: PCI 6.2.1, 6.2.4.  interrupt_pin 1 is INTA#.  Bytes from 40h on become read-write."""
+        """Fill the header: PCI 6.2.1, 6.2.4.  interrupt_pin 1 is INTA#.  Bytes 40h to FFh become read-write, and
+        a bus reset leaves them, as in the reference; resets() names those that it does not."""
         put(self.initial + VENDOR_ID, vendor, 2)
         put(self.initial + DEVICE_ID, device, 2)
         self.initial[REVISION_ID] = revision
@@ -87,7 +88,12 @@ cdef class PciFunction(Device):
         self.wmask[CACHE_LINE_SIZE] = 0xff
         self.wmask[INTERRUPT_LINE] = 0xff
         memset(self.wmask + HEADER_SIZE, 0xff, CONFIG_SIZE - HEADER_SIZE)
+        memset(self.keep + HEADER_SIZE, 1, CONFIG_SIZE - HEADER_SIZE)
         self.cap_next = HEADER_SIZE
+
+    def resets(self, uint32_t at, uint32_t length):
+        """A bus reset sets these bytes back."""
+        memset(self.keep + at, 0, length)
 
     def add_bar(self, uint32_t n, space, uint64_t size, bint prefetch=False, bint is64=False, str name=None,
                      tuple accepts=(1, 2, 4), tuple implements=(1, 4), bint posted=False, bint barrier=False):

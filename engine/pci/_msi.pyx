@@ -16,6 +16,7 @@ def add_msi(PciFunction f not None, uint32_t vectors=1, bint is64=True, bint mas
     if vectors not in (1, 2, 4, 8, 16, 32):
         raise MachineError(f"{f.id}: MSI cannot have {vectors} vectors; they are a power of two up to 32")
     at = f.add_capability(CAP_MSI, length, where)
+    f.resets(at + MSI_CONTROL, length - MSI_CONTROL)
     f.initial[at + MSI_CONTROL] = ((vectors.bit_length() - 1) << MSI_CAPABLE_SHIFT) | (MSI_64 if is64 else 0)
     f.initial[at + MSI_CONTROL + 1] = MSI_MASKABLE >> 8 if maskable else 0
     f.wmask[at + MSI_CONTROL] = MSI_ENABLE | MSI_ENABLED_MASK

@@ -19,6 +19,7 @@ def add_msix(PciFunction f not None, uint32_t vectors, uint32_t table_bar, uint3
         if bar > 5 or offset & 7 or offset + size > f.bars[bar].size:
             raise MachineError(f"{f.id}: the MSI-X {what}, {size:#x} bytes at {offset:#x}, do not lie in base address register {bar}")
     at = f.add_capability(CAP_MSIX, MSIX_LENGTH)
+    f.resets(at + MSIX_CONTROL, 2)
     f.initial[at + MSIX_CONTROL] = <uint8_t>(vectors - 1)
     f.initial[at + MSIX_CONTROL + 1] = <uint8_t>((vectors - 1) >> 8)
     f.wmask[at + MSIX_CONTROL + 1] = MSIX_ENABLE | MSIX_FUNCTION_MASK

@@ -323,6 +323,63 @@ def test_shpc_4_5_the_selected_doubleword_stands_in_the_capability() -> None:
     assert bus.read(CONFIG, caps[0x04] + 3) == 7  # the chassis
 
 
+def test_shpc_4_11_commands_of_empty_slots() -> None:
+    """State and indicators of a slot; 0 leaves each; a slot that is not there, all slots while one is enabled: refused."""
+    bus = FakeBus(PciPciBridge())
+    bus.write(CONFIG, BAR0, 0xE0000000, 4)
+    bus.write(CONFIG, COMMAND, 7, 2)
+
+    def command(code: int, target: int = 0) -> int:
+        bus.write(0, 0x14, target << 8 | code, 2)
+        return bus.read(0, 0x16, 2)
+
+    assert bus.read(0, 0x24, 4) == 0x7F000D0F
+    assert command(0x3A, 1) == 0 and bus.read(0, 0x24, 4) == 0x7F000D3A  # enabled, both indicators
+    assert command(0x01, 1) == 4  # not from enabled to powered only
+    assert command(0x49) == command(0x48) == 4
+    assert command(0x0F, 1) == 0 and bus.read(0, 0x24, 4) == 0x7F090D3F  # disabled and dark: presence, latch
+    assert command(0x49) == 0 and bus.read(0, 0x28, 4) == 0x7F000D0F  # the latches are open
+    assert command(0x02, 0) == command(0x40 + 0x0A) == 4
+    assert command(0x41) == 8 and command(0x40) == 0  # 33 MHz is all there is
+    assert bus.read(0, 0x20, 4) == 0x0001000F
+    bus.write(0, 0x22, 1, 1)
+    assert bus.read(0, 0x20, 4) == 0x0000000F
+    bus.write(0, 0x14, 0x0102, 2)
+    bus.reset(1)
+    assert bus.read(0, 0x24, 4) == 0x7F000D0F and bus.read(0, 0x14, 4) == 0
+
+
+def test_shpc_4_13_a_command_interrupts_when_it_may() -> None:
+    bus = FakeBus(PciPciBridge())
+    bus.write(CONFIG, BAR0, 0xE0000000, 4)
+    bus.write(CONFIG, COMMAND, 7, 2)
+    bus.write(0, 0x14, 0x40, 2)
+    assert bus.read(0, 0x18, 4) == 0 and not bus.level("inta")
+    bus.write(0, 0x20, 0x0A, 1)
+    assert bus.read(0, 0x18, 4) == 1 and bus.level("inta")
+    bus.write(0, 0x22, 1, 1)
+    assert bus.read(0, 0x18, 4) == 0 and not bus.level("inta")
+    for code in (0x02, 0x0F):
+        bus.write(0, 0x14, 3 << 8 | code, 2)
+    bus.write(0, 0x22, 1, 1)
+    bus.write(0, 0x2F, 0x77, 1)  # the third slot's latch
+    assert bus.read(0, 0x18, 4) == 1 << 3 and bus.level("inta")
+    bus.write(0, 0x2E, 0x1F, 1)
+    assert bus.read(0, 0x18, 4) == 0 and not bus.level("inta")
+
+
+def test_bytes_of_no_register_survive_a_bus_reset_and_messages_do_not() -> None:
+    bus = FakeBus(PciPciBridge())
+    caps = capabilities(bus)
+    bus.write(CONFIG, 0xE0, 0x5A)
+    bus.write(CONFIG, caps[0x05] + 2, 1)
+    bus.reset(1)
+    assert bus.read(CONFIG, 0xE0) == 0x5A
+    assert not bus.read(CONFIG, caps[0x05] + 2) & 1
+    bus.reset(0)
+    assert bus.read(CONFIG, 0xE0) == 0
+
+
 # ---------------------------------------------------------------------- trees: files, command lines, what people see
 
 
