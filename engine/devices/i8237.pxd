@@ -57,6 +57,7 @@ cdef class I8237(Device):
     cdef PyObject *clients[8]     # borrowed from `owners`
     cdef list owners
     cdef int attach(self, uint32_t channel, DmaClient client) except -1
+    cdef void master_clear(self, uint32_t chip) noexcept nogil
     cdef void request(self, uint32_t channel, bint level, uint64_t now) noexcept nogil
     cdef void from_ram(self, uint32_t channel, uint8_t *buf, uint32_t pos, uint32_t n) noexcept nogil
     cdef void to_ram(self, uint32_t channel, uint8_t *buf, uint32_t pos, uint32_t n) noexcept nogil

@@ -9,7 +9,7 @@ time.  Deviations: docs/devices/i8237.md.  Called by the owning worker only.
 cimport cython
 from libc.string cimport memset
 
-from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK
+from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
 
 from engine.errors import MachineError
 from engine.types import RO, RW, WO, Region, Register, Space
@@ -143,9 +143,19 @@ cdef class I8237(Device):
         return 0
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        # 8237A "Master Clear": as the hardware reset.  Base and page registers are undefined; zero here.
-        memset(<uint8_t *>self.s + sizeof(device_core), 0, sizeof(i8237_state) - sizeof(device_core))
-        self.s.mask[0] = self.s.mask[1] = MASK_RESET
+        # 8237A "RESET", "Master Clear": the same.  Addresses, counts, modes and pages are undefined after power-on, zero here,
+        # and stay afterwards.
+        cdef uint32_t chip
+        if kind == RESET_POWER_ON:
+            memset(<uint8_t *>self.s + sizeof(device_core), 0, sizeof(i8237_state) - sizeof(device_core))
+        for chip in range(2):
+            self.master_clear(chip)
+
+    cdef void master_clear(self, uint32_t chip) noexcept nogil:
+        self.s.high[chip] = 0
+        self.s.mask[chip] = MASK_RESET
+        self.s.status[chip] = 0
+        self.s.command[chip] = 0
 
     # ------------------------------------------------------------------ registers
 
@@ -189,10 +199,7 @@ cdef class I8237(Device):
         elif reg == CLEAR_POINTER:
             self.s.high[chip] = 0
         elif reg == MASTER_CLEAR:
-            self.s.high[chip] = 0
-            self.s.mask[chip] = MASK_RESET
-            self.s.status[chip] = 0
-            self.s.command[chip] = 0
+            self.master_clear(chip)
         elif reg == CLEAR_MASK:
             self.s.mask[chip] = 0
             self.run(chip)

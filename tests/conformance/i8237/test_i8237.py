@@ -101,8 +101,19 @@ def test_page_registers(bus: FakeBus) -> None:
     assert [state[c] for c in (2, 3, 1, 0, 6, 7, 5, 4)] == [0x40 + n for n in named]
 
 
-def test_reset_masks_all(bus: FakeBus) -> None:
+def test_reset_is_a_master_clear(bus: FakeBus) -> None:
+    """Masks, command, status and the byte pointer; addresses, counts, modes and pages stay."""
     bus.write(DMA0, UNMASK, 0)
+    bus.write(DMA0, 0, 0x34)
+    bus.write(DMA0, 0, 0x12)
+    bus.write(DMA0, 2, 0x78)  # the byte pointer is at the high byte
     bus.write(PAGE, 0, 0x55)
     bus.reset()
-    assert bus.dut.save() == I8237().save()
+    fresh = I8237().inspect()
+    now = bus.dut.inspect()
+    for name in ("mask", "command", "status", "high"):
+        assert now[name] == fresh[name], name
+    assert bus.read(PAGE, 0) == 0x55
+    assert [bus.read(DMA0, 0), bus.read(DMA0, 0)] == [0x34, 0x12]
+    bus.reset(0)
+    assert bus.dut.save()["page"] == I8237().save()["page"]
