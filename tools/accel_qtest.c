@@ -11,6 +11,8 @@
  *   inl  0xfe04      that vCPU takes an interrupt: the vector, or ~0 if there is none
  *   outl 0xfe04, B   the user's keyboard sends byte B
  *   outl 0xfe08, L   ISA interrupt L & 15 becomes high (L & 256) or low
+ *   outl 0xfe0c, N   what drives have begun, and what was put off for it, is finished before the answer: N times, as the
+ *                    end of one part of a transfer may begin the next
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,11 +56,14 @@ extern void *object_resolve_path_type(const char *path, const char *type, bool *
 extern void ps2_queue(void *keyboard, int byte);
 extern void *isa_get_irq(void *device, unsigned line);
 extern void qemu_set_irq(void *irq, int level);
+extern void bdrv_drain_all(void);
+extern void *qemu_get_aio_context(void);
+extern bool aio_poll(void *context, bool blocking);
 extern void *get_system_io(void);
 extern void memory_region_init_io(void *region, void *owner, const void *ops, void *opaque, const char *name, uint64_t size);
 extern void memory_region_add_subregion_overlap(void *region, uint64_t offset, void *sub, int priority);
 
-enum { CONTROL_PORT = 0xfe00, CONTROL_SIZE = 16, SELECT_CPU = 0, ACKNOWLEDGE = 4, KEY = 4, LINE = 8, REGION_BYTES = 4096, PRIORITY = 1000 };
+enum { CONTROL_PORT = 0xfe00, CONTROL_SIZE = 16, SELECT_CPU = 0, ACKNOWLEDGE = 4, KEY = 4, LINE = 8, FINISH = 12, REGION_BYTES = 4096, PRIORITY = 1000 };
 
 static uint64_t control_read(void *opaque, uint64_t addr, unsigned size)
 {
@@ -79,6 +84,11 @@ static void control_write(void *opaque, uint64_t addr, uint64_t data, unsigned s
             ps2_queue(keyboard, (int)data);
     } else if (addr == LINE) {
         qemu_set_irq(isa_get_irq(NULL, data & 15), data >> 8 & 1);
+    } else if (addr == FINISH) {
+        for (uint64_t n = 0; n < data; n++) {
+            bdrv_drain_all();
+            while (aio_poll(qemu_get_aio_context(), false)) { }
+        }
     }
 }
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine import data
 from engine.cli import command_parser
+from engine.cli.machine import choose_owners
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
 from engine.cli.text import write_json
-from engine.errors import EngineError, UsageError
-from engine.measure.diff.board import BOARDS, Board
-from engine.measure.diff.judge import Row, compare, load_case, one_program, summary
+from engine.errors import UsageError
+from engine.frontends.replay import parse_files
+from engine.machine import PATHS
+from engine.measure.diff.board import BOARDS, Board, Part
+from engine.measure.diff.judge import Row, load_case, one_program, outcome, summary
 from engine.measure.diff.programs import Generator
+from engine.measure.diff.recordings import recorded
 from engine.measure.diff.sides import (
     BuildSide,
     EngineSide,
@@ -26,7 +32,8 @@ from engine.measure.diff.sides import (
 
 SEEDS, ACCESSES = 3, 20_000
 QUICK = (2, 20_000)
-PATHS = ("local", "sync", "buffered", "batched")
+WORKERS = 2
+ANEW = "anew"
 
 
 def add(parsers: Any) -> None:
@@ -47,6 +54,21 @@ def add(parsers: Any) -> None:
     p.add_argument("--accesses", type=int, metavar="N", help=f"accesses of each program (default: {ACCESSES})")
     p.add_argument("--quick", action="store_true", help=f"{QUICK[0]} program of {QUICK[1]} accesses each")
     p.add_argument(
+        "--trace",
+        action="append",
+        default=[],
+        metavar="TRACE",
+        help="instead of programs at random a recorded guest: a trace file, or a shipped trace; more than once",
+    )
+    p.add_argument("--file", action="append", default=[], metavar="NAME=PATH", help="a file that a trace names")
+    p.add_argument("--path", default="local", choices=PATHS, help="how the engine carries accesses (default: local)")
+    p.add_argument("--workers", type=int, metavar="N", help=f"of both sides where a path has them (default: {WORKERS})")
+    p.add_argument(
+        "--placement",
+        metavar="FILE|spread|random:SEED|anew",
+        help="who runs where, on both sides; anew: at random for each program (default: spread)",
+    )
+    p.add_argument(
         "--against",
         default="qemu",
         metavar="WHAT",
@@ -62,10 +84,15 @@ def add(parsers: Any) -> None:
     p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output")
 
 
+Work = tuple[Board, list[tuple[Part, list[tuple[int, Any]]]]]  # a board, its parts, their programs: number, records
+
+
 def run(args: argparse.Namespace) -> int:
     """The exit status."""
     if args.all and args.parts:
         raise UsageError(f"--all and {args.parts[0]}: give one of them")
+    if args.trace and (args.all or args.parts or args.case):
+        raise UsageError("--trace: recorded guests have no parts to choose; give it alone")
     out = Output(sys.stderr if args.json == "-" else None)
     if args.case:
         return _case(args, out)
@@ -74,64 +101,83 @@ def run(args: argparse.Namespace) -> int:
     accesses = accesses if args.accesses is None else args.accesses
     if seeds < 1 or accesses < 1:
         raise UsageError("--seeds and --accesses count from 1")
+    recording = RecordedSide(Path(args.against)) if Path(args.against).is_file() else None
+    numbers = range(args.first_seed, args.first_seed + seeds)
+    runs, kept, title = [], [], ""
+    with progress(args.json == "-") as step:
+        for board, parts in _traces(args) if args.trace else _parts(args, numbers, recording):
+            ours = _engine(args, board, args.path)
+            theirs = recording or other_side(args, board)
+            title = theirs.title
+            if not theirs.control:
+                out.line(
+                    f"{theirs.title}, {board.name}: no control port, so no interrupts are taken, no keys typed, no "
+                    "lines raised, and the local APIC and drives with media are not compared.",
+                    NOTE,
+                )
+                parts = [p for p in parts if p[0].type != "lapic" and not board.media]
+            rows = []
+            for part, programs in parts:
+                rows.append(row := Row(part))
+                advance = step(f"{board.name} {part.id}", len(programs))
+                for seed, given in programs:
+                    before = len(row.found)
+                    program = given
+                    if program is None:
+                        events = ours.control and theirs.control
+                        program = Generator(board, part, seed, events).program(accesses)
+                    answered = one_program(board, row, seed, program, ours, theirs, args.out)
+                    if answered is not None and args.record:
+                        kept.append(Recorded(board.name, part.id, seed, program, answered))
+                    for f in row.found[before:]:
+                        out.line(found_line(f), BAD)
+                    advance(1)
+            runs.append((board, rows))
+    if args.record:
+        save_recording(args.record, title, kept)
+    facts = summary(runs, ours.title, title)
+    if args.json:
+        write_json(args.json, facts)
+    show(facts, out)
+    return 0 if facts["ok"] else 1
+
+
+def _parts(args: argparse.Namespace, numbers: Sequence[int], recording: RecordedSide | None) -> Iterator[Work]:
+    """The parts that are asked for, with numbers of programs or a recording's programs."""
     boards = [Board(name) for name in BOARDS if args.board in (None, name)]
     for name in args.parts:
         if not any(name in (p.id, p.type) for b in boards for p in b.parts.values()):
             raise UsageError(
                 f"{name!r} is no part; parts are {', '.join(sorted({i for b in boards for i in b.parts}))}"
             )
-    recording = RecordedSide(Path(args.against)) if Path(args.against).is_file() else None
-    runs, kept, title = [], [], ""
-    with progress(args.json == "-") as step:
-        for board in boards:
-            ours = EngineSide(board)
-            theirs = recording or other_side(args, board)
-            title = theirs.title
-            parts = board.select(args.parts)
-            if not theirs.control:
-                out.line(
-                    f"{theirs.title}, {board.name}: no control port, so no interrupts are taken, no keys typed, no "
-                    "lines raised, and the local APIC is not compared.",
-                    NOTE,
-                )
-                parts = [p for p in parts if p.type != "lapic"]
-            rows = []
-            for part in parts:
-                rows.append(row := Row(part))
-                programs: list[tuple[int, Any]]
-                if recording is not None:
-                    todo = [r for r in recording.programs if (r.board, r.part) == (board.name, part.id)]
-                    programs = [(r.seed, r.program) for r in todo]
-                else:
-                    last = args.first_seed + seeds
-                    events = ours.control and theirs.control
-                    programs = [(n, None) for n in range(args.first_seed, last)]
-                advance = step(f"{board.name} {part.id}", len(programs))
-                for seed, program in programs:
-                    before = len(row.found)
-                    try:
-                        if program is None:
-                            program = Generator(board, part, seed, events).program(accesses)
-                        answered = one_program(board, row, seed, program, ours, theirs, args.out)
-                        kept.append(Recorded(board.name, part.id, seed, program, answered))
-                    except EngineError as e:
-                        if isinstance(e, UsageError):
-                            raise
-                        lost = {"board": board.name, "part": part.id, "seed": seed, "what": "end", "where": str(e)}
-                        row.found.append(lost)
-                    for f in row.found[before:]:
-                        out.line(found_line(f), BAD)
-                    if not args.record:
-                        kept.clear()
-                    advance(1)
-            runs.append((board, rows))
-    if args.record:
-        save_recording(args.record, title, kept)
-    facts = summary(runs, EngineSide(boards[0]).title, title)
-    if args.json:
-        write_json(args.json, facts)
-    show(facts, out)
-    return 0 if facts["ok"] else 1
+    for board in boards:
+        work: list[tuple[Part, list[tuple[int, Any]]]] = []
+        for part in board.select(args.parts):
+            if recording is None:
+                work.append((part, [(n, None) for n in numbers]))
+            else:
+                mine = [r for r in recording.programs if (r.board, r.part) == (board.name, part.id)]
+                work.append((part, [(r.seed, r.program) for r in mine]))
+        if work:
+            yield board, work
+
+
+def _traces(args: argparse.Namespace) -> Iterator[Work]:
+    """Recorded guests, each a board of its own with one program."""
+    files = parse_files(args.file)
+    for name in args.trace:
+        board, program = recorded(data.trace(name), files, args.against == "qemu")
+        yield board, [(Part("guest", "trace", [], None), [(0, program)])]
+
+
+def _engine(args: argparse.Namespace, board: Board, path: str, one_by_one: bool = False) -> EngineSide:
+    """The engine by one of its paths, placed as the options say."""
+    workers = WORKERS if args.workers is None else args.workers
+    owners = None
+    if path != "local" and args.placement not in (None, ANEW):
+        owners = choose_owners(board.plan, workers, args.placement)
+    anew = args.placement == ANEW and path != "local"
+    return EngineSide(board, path, workers, owners, one_by_one=one_by_one, anew=anew)
 
 
 def other_side(args: argparse.Namespace, board: Board) -> Side:
@@ -139,7 +185,7 @@ def other_side(args: argparse.Namespace, board: Board) -> Side:
     if args.against == "qemu":
         return QemuSide(board, args.qemu)
     if args.against in PATHS:
-        return EngineSide(board, args.against, one_by_one=args.against == "local")
+        return _engine(args, board, args.against, args.against == "local")
     if Path(args.against).is_dir():
         return BuildSide(board, Path(args.against))
     raise UsageError(f"--against {args.against}: neither qemu, {', '.join(PATHS)}, nor a folder, nor a file")
@@ -148,9 +194,9 @@ def other_side(args: argparse.Namespace, board: Board) -> Side:
 def found_line(f: dict[str, Any]) -> str:
     """One difference in one line."""
     head = f"{f['board']} {f['part']}, seed {f['seed']}: "
-    if f["what"] == "end":
-        return head + str(f["where"])
     records = f"{f['records']} record{'s' * (f['records'] != 1)}"
+    if f["what"] == "end":
+        return f"{head}{f['where']}; {records} in {f['qtest']}"
     return f"{head}{f['what']}, {f['where']}: engine {f['engine']}, other {f['other']}; {records} in {f['qtest']}"
 
 
@@ -181,10 +227,9 @@ def show(facts: dict[str, Any], out: Output) -> None:
 
 
 def _case(args: argparse.Namespace, out: Output) -> int:
-    name, part, program = load_case(args.case)
-    board = Board(name)
+    board, part, program = load_case(args.case)
     theirs = RecordedSide(Path(args.against)) if Path(args.against).is_file() else other_side(args, board)
-    found = compare(board, program, EngineSide(board).run(program), theirs.run(program))
+    found, _ = outcome(board, program, _engine(args, board, args.path), theirs)
     if found is None:
         out.line(f"{part}: {len(program)} records, no difference to {theirs.title}", GOOD)
         return 0

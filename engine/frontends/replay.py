@@ -140,11 +140,15 @@ def machine_inputs(machine: Machine, trace: Trace) -> Inputs:
         keyboard: int | None = machine.plan.rank(machine.spec.board.keyboard)
     except KeyError:
         keyboard = None
+    return inputs(trace, intack, keyboard, doorbells(trace))
+
+
+def doorbells(trace: Trace) -> Array:
+    """Indices of the writes that may make a device look into RAM later."""
     masters = np.array(
         [r.startswith("ide|") or r.partition("|")[2].startswith(MASTERS) for r in trace.regions] or [False]
     )
-    bells = np.flatnonzero((trace.acc["dir"] == 1) & masters[trace.acc["region"]])
-    return inputs(trace, intack, keyboard, bells)
+    return np.flatnonzero((trace.acc["dir"] == 1) & masters[trace.acc["region"]])
 
 
 @dataclass(slots=True)
@@ -282,7 +286,7 @@ def learn(job: Job, progress: Callable[[int], None] | None = None) -> None:
                     job.learnt.add(id)
 
 
-def _unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Array:
+def unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Array:
     """Which accesses reach the configuration space of a PCI function that is not modelled."""
     out = np.zeros(len(trace.acc), bool)
     slots = set()
@@ -319,7 +323,7 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     types = {p.spec.type for p in machine.plan.devices} | {""}
     given = {machine.spec.device(id).type for id in job.given()}
     read = trace.acc["dir"] == 0
-    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~_unmodelled_functions(
+    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~unmodelled_functions(
         trace, job.unmodelled
     )
     want = read & modelled

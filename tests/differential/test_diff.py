@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 import engine
 from engine._abi import ACC
 from engine.cli import main
-from engine.errors import UsageError
-from engine.measure.diff.board import ACK, BOARDS, LINE, Board, Filter, load_entries
-from engine.measure.diff.judge import Difference, compare, load_case, minimise, write_case
+from engine.errors import EngineError, UsageError
+from engine.measure.diff.board import ACK, BOARDS, LINE, MEM, RESET, Board, Filter, load_entries
+from engine.measure.diff.drivers import DRIVERS
+from engine.measure.diff.judge import Difference, Row, compare, load_case, minimise, one_program, write_case
 from engine.measure.diff.programs import Generator
 from engine.measure.diff.sides import EngineSide, QemuSide, RecordedSide, Result, save_recording
 from engine.types import Space
@@ -34,6 +36,11 @@ def qemu(board: Board) -> QemuSide:
         return QemuSide(board)
     except UsageError as e:
         pytest.skip(str(e))
+
+
+def parts_of(name: str) -> list[str]:
+    """Ids of the parts that are compared on a board."""
+    return [p.id for p in Board(name).select([])]
 
 
 class Wrong(EngineSide):
@@ -181,9 +188,8 @@ def test_every_entry_names_a_register_of_its_part() -> None:
         board = Board(name)
         met |= {(rule[1].part, rule[1].register) for rules in board.rules.values() for rule in rules}
         entries |= {(e.part, e.register) for e in [*board.differences, *board.excluded]}
-        assert len(board.deferred) == len(
-            {e["register"] for e in board.raw["deferred"] if e["part"] in {p.type for p in board.parts.values()}}
-        )
+        types = {p.type for p in board.parts.values()}
+        assert len(board.deferred) == len({e["register"] for e in board.raw["deferred"] if e["part"] in types})
     assert entries - met == set()
 
 
@@ -245,7 +251,7 @@ def test_the_engine_agrees_with_itself(against: str, tmp_path: Path) -> None:
     """Every part of each board: one access at a time, and in batches over two workers."""
     few = "600" if against == "local" else "200"
     facts = diff(tmp_path, "--seeds", "1", "--accesses", few, "--against", against)
-    assert [(p["board"], p["part"]) for p in facts["parts"]] == [(n, id) for n in BOARDS for id in Board(n).parts]
+    assert [(p["board"], p["part"]) for p in facts["parts"]] == [(n, id) for n in BOARDS for id in parts_of(n)]
     assert all(p["accesses"] >= int(few) and p["unexplained"] == 0 for p in facts["parts"])
 
 
@@ -253,7 +259,7 @@ def test_the_recorded_reference(tmp_path: Path) -> None:
     """Of every part: `engine diff --all --seeds 1 --first-seed 2 --accesses 300 --record FILE` with QEMU 7.2.22."""
     facts = diff(tmp_path, "--against", str(REFERENCE))
     assert facts["against"] == "a recording of QEMU 7.2.22"
-    assert [(p["board"], p["part"]) for p in facts["parts"]] == [(n, id) for n in BOARDS for id in Board(n).parts]
+    assert [(p["board"], p["part"]) for p in facts["parts"]] == [(n, id) for n in BOARDS for id in parts_of(n)]
     assert all(p["seeds"] == 1 and p["accesses"] >= 300 for p in facts["parts"])
 
 
@@ -299,8 +305,8 @@ def test_a_case_is_written_and_read_back(board: Board, tmp_path: Path) -> None:
     part = board.parts["pic"]
     program = Generator(board, part, 0).program(300)
     log, case = write_case(board, part, 7, program, Difference(3, "read", "pic", "0x1", "0x2"), tmp_path)
-    name, id, again = load_case(case)
-    assert (name, id) == ("i440fx", "pic")
+    same, id, again = load_case(case)
+    assert (same.name, id) == ("i440fx", "pic")
     for field in ("t_ns", "space", "addr", "size", "dir", "value"):
         assert np.array_equal(again[field], program[field])
     lines = log.read_text().splitlines()
@@ -315,6 +321,9 @@ def test_a_case_is_written_and_read_back(board: Board, tmp_path: Path) -> None:
     (["rtc", "--against", "/"], "no build of the engine"),
     (["rtc", "--against", __file__], "no recording of engine diff"),
     (["rtc", "--all"], "--all and rtc"),
+    (["rtc", "--trace", "boot-pc"], "--trace: recorded guests"),
+    (["--trace", "/no/such"], "no such file"),
+    (["rtc", "--path", "batched", "--against", "local", "--placement", "random:x"], "the seed is a whole number"),
     (["rtc", "--qemu", "/no/such/qemu"], "install QEMU"),
     (["--case", "/no/such/case"], "no case of engine diff"),
 ])  # fmt: skip
@@ -324,13 +333,129 @@ def test_mistakes_are_one_line(argv: list[str], says: str, capsys: pytest.Captur
     assert says in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize(("name", "part"), [(n, id) for n in BOARDS for id in Board(n).parts])
+@pytest.mark.parametrize(("name", "part"), [(n, id) for n in BOARDS for id in parts_of(n)])
 def test_part_against_qemu(name: str, part: str, qemu: QemuSide) -> None:
     board = Board(name)
     theirs = QemuSide(board)
     program = Generator(board, board.parts[part], 1, theirs.control).program(1000)
     if theirs.control or part != "lapic0":
         assert compare(board, program, EngineSide(board).run(program), theirs.run(program)) is None
+
+
+def records(*rows: tuple[int, int, int, int, int]) -> Any:
+    """A program of (space, address, bytes, written, value), a microsecond apart."""
+    out = np.zeros(len(rows), ACC)
+    out["t_ns"] = 1000 * np.arange(1, len(rows) + 1)
+    for n, name in enumerate(("space", "addr", "size", "dir", "value")):
+        out[name] = [row[n] for row in rows]
+    return out
+
+
+def test_ram_is_written_and_looked_at_between_accesses(board: Board) -> None:
+    """fw_cfg's signature by DMA: the command stands in RAM, and so does what comes of it."""
+    command = struct.pack(">IIQ", 0x0000_000A, 4, 0x2000)
+    first, second = struct.unpack("<QQ", command)
+    program = records(
+        (MEM, 0x1000, 8, 1, first),
+        (MEM, 0x1008, 8, 1, second),
+        (MEM, 0x1000, 4, 0, 0),
+        (Space.PIO, 0x518, 4, 1, 0x0010_0000),
+        (MEM, 0x1000, 4, 0, 0),
+        (MEM, 0x2000, 4, 0, 0),
+        (LINE, 5, 4, 0, 1),
+        (MEM, 0x2001, 2, 0, 0),
+        (Space.PIO, 0x80, 1, 0, 0),
+    )
+    for side in (EngineSide(board), EngineSide(board, one_by_one=True), EngineSide(board, "batched")):
+        got = side.run(program)
+        assert got.value[[2, 4, 5, 7]].tolist() == [
+            0x0A00_0000,
+            0,
+            int.from_bytes(b"QEMU", "little"),
+            int.from_bytes(b"EM", "little"),
+        ]
+        assert got.lines[8][-1:] == ((5, 1),)
+
+
+def test_a_reset_is_a_record_and_the_program_sets_the_part_up_again(board: Board) -> None:
+    part = board.parts["ide"]
+    program = Generator(board, part, 1).program(30_000)
+    resets = np.flatnonzero(program["space"] == RESET)
+    assert len(resets)
+    assert set(program["addr"][resets].tolist()) <= {0xCF9, 0x92, 0x64}
+    head = board.preamble(part)
+    for at in resets:
+        after = program[["space", "addr", "size", "dir", "value"]][at + 1 : at + 1 + len(head)].tolist()
+        assert [tuple(r) for r in after] == [tuple(map(int, r)) for r in head]
+    scratch = records((0, 0x3FF, 1, 1, 0x5A), (RESET, 0xCF9, 1, 1, 6), (0, 0x70, 1, 1, 0x0F), (0, 0xCF8, 4, 0, 0))
+    assert EngineSide(board).run(scratch).value[3] == 0
+
+
+def test_lines_that_the_other_side_leaves_high_at_a_reset_are_not_compared_until_they_agree(board: Board) -> None:
+    program = records(*[(0, 0x80, 1, 0, 0)] * 2, (RESET, 0xCF9, 1, 1, 6), *[(0, 0x80, 1, 0, 0)] * 4)
+    zeros = np.zeros(len(program), np.uint64)
+    ours = Result(zeros, {0: ((3, 1),), 2: ((3, 0),), 3: ((3, 1),), 4: ((3, 0),), 5: ((3, 1),)})
+    left = Result(zeros, {0: ((3, 1),), 4: ((3, 0),), 5: ((3, 1),)})
+    assert compare(board, program, ours, left) is None
+    found = compare(board, program, ours, Result(zeros, {0: ((3, 1),), 4: ((3, 0),)}))
+    assert found is not None and (found.index, found.where) == (5, "line 3")
+    found = compare(board, program, left, ours)  # a reset of the engine lowers what devices drive
+    assert found is not None and (found.index, found.what) == (2, "lines")
+
+
+def test_a_side_that_ends_is_a_difference_and_made_short(board: Board, tmp_path: Path) -> None:
+    class Ends(EngineSide):
+        def run(self, program: Any) -> Result:
+            if ((program["addr"] == 0x3FF) & (program["value"] == 0x5A)).any():
+                raise EngineError("it went away at outb 0x3ff 0x5a")
+            return super().run(program)
+
+    part = board.parts["com1"]
+    program = records(*[(0, 0x80, 1, 0, 0)] * 40, (0, 0x3FF, 1, 1, 0x5A), *[(0, 0x80, 1, 0, 0)] * 40)
+    row = Row(part)
+    assert one_program(board, row, 0, program, EngineSide(board), Ends(board), tmp_path) is None
+    (found,) = row.found
+    assert (found["what"], found["where"], found["records"]) == ("end", "it went away", 1)
+
+
+@pytest.mark.parametrize("type", sorted(DRIVERS))
+def test_drivers_reach_their_parts(type: str) -> None:
+    """What a sequence does has an effect: a part under a driver reads differently from one that nobody drives."""
+    name = next(n for n in reversed(BOARDS) if any(p.type == type for p in Board(n).select([])))
+    board = Board(name)
+    part = next(p for p in board.select([]) if p.type == type)
+    g = Generator(board, part, 0)
+    g._set_up()
+    before = len(g.rows)
+    for _ in range(12):
+        DRIVERS[type](g.hands)
+    rows = g.rows[before:]
+    reads = [n for n, r in enumerate(rows) if not r[4] and r[1] <= Space.MMIO]
+    assert len(reads) > 10
+    program = np.zeros(len(g.rows), ACC)
+    for n, field in enumerate(("t_ns", "space", "addr", "size", "dir", "value")):
+        program[field] = [r[n] for r in g.rows]
+    answers = EngineSide(board).run(program).value[before:]
+    assert len({int(answers[n]) for n in reads}) > 1
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_a_recorded_guest_is_a_program(path: str, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    argv = ["--trace", "boot-pc", "--path", path, "--placement", "anew", "--against", "local", "--json", str(result)]
+    assert main(["diff", *argv, "--out", str(tmp_path / "cases")]) == 0
+    (part,) = json.loads(result.read_text())["parts"]
+    assert (part["board"], part["type"]) == ("boot-pc", "trace")
+    assert part["accesses"] > 50_000 and part["reads"] > 2_000 and part["line_changes"] > 40
+
+
+def test_a_recorded_guest_against_qemu(qemu: QemuSide, tmp_path: Path) -> None:
+    if not qemu.control:
+        pytest.skip("this QEMU has no control port")
+    result = tmp_path / "result.json"
+    assert main(["diff", "--trace", "boot-pc", "--out", str(tmp_path / "cases"), "--json", str(result)]) == 0
+    facts = json.loads(result.read_text())
+    assert facts["against"].startswith("QEMU") and facts["totals"]["unexplained"] == 0
 
 
 def test_interrupts_are_taken_on_both_sides(board: Board, qemu: QemuSide) -> None:

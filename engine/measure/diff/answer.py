@@ -1,4 +1,4 @@
-"""python -m engine.measure.diff.answer BOARD: program on standard input (.npy), answers to standard output (.npz).
+"""python -m engine.measure.diff.answer BOARD [QEMU ARGS]: program on standard input (.npy), answers to standard output.
 
 For BuildSide, which starts it with another build's package.
 """
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.measure.diff.board import Board
+from engine.measure.diff.board import board_of
 from engine.measure.diff.sides import EngineSide
 
 
 def main() -> None:
     """The whole command."""
     program = np.load(io.BytesIO(sys.stdin.buffer.read()))
-    arrays: dict[str, Any] = {**EngineSide(Board(sys.argv[1])).run(program).packed()}
+    arrays: dict[str, Any] = {**EngineSide(board_of(sys.argv[1], sys.argv[2:])).run(program).packed()}
     np.savez(sys.stdout.buffer, **arrays)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +20,46 @@ from engine.machine.build import Plan, PlannedDevice, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import from_qemu
 from engine.machine.spec import MachineSpec
+from engine.pci._bridge import PciBridge
 from engine.types import RW, Register, Space
 
 Array = npt.NDArray[Any]
 
-COMMON = [
-    "-m",
-    "128",
-    "-nodefaults",
-    "-vga",
-    "std",
-    "-serial",
-    "null",
-    "-parallel",
-    "null",
-    "-rtc",
-    "base=2024-01-01T00:00:00,clock=vm",
-    "-chardev",
-    "null,id=debug",
-    "-device",
-    "isa-debugcon,iobase=0x402,chardev=debug",
-]
+COMMON = """
+    -m 128 -nodefaults -vga std -serial null -parallel null -rtc base=2024-01-01T00:00:00,clock=vm
+    -chardev null,id=debug -device isa-debugcon,iobase=0x402,chardev=debug
+"""
 BOARDS = {
-    "i440fx": ["-M", "pc", *COMMON, "-device", "e1000,romfile=,mac=52:54:00:12:34:56,addr=3"],
-    "q35": ["-M", "q35", *COMMON],
+    "i440fx": f"-M pc {COMMON} -device e1000,romfile=,mac=52:54:00:12:34:56,addr=3".split(),
+    "q35": f"-M q35 {COMMON}".split(),
+    # the same with drives, cards and bridges; of these the parts of TESTED alone
+    "i440fx-full": f"""-M pc {COMMON} -action watchdog=none,panic=none
+        -drive if=ide,index=0,format=raw,cache=unsafe,file={{disk}}
+        -drive if=ide,index=1,format=raw,cache=unsafe,file={{small}}
+        -drive if=ide,index=2,format=raw,media=cdrom,readonly=on,file={{disc}}
+        -drive if=floppy,index=0,format=raw,cache=unsafe,file={{floppy}}
+        -device edu -device pci-testdev -device pvpanic-pci -device i6300esb -device pci-bridge,id=bridge,chassis_nr=1
+        -device pvpanic -device ib700 -device isa-debug-exit -device pc-testdev""".split(),
+    "q35-full": f"""-M q35 {COMMON} -action watchdog=none,panic=none
+        -drive if=none,id=disk,format=raw,cache=unsafe,file={{disk}} -device ide-hd,drive=disk,bus=ide.0
+        -drive if=none,id=small,format=raw,cache=unsafe,file={{small}} -device ide-hd,drive=small,bus=ide.1
+        -drive if=none,id=disc,format=raw,media=cdrom,readonly=on,file={{disc}} -device ide-cd,drive=disc,bus=ide.2
+        -device e1000e,romfile=,mac=52:54:00:12:34:56 -device e1000,romfile=,mac=52:54:00:12:34:57
+        -device pcie-root-port,id=root,chassis=1,slot=1 -device ioh3420,id=ioh,chassis=2,slot=2
+        -device i82801b11-bridge,id=dmi""".split(),
 }
-ACK, KEY, LINE = 8, 9, 10  # spaces of records that are no accesses
+TESTED = {
+    "i440fx-full": ("piix3-ide", "fdc", "edu", "pci-testdev", "pvpanic-pci", "i6300esb", "pci-bridge", "pvpanic",
+                    "ib700", "isa-debug-exit", "pc-testdev"),
+    "q35-full": ("ich9-ahci", "e1000e", "e1000", "pcie-root-port", "ioh3420", "i82801b11"),
+}  # fmt: skip
+MEDIA = {"disk": 3 << 20, "small": 300_032, "disc": 1 << 19, "floppy": 1_474_560}  # bytes
+# Spaces of records that are no accesses: an interrupt taken, a key typed, an input line driven, guest RAM written or
+# looked at, a write of a port that resets the machine.
+ACK, KEY, LINE, MEM, RESET = range(8, 13)
 CONTROL, CONTROL_BYTES = 0xFE00, 16  # ports of the reference's control registers: tools/accel_qtest.c
+ROUNDS = 4
+SPACE_SHIFT = 60  # above every address
 LATCH, DATA = 0xCF8, 0xCFC
 PIO_BARS, MMIO_BARS = 0xC000, 0xE0000000
 
@@ -95,8 +111,10 @@ def load_entries(path: Path = FOLDER / "differences.toml") -> dict[str, Any]:
         raw = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"{path}: cannot be used ({e})") from None
-    for table in ("excluded", "register"):  # an entry for each of several alike registers
+    for table in ("excluded", "register", "deferred"):  # an entry for each of several alike registers
         raw[table] = [one for row in raw.get(table, []) for one in _each(row)]
+    for row in raw.get("setup", []):
+        row["part"] = [row["part"]] if isinstance(row["part"], str) else row["part"]
     for table in ("difference", "excluded", "deferred"):
         for n, row in enumerate(raw.get(table, [])):
             missing = [
@@ -125,6 +143,21 @@ class Window:
     indexed: tuple[tuple[int, int, Register], ...]  # offset and bytes of the index register, and the register
 
 
+@cache
+def media() -> dict[str, str]:
+    """Paths of the boards' disks, the same bytes each time, for as long as this process lives."""
+    folder = tempfile.TemporaryDirectory(prefix="engine-diff-media-")
+    atexit.register(folder.cleanup)
+    random = np.random.default_rng(1)
+    out = {}
+    for name, size in MEDIA.items():
+        content = random.integers(0, 256, size, np.uint8)
+        content[510:512] = 0  # no partition table, from which a geometry would be guessed
+        out[name] = str(Path(folder.name, name))
+        Path(out[name]).write_bytes(content.tobytes())
+    return out
+
+
 @dataclass(slots=True)
 class Part:
     """A device under test."""
@@ -133,20 +166,43 @@ class Part:
     type: str
     windows: list[Window]
     number: int | None  # PCI function number
+    bridge: bool = False  # its header is a bridge's
     bases: dict[int, tuple[int, int]] = field(
         default_factory=dict
     )  # config offset of a base address register -> (value, size)
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """What [[deferred]] says of a register: reads are meant, too; how many parts a transfer may have; the register that
+    tells when it is done."""
+
+    reads: bool
+    rounds: int
+    until: tuple[int, int, int, int] | None  # space, address, bits, value
+
+
 class Board:
     """The board both sides are: its parts, the entries that concern them, the writes a program begins with."""
 
-    def __init__(self, name: str, entries: Mapping[str, Any] | None = None) -> None:
-        if name not in BOARDS:
+    def __init__(
+        self, name: str, entries: Mapping[str, Any] | None = None, machine: tuple[MachineSpec, list[str]] | None = None
+    ) -> None:
+        """name: of BOARDS; machine: another machine, and the QEMU command line that gives the same."""
+        if machine is None and name not in BOARDS:
             raise UsageError(f"board {name!r}: choose one of {', '.join(BOARDS)}")
         self.name = name
-        self.args = BOARDS[name]
-        self.spec: MachineSpec = derive(from_qemu(self.args).spec(f"{name} of engine diff"))
+        self.files: dict[str, str] = {}  # the command line's images, of which each QEMU gets copies
+        if machine is not None:
+            spec, self.args = machine
+        else:
+            self.args = BOARDS[name]
+            named = {k for k in MEDIA if f"{{{k}}}" in " ".join(self.args)}
+            self.files = {k: v for k, v in media().items() if k in named} if named else {}
+            spec = from_qemu(self.args, self.files).spec(f"{name} of engine diff")
+        self.own = machine is None
+        self.contents: dict[str, Any] = {}  # what parts are given, by device id
+        self.spec: MachineSpec = derive(spec)
         self.raw = load_entries() if entries is None else dict(entries)
         probes: dict[str, Any] = {}
         self.plan: Plan = plan(self.spec, probes)
@@ -158,7 +214,7 @@ class Board:
         ] = []  # space, first address, last + 1, bytes: what is there again and again
         ports, memory = PIO_BARS, MMIO_BARS
         for p in self.plan.devices:
-            part = Part(p.id, p.spec.type, [], p.spec.bdf.number if p.spec.bdf else None)
+            part = Part(p.id, p.spec.type, [], p.spec.bdf.number if p.spec.bdf else None, issubclass(p.cls, PciBridge))
             placed = {q.index: q.base for q in self.plan.placed if q.rank == p.rank}
             if part.number is not None:
                 for n, r in enumerate(p.regions[:6]):
@@ -172,7 +228,7 @@ class Board:
                         placed[n], memory = memory, memory + r.size
                     part.bases[0x10 + 4 * n] = (placed[n], r.size)
             for s in self.raw.get("setup", []):
-                if s["part"] == part.type:
+                if part.type in s["part"]:
                     placed |= {n: s["at"][r.name] for n, r in enumerate(p.regions) if r.name in s.get("at", {})}
             for n in [n for n in placed if p.regions[n].ecam]:
                 self.ecam = (placed[n], p.regions[n].size)
@@ -195,17 +251,22 @@ class Board:
             "what answers where two ranges overlap is the board's affair and not the part's",
         )
         self._keys()
-        slow = {(e["part"], e["register"]) for e in self.raw.get("deferred", [])}
-        self.deferred = [
-            w.base + r.offset
-            for p in self.parts.values()
-            for w in p.windows
-            for r in w.direct
-            if w.space == Space.PIO and (p.type, r.name) in slow
-        ]
+        self.media = bool(self.files)  # drives have something in them
+        self.bursts = False  # of reads of a data port only the last is waited for
+        self.deferred: dict[int, Deferred] = {}  # by space and address
+        for part in self.parts.values():
+            slow = {e["register"]: e for e in self.raw.get("deferred", []) if e["part"] == part.type}
+            for w in part.windows:
+                at = {r.name: w.base + r.offset for r in w.direct}
+                for name in at.keys() & slow.keys() if w.space != Space.CONFIG else ():
+                    until = slow[name].get("until")
+                    poll = (w.space, at[until["register"]], until["bits"], until["value"]) if until else None
+                    self.deferred[w.space << SPACE_SHIFT | at[name]] = Deferred(
+                        "r" in slow[name].get("on", "w"), slow[name].get("rounds", ROUNDS), poll
+                    )
 
     def _setup(self, type: str) -> list[list[int]]:
-        return [w for s in self.raw.get("setup", []) if s["part"] == type for w in s.get("config", [])]
+        return [w for s in self.raw.get("setup", []) if type in s["part"] for w in s.get("config", [])]
 
     def _window(self, p: PlannedDevice, index: int, base: int) -> Window:
         r = p.regions[index]
@@ -276,7 +337,9 @@ class Board:
                                         self.single.add((w.space, w.base))
             if part.number is not None:
                 base = part.number << 32
-                self.base_bytes |= {base + n: (part, n & ~3) for n in [*range(0x10, 0x28), *range(0x30, 0x34)]}
+                two = [*range(0x10, 0x18), *range(0x38, 0x3C)]
+                bars = two if part.bridge else [*range(0x10, 0x28), *range(0x30, 0x34)]
+                self.base_bytes |= {base + n: (part, n & ~3) for n in bars}
 
     def _mirrors(self, type: str, register: str) -> list[int]:
         return [
@@ -290,7 +353,7 @@ class Board:
         """(space, address, bytes, 1, value) of the writes that place ranges, and of a part's own set-up."""
         out: list[tuple[int, int, int, int, int]] = []
         for s in self.raw.get("setup", []):
-            if under_test is not None and s["part"] == under_test.type:
+            if under_test is not None and under_test.type in s["part"]:
                 out += [(Space.PIO, port, size, 1, value) for port, size, value in s.get("ports", [])]
         for part in self.parts.values():
             if part.number is None or (
@@ -312,20 +375,29 @@ class Board:
 
     def late(self, program: Array) -> Array:
         """For each record whether the reference may put off what it does: an access to a register of [[deferred]]."""
-        out = np.zeros(len(program), bool)
-        if self.deferred:
-            for n in range(8):
-                out |= (
-                    (program["space"] == Space.PIO)
-                    & (program["dir"] == 1)
-                    & (program["size"] > n)
-                    & np.isin(program["addr"] + np.uint64(n), self.deferred)
-                )
+        out: Array = program["space"] == RESET
+        at = program["addr"] | program["space"].astype(np.uint64) << np.uint64(SPACE_SHIFT)
+        writes, reads = list(self.deferred), [k for k, d in self.deferred.items() if d.reads]
+        for n in range(8) if writes else ():
+            inside = (program["space"] <= Space.MMIO) & (program["size"] > n)
+            out |= inside & (program["dir"] == 1) & np.isin(at + np.uint64(n), writes)
+            if reads:
+                out |= inside & np.isin(at + np.uint64(n), reads)
+        if self.bursts and len(out):
+            out[:-1] &= (at[1:] != at[:-1]) | (program["dir"][:-1] == 1) | (program["dir"][1:] == 1)
         return out
 
     def select(self, names: Sequence[str]) -> list[Part]:
-        """Parts by device id or type; all of them for no names."""
-        return [p for p in self.parts.values() if not names or p.id in names or p.type in names]
+        """Parts under test by device id or type; all of them for no names."""
+        tested = [p for p in self.parts.values() if p.type in TESTED.get(self.name, (p.type,))]
+        return [p for p in tested if not names or p.id in names or p.type in names]
+
+
+def board_of(name: str, args: list[str]) -> Board:
+    """One of BOARDS, or the machine of another QEMU command line."""
+    if name in BOARDS:
+        return Board(name)
+    return Board(name, machine=(from_qemu(args).spec(name), args))
 
 
 class Filter:
@@ -363,6 +435,10 @@ class Filter:
 
     def allow(self, space: int, addr: int, size: int, write: int, value: int) -> bool:
         """May this record be made after those allowed before?"""
+        if space == RESET:
+            self.latch = 0
+            self.index.clear()
+            self.last.clear()
         if space > Space.MMIO:
             return True
         b = self.board
@@ -403,10 +479,11 @@ class Filter:
                     e.count += 1
                 return False
         for (which, kind, _), (v, _) in found.items():
-            among = entries[which].raw.get("after", {}).get("among")
+            after = entries[which].raw.get("after", {})
+            among = after.get("among")
             if kind == "after" and (among is None or v in among):
                 self.last[which] = v
-            elif kind == "excluded" and among is not None:
+            elif kind == "excluded" and among is not None and not after.get("stays"):
                 self.last.pop(which, None)  # this is the write that the other one waited for
         if space == Space.PIO and addr == LATCH and size == 4:
             self.latch = value
@@ -418,7 +495,10 @@ class Filter:
     def holds_after(self, e: Entry) -> bool:
         """Does the register that the entry depends on have the value it needs?"""
         after = e.raw.get("after")
-        return after is None or self.last.get(id(e), 0) & after["bits"] == after["value"]
+        if after is None:
+            return True
+        among = after["value"] if isinstance(after["value"], list) else [after["value"]]
+        return self.last.get(id(e), 0) & after["bits"] in among
 
     def _own(self, key: int, space: int, addr: int, size: int, value: int) -> bool:
         """Is this a write of a whole base address register with the part's own address, or one that tells its size?"""
@@ -435,8 +515,9 @@ class Filter:
         return value in allowed
 
 
-def filtered(board: Board, program: Array) -> Array:
-    """The records of a program that may be made, in order."""
+def refused(board: Board, program: Array) -> Array:
+    """The times of the records that a program at random may not make."""
     f = Filter(board)
     rows = program[["space", "addr", "size", "dir", "value"]].tolist()
-    return program[np.array([f.allow(*r) for r in rows], bool)] if rows else program
+    out: Array = program["t_ns"][np.array([not f.allow(*r) for r in rows], bool)]
+    return out

@@ -14,11 +14,11 @@ import numpy as np
 
 from engine._abi import ACC
 from engine.errors import EngineError, UsageError
-from engine.measure.diff.board import ACK, Array, Board, Entry, Filter, Part, filtered
-from engine.measure.diff.programs import Generator
+from engine.measure.diff.board import ACK, MEM, RESET, Array, Board, Entry, Filter, Part, board_of, refused
 from engine.measure.diff.sides import Result, Side, qtest_lines
 from engine.types import Space
 
+Lines = dict[int, tuple[tuple[int, int], ...]]
 MINIMISE_S, MINIMISE_RUNS = 30.0, 400
 ENTRY = ("part", "register", "condition", "section", "reason")
 
@@ -38,7 +38,8 @@ def compare(board: Board, program: Array, ours: Result, theirs: Result, count: b
     """The first unexplained difference, or None; explained ones are counted in their entries."""
     width = np.where(program["size"] >= 8, 64, program["size"].astype(np.uint64) * 8).astype(np.uint64)
     mask = np.where(width == 64, np.uint64(2**64 - 1), (np.uint64(1) << (width % np.uint64(64))) - np.uint64(1))
-    read = ((program["dir"] == 0) & (program["space"] <= Space.MMIO)) | (program["space"] == ACK)
+    read = (program["dir"] == 0) & ((program["space"] <= Space.MMIO) | (program["space"] == MEM))
+    read |= program["space"] == ACK
     wrong = np.flatnonzero(read & ((ours.value ^ theirs.value) & mask != 0))
     first: Difference | None = None
     if len(wrong):
@@ -54,16 +55,58 @@ def compare(board: Board, program: Array, ours: Result, theirs: Result, count: b
                     first = Difference(i, kind, describe(board, f, row), f"{a:#x}", f"{b:#x}")
                     break
                 entry.count += count
-    at = min(
-        (i for i in ours.lines.keys() | theirs.lines.keys() if ours.lines.get(i) != theirs.lines.get(i)), default=None
-    )
+    our_lines, their_lines = ours.lines, theirs.lines
+    resets = np.flatnonzero(program["space"] == RESET).tolist()
+    if resets:
+        our_lines, their_lines = _without_left(resets, ours.lines, theirs.lines)
+    at = min((i for i in our_lines.keys() | their_lines.keys() if our_lines.get(i) != their_lines.get(i)), default=None)
     if at is not None and (first is None or at < first.index):
-        mine, other = ours.lines.get(at, ()), theirs.lines.get(at, ())
+        mine, other = our_lines.get(at, ()), their_lines.get(at, ())
         odd = min(
             c[0] for c in (*mine, *other) if [d for d in mine if d[0] == c[0]] != [d for d in other if d[0] == c[0]]
         )
         first = Difference(min(at, len(program) - 1), "lines", f"line {odd}", _levels(mine, odd), _levels(other, odd))
     return first
+
+
+def _without_left(resets: Sequence[int], ours: Lines, theirs: Lines) -> tuple[Lines, Lines]:
+    """Line changes without those in a reset, and behind it those of lines that the other side leaves high, until both
+    sides agree again.  A device's reset lowers its lines here; the reference's devices often say nothing of theirs."""
+    out: tuple[Lines, Lines] = ({}, {})
+    levels: tuple[dict[int, int], dict[int, int]] = ({}, {})
+    blind: set[int] = set()
+    for i in sorted({*resets, *ours, *theirs}):
+        for side, mine, level in zip((ours, theirs), out, levels, strict=True):
+            changes = side.get(i, ())
+            level.update(changes)
+            kept = tuple(c for c in changes if c[0] not in blind)
+            if kept and i not in resets:
+                mine[i] = kept
+        ends = [{n for n, high in level.items() if high} for level in levels]
+        if i in resets:
+            blind = ends[1] - ends[0]
+            if extra := ends[0] - ends[1]:  # a line that a reset should lower, and does not
+                out[0][i] = tuple((n, 1) for n in sorted(extra))
+        else:
+            blind &= ends[0] ^ ends[1]
+    return out
+
+
+def outcome(
+    board: Board, program: Array, ours: Side, theirs: Side, count: bool = True
+) -> tuple[Difference | None, Result | None]:
+    """The first difference of a run on both sides, and what the other side answered; a side that ends is one, too."""
+    answered: list[Result] = []
+    for side in (ours, theirs):
+        try:
+            answered.append(side.run(program))
+        except UsageError:
+            raise
+        except EngineError as e:
+            why = str(e).partition(" at ")[0]
+            said = ("", why) if answered else (why, "")
+            return Difference(len(program) - 1, "end", why, *said), None
+    return compare(board, program, answered[0], answered[1], count), answered[1]
 
 
 def _levels(changes: Iterable[tuple[int, int]], line: int) -> str:
@@ -84,6 +127,8 @@ def _explains(f: Filter, size: int, bits: int, content: bool) -> Entry | None:
 def describe(board: Board, f: Filter, row: tuple[int, int, int, int, int]) -> str:
     """What an access reaches, for people: 'pm PMSTS (0xb000, 2 bytes)'."""
     space, addr, size = row[:3]
+    if space == MEM:
+        return f"RAM {addr:#x}, {size} byte{'s' * (size > 1)}"
     if space > Space.MMIO:
         return "interrupt acknowledge"
     kind, key = next(iter(f.reaches(space, addr, size)))
@@ -116,6 +161,7 @@ def minimise(
     """A short program with the same difference (the same place), and that difference: delta debugging, each trial from
     power-on.  The first `head` records are a set-up, which stays."""
     fixed, best, where = program[:head], program[head : found.index + 1], found
+    sure = set(refused(board, program).tolist())  # what a driver does although a program at random may not
     end, runs = time.monotonic() + MINIMISE_S, 0
 
     def still(trial: Array) -> bool:
@@ -123,12 +169,9 @@ def minimise(
         runs += 1
         tick()
         whole = np.concatenate([fixed, trial])
-        if not len(trial) or len(filtered(board, whole)) != len(whole):
+        if not len(trial) or not set(refused(board, whole).tolist()) <= sure:
             return False
-        try:
-            got = compare(board, whole, ours.run(whole), theirs.run(whole), count=False)
-        except EngineError:
-            return False
+        got, _ = outcome(board, whole, ours, theirs, count=False)
         if got is None or got.index < head or (got.what, got.where) != (found.what, found.where):
             return False
         best, where = trial[: got.index + 1 - head], got
@@ -193,14 +236,14 @@ def write_case(
     return log, case
 
 
-def load_case(path: Path) -> tuple[str, str, Array]:
+def load_case(path: Path) -> tuple[Board, str, Array]:
     """(board, part, program) of a case file.  Raises UsageError."""
     try:
         raw = json.loads(path.read_text())
         out = np.zeros(len(raw["program"]), ACC)
         for n, name in enumerate(raw["records"]):
             out[name] = [row[n] for row in raw["program"]]
-        return str(raw["board"]), str(raw["part"]), out
+        return board_of(str(raw["board"]), list(raw["qemu"])), str(raw["part"]), out
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UsageError(f"{path}: no case of engine diff ({e})") from None
 
@@ -227,16 +270,15 @@ def one_program(
     theirs: Side,
     folder: Path,
     tick: Callable[[], None] = lambda: None,
-) -> Result:
-    """Run one program of a part, add it to its score, and give what the other side answered."""
+) -> Result | None:
+    """Run one program of a part, add it to its score, and give what the other side answered, if it did not end."""
     before = sum(e.count for e in board.differences)
-    a, b = ours.run(program), theirs.run(program)
-    found = compare(board, program, a, b)
+    found, answered = outcome(board, program, ours, theirs)
     n = len(program) if found is None else found.index + 1
     row.seeds += 1
     row.accesses += n
     row.reads += int((program["dir"][:n] == 0).sum())
-    row.line_changes += sum(len(v) for v in a.lines.values())
+    row.line_changes += sum(len(v) for v in answered.lines.values()) if answered else 0
     row.explained += sum(e.count for e in board.differences) - before
     if found is not None:
         short, found = minimise(board, program, found, ours, theirs, len(board.preamble(row.part)), tick)
@@ -255,22 +297,7 @@ def one_program(
                 "case": str(case),
             }
         )
-    return b
-
-
-def one_seed(
-    board: Board,
-    row: Row,
-    seed: int,
-    accesses: int,
-    ours: Side,
-    theirs: Side,
-    folder: Path,
-    tick: Callable[[], None] = lambda: None,
-) -> tuple[Array, Result]:
-    """Make and run one seed's program of a part; the program, and what the other side answered."""
-    program = Generator(board, row.part, seed, events=ours.control and theirs.control).program(accesses)
-    return program, one_program(board, row, seed, program, ours, theirs, folder, tick)
+    return answered
 
 
 def summary(runs: Sequence[tuple[Board, Sequence[Row]]], engine: str, against: str) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +26,10 @@ from engine._device import KEY as KEY_INPUT
 from engine._device import LINE as LINE_INPUT
 from engine.errors import EngineError, UsageError
 from engine.machine import Machine
-from engine.measure.diff.board import ACK, CONTROL, KEY, LINE, Array, Board
-from engine.sequencer import INPUT
+from engine.measure.diff.board import ACK, CONTROL, KEY, LINE, MEM, RESET, ROUNDS, SPACE_SHIFT, Array, Board
+from engine.sequencer import INPUT, RAM
 from engine.types import Space
+from engine.workers.placement import shuffled
 
 ROM_BYTES = 1 << 16  # of zeros, where a firmware would be: what devices read there by DMA is the same on both sides
 BLOCK = 512  # qtest requests under way at once
@@ -93,49 +96,80 @@ def _sorted_lines(rows: Iterable[tuple[int, int, int]]) -> dict[int, tuple[tuple
 
 
 class EngineSide:
-    """The engine by one of its paths; one_by_one submits each access alone."""
+    """The engine by one of its paths; one_by_one submits each access alone.  owners: the worker of each unit; anew:
+    another placement at random for each program."""
 
     control = True
 
-    def __init__(self, board: Board, path: str = "local", workers: int = 2, one_by_one: bool = False) -> None:
+    def __init__(
+        self,
+        board: Board,
+        path: str = "local",
+        workers: int = 2,
+        owners: list[int] | None = None,
+        *,
+        one_by_one: bool = False,
+        anew: bool = False,
+    ) -> None:
         self.board, self.path, self.workers, self.one_by_one = board, path, workers, one_by_one
-        self.title = f"engine, {path} path" + (
-            ", one access at a time" if one_by_one else f", {workers} workers" if path != "local" else ""
-        )
-        names = {p.spec.type: p.rank for p in reversed(board.plan.devices)}
-        self.pic, self.ioapic, self.key = names["i8259"], names["ioapic"], names.get("i8042", 0)
-        self.ack = names.get("lapic", self.pic)
+        self.owners, self.anew = owners, anew
+        how = ", one access at a time" if one_by_one else f", {workers} workers" if path != "local" else ""
+        self.title = f"engine, {path} path{how}" + ", placed anew for each program" * anew
+        devices = board.plan.devices
+        names = {p.spec.type: p.rank for p in reversed(devices)}
+        self.pic, self.ioapic, self.key = names["i8259"], names.get("ioapic", 0), names.get("i8042", 0)
+        lapics = {p.spec.vcpu: p.rank for p in devices if p.spec.type == "lapic"}
+        self.ack = lapics or {0: self.pic}
 
     def run(self, program: Array) -> Result:
         """Run it on a new machine."""
-        access = program["space"] <= Space.MMIO
+        access = (program["space"] <= Space.MMIO) | (program["space"] == RESET)
         acc = program[access]
         acc["value"][acc["dir"] == 0] = 0
-        events = program[~access]
-        given = np.zeros(len(events), INPUT)
-        given["t_ns"], given["value"] = events["t_ns"], events["value"]
-        given["index"] = np.cumsum(access)[~access]
-        kinds = {ACK: (INTACK, self.ack << 8), KEY: (KEY_INPUT, self.key << 8), LINE: (LINE_INPUT, self.ioapic << 8)}
-        for n, e in enumerate(events):
-            given["kind"][n], given["target"][n] = kinds[int(e["space"])]
-            given["target"][n] |= int(e["addr"])
-        at_pic = np.flatnonzero((events["space"] == LINE) & (events["addr"] < 16))  # both controllers see it
-        again = given[at_pic]
-        again["target"] = self.pic << 8 | events["addr"][at_pic].astype(np.uint32)
-        given = np.insert(given, at_pic, again)
-        first = np.delete(np.arange(len(given)), at_pic + np.arange(len(at_pic)))  # what answers an event
-        options: dict[str, Any] = {"path": self.path} | ({"workers": self.workers} if self.path != "local" else {})
+        acc["space"][acc["space"] == RESET] = Space.PIO
+        before = np.cumsum(access) - access  # accesses before each record
+        looks = np.flatnonzero((program["space"] == MEM) & (program["dir"] == 0))
+        event = ~access
+        event[looks] = False
+        given, doubled = self._inputs(program[event], before[event])
+        of = np.arange(int(event.sum()) + 1)
+        first = of + np.searchsorted(doubled, of, "left")  # where each event's inputs begin
+        # The batch is cut where RAM is looked at, and before every access if they go one by one.
+        cuts = [
+            (int(before[i]), int(first[n]), int(i))
+            for i, n in zip(looks, (np.cumsum(event) - event)[looks], strict=True)
+        ]
+        if self.one_by_one:
+            starts = np.searchsorted(given["index"], np.arange(len(acc) + 1)).tolist()
+            cuts = sorted(cuts + [(n, at, -1) for n, at in enumerate(starts)])
+        cuts.append((len(acc), len(given), -1))
+        options: dict[str, Any] = {"path": self.path}
+        if self.path != "local":
+            options |= {"workers": self.workers, "owners": self._owners(program)}
         value = np.zeros(len(program), np.uint64)
-        with Machine(self.board.spec, **options) as machine:
+        values, status = np.zeros(len(acc), np.uint64), np.zeros(len(acc), np.uint8)
+        answers, lines = np.zeros(len(given), np.int64), []
+        sent = program["value"][(program["space"] == MEM) & (program["dir"] == 1)].tobytes()
+        with Machine(self.board.spec, contents=self.board.contents, **options) as machine:
             machine.lines()
-            if self.one_by_one:
-                values, status, answers, lines = self._single(machine, acc, given)
-            else:
-                values, status, answers = machine.run(acc, given)
-                lines = machine.lines()
-        value[access], value[~access] = values, answers[first].astype(np.int64).view(np.uint64) & np.uint64(0xFFFFFFFF)
+            a = g = 0
+            for b, h, look in cuts:
+                part = given[g:h].copy()
+                part["index"] -= np.uint64(a)
+                values[a:b], status[a:b], answers[g:h] = machine.run(acc[a:b], part, sent)
+                lines.append(self._lines(machine, a))
+                if look >= 0:
+                    machine.clock.step(max(0, int(program["t_ns"][look]) - machine.clock.now))
+                    lines.append(self._lines(machine, b, b))
+                    at, size = int(program["addr"][look]), int(program["size"][look])
+                    value[look] = int.from_bytes(memoryview(machine.ram)[at : at + size], "little")
+                a, g = b, h
+        changes = np.concatenate(lines)
+        value[access] = values
+        told = answers[first[:-1] + np.isin(of[:-1], doubled)].astype(np.int64).view(np.uint64)
+        value[event] = told & np.uint64(0xFFFFFFFF)
         where = np.append(np.flatnonzero(access), len(program))
-        rows = [(int(where[int(c["index"])]), int(c["line"]), int(c["level"])) for c in lines]
+        rows = [(int(where[int(c["index"])]), int(c["line"]), int(c["level"])) for c in changes]
         driven = np.flatnonzero(program["space"] == LINE)
         rows += zip(
             where[np.searchsorted(where, driven)].tolist(),
@@ -148,23 +182,39 @@ class EngineSide:
         content[access] = status & CONTENT != 0
         return Result(value, _sorted_lines(sorted(rows, key=lambda r: r[0])), content)
 
+    def _inputs(self, events: Array, index: Array) -> tuple[Array, Array]:
+        """Events as inputs of the machine, and the numbers of those that are two, the second of which answers: an input
+        line reaches two controllers."""
+        given = np.zeros(len(events), INPUT)
+        given["t_ns"], given["value"], given["index"] = events["t_ns"], events["value"], index
+        offset = 0
+        kinds = {ACK: (INTACK, 0), KEY: (KEY_INPUT, self.key << 8), LINE: (LINE_INPUT, self.ioapic << 8), MEM: (RAM, 0)}
+        for n, e in enumerate(events):
+            space, addr = int(e["space"]), int(e["addr"])
+            given["kind"][n], given["target"][n] = kinds[space]
+            if space == LINE:
+                given["target"][n] |= addr
+            elif space == ACK:
+                given["target"][n], given["value"][n] = self.ack[addr] << 8, addr
+            elif space == MEM:
+                given["addr"][n], given["value"][n] = addr, offset << 32 | int(e["size"])
+                offset += 8
+        at_pic = np.flatnonzero((events["space"] == LINE) & (events["addr"] < 16))  # both controllers see it
+        again = given[at_pic]
+        again["target"] = self.pic << 8 | events["addr"][at_pic].astype(np.uint32)
+        return np.insert(given, at_pic, again), at_pic
+
     @staticmethod
-    def _single(machine: Machine, acc: Array, given: Array) -> tuple[Array, Array, Array, Array]:
-        values, status, answers, lines = (
-            np.zeros(len(acc), np.uint64),
-            np.zeros(len(acc), np.uint8),
-            np.zeros(len(given), np.int64),
-            [],
-        )
-        for i in range(len(acc) + 1):
-            a, b = np.searchsorted(given["index"], [i, i + 1])
-            part = given[a:b].copy()
-            part["index"] = 0
-            values[i : i + 1], status[i : i + 1], answers[a:b] = machine.run(acc[i : i + 1], part)
-            more = machine.lines()
-            more["index"] += np.uint64(i)
-            lines.append(more)
-        return values, status, answers, np.concatenate(lines)
+    def _lines(machine: Machine, base: int, at: int | None = None) -> Array:
+        """Line changes since the last call, counted from access `base`; all of them at access `at` if it is given."""
+        got = machine.lines()
+        got["index"] = got["index"] + np.uint64(base) if at is None else at
+        return got
+
+    def _owners(self, program: Array) -> list[int] | None:
+        if self.anew:
+            return shuffled(self.board.plan, self.workers, zlib.crc32(program.tobytes()))
+        return self.owners
 
 
 class BuildSide:
@@ -184,7 +234,7 @@ class BuildSide:
         np.save(sent, program)
         env = {**os.environ, "PYTHONPATH": str(self.folder)}
         done = subprocess.run(
-            [sys.executable, "-m", "engine.measure.diff.answer", self.board.name],
+            [sys.executable, "-m", "engine.measure.diff.answer", self.board.name, *self.board.args],
             input=sent.getvalue(),
             capture_output=True,
             env=env,
@@ -252,17 +302,22 @@ def qtest_lines(program: Array) -> tuple[list[str], list[int]]:
     """A program as qtest requests; for each request the record it belongs to, ~record for a move of the clock."""
     out: list[str] = []
     tags: list[int] = []
-    now = 0
-    for i, (t, space, addr, size, write, value) in enumerate(
-        program[["t_ns", "space", "addr", "size", "dir", "value"]].tolist()
+    now = cpu = 0
+    for i, (t, space, addr, size, write, value, vcpu) in enumerate(
+        program[["t_ns", "space", "addr", "size", "dir", "value", "vcpu"]].tolist()
     ):
+        vcpu = addr if space == ACK else vcpu
+        if vcpu != cpu and space <= ACK:
+            out.append(f"outl {CONTROL:#x} {vcpu}")
+            tags.append(~i)
+            cpu = vcpu
         if t > now:
             out.append(f"clock_set {t}")
             tags.append(~i)
             now = t
-        if space == Space.PIO:
+        if space in (Space.PIO, RESET):
             text = f"out{SUFFIX[size]} {addr:#x} {value:#x}" if write else f"in{SUFFIX[size]} {addr:#x}"
-        elif space == Space.MMIO:
+        elif space in (Space.MMIO, MEM):
             text = f"write{SUFFIX[size]} {addr:#x} {value:#x}" if write else f"read{SUFFIX[size]} {addr:#x}"
         else:
             text = {
@@ -329,13 +384,15 @@ class QemuSide:
         value = program["value"].copy()
         rows: list[tuple[int, int, int]] = []
         space = program["space"]
-        access = np.append(np.flatnonzero(space <= Space.MMIO), len(program))
+        access = np.append(np.flatnonzero((space <= Space.MMIO) | (space == RESET)), len(program))
         following = access[
             np.searchsorted(access, np.arange(len(program) + 1))
         ].tolist()  # record -> the access it is, or comes before
-        reads = ((program["dir"] == 0) & (space <= ACK)).tolist()
+        reads = ((program["dir"] == 0) & ((space <= ACK) | (space == MEM))).tolist()
         late = self.board.late(program).tolist()
-        stops = [n + 1 for n, tag in enumerate(tags) if tag >= 0 and late[tag]] + [len(requests)]
+        stops = [n + 1 for n, tag in enumerate(tags) if tag >= 0 and late[tag]]
+        if not stops or stops[-1] < len(requests):
+            stops.append(len(requests))
         with _Qemu(self) as q:
             at = 0
             for stop in stops:
@@ -349,8 +406,10 @@ class QemuSide:
                         if tag >= 0 and reads[i]:
                             value[i] = int(line[3:], 16)
                         at += 1
-                for _ in range(IDLE if at else 0):  # its main loop goes round: what it left for later is done
-                    rows += [(following[i], *_irq(line)) for line in q.block(["endianness"]) if line.startswith(b"IRQ")]
+                how = self.board.deferred.get(int(program["space"][i]) << SPACE_SHIFT | int(program["addr"][i]))
+                for line in q.finish(how.rounds if how else ROUNDS, how.until if how else None):
+                    if line.startswith(b"IRQ"):
+                        rows.append((following[i], *_irq(line)))
         return Result(value, _sorted_lines(rows))
 
 
@@ -370,7 +429,11 @@ class _Qemu:
     def __enter__(self) -> _Qemu:
         self.folder = tempfile.TemporaryDirectory(prefix="engine-diff-")
         path, rom = Path(self.folder.name, "qtest"), Path(self.folder.name, "rom")
-        rom.write_bytes(bytes(ROM_BYTES))
+        files = {name: shutil.copy(file, Path(self.folder.name, name)) for name, file in self.side.board.files.items()}
+        args = [re.sub(r"\{(\w+)\}", lambda m: str(files[m[1]]), a) for a in self.side.board.args]
+        if self.side.board.own:
+            rom.write_bytes(bytes(ROM_BYTES))
+            args += ["-bios", str(rom)]
         command = [
             self.side.qemu,
             "-accel",
@@ -384,9 +447,7 @@ class _Qemu:
             "-monitor",
             "none",
             "-no-shutdown",
-            "-bios",
-            str(rom),
-            *self.side.board.args,
+            *args,
         ]
         self.errors = Path(self.folder.name, "stderr")
         with socket.socket(socket.AF_UNIX) as server, self.errors.open("wb") as errors:
@@ -424,6 +485,16 @@ class _Qemu:
         self.process.kill()
         self.process.wait()
         self.folder.cleanup()
+
+    def finish(self, rounds: int, until: tuple[int, int, int, int] | None = None) -> list[bytes]:
+        """What it has put off is done: disk transfers, what its main loop does on its way round, a thread's work."""
+        if until is not None:
+            space, addr, bits, value = until
+            request = f"inl {addr:#x}" if space == Space.PIO else f"readl {addr:#x}"
+            while int(next(ln for ln in self.block([request]) if ln.startswith(b"OK"))[3:], 16) & bits != value:
+                time.sleep(0.0001)
+        drain = [f"outl {CONTROL + 12:#x} {rounds}"] if self.control and self.side.board.media else []
+        return [ln for request in drain + IDLE * ["endianness"] + drain for ln in self.block([request])]
 
     def said(self) -> str:
         """The last thing it complained about."""

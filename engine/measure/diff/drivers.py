@@ -1,0 +1,739 @@
+"""What drivers do with a part: short sequences of accesses that make sense, with descriptors and data in guest RAM.
+
+`DRIVERS` has them by device type.  Each is called with a `Hands`, through which it reads and writes registers by name,
+fills RAM and looks at it; everything in it that a driver is free to choose is drawn anew.  What a sequence finds in RAM
+and registers is compared as everything else, so it looks at all that the part may have written.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.measure.diff.board import DATA, LATCH, MEDIA, MEM
+from engine.types import Register, Space
+
+if TYPE_CHECKING:
+    from engine.measure.diff.board import Window
+    from engine.measure.diff.programs import Generator
+
+RAM_FIRST, RAM_SIZE = 0x100000, 0x100000  # where descriptors and buffers lie
+SECTOR, BLOCK = 512, 2048
+MS, S = 1_000_000, 1_000_000_000
+
+
+@dataclass(slots=True)
+class Hands:
+    """What a driver has: registers of its part by name, ports, RAM, time and a source of choices."""
+
+    g: Generator
+    random: random.Random
+    named: dict[str, tuple[Window, Register]]
+
+    def put(self, name: str, value: int, size: int | None = None) -> None:
+        """Write a register."""
+        w, r = self.named[name]
+        self.g.emit(w.space, w.base + r.offset, size or max(1, r.width // 8), 1, value)
+
+    def get(self, name: str, size: int | None = None) -> None:
+        """Read a register."""
+        w, r = self.named[name]
+        self.g.emit(w.space, w.base + r.offset, size or max(1, r.width // 8), 0, 0)
+
+    def out(self, port: int, value: int, size: int = 1) -> None:
+        """Write a port."""
+        self.g.emit(Space.PIO, port, size, 1, value)
+
+    def load(self, port: int, size: int = 1) -> None:
+        """Read a port."""
+        self.g.emit(Space.PIO, port, size, 0, 0)
+
+    def master(self) -> None:
+        """The function decodes its ranges and may be bus master."""
+        self.out(LATCH, 1 << 31 | (self.g.part.number or 0) << 8 | 4, 4)
+        self.out(DATA, 7, 2)
+
+    def wait(self, ns: int) -> None:
+        """Let time go by."""
+        self.g.now += ns
+
+    def fill(self, at: int, data: bytes) -> None:
+        """Write RAM."""
+        for n in range(0, len(data), 8):
+            self.g.emit(MEM, at + n, 8, 1, int.from_bytes(data[n : n + 8].ljust(8, b"\0"), "little"))
+
+    def look(self, at: int, size: int, most: int = 64) -> None:
+        """Read RAM: all of it, or of what is longer than `most` bytes its ends and some of the middle."""
+        first = at & ~7
+        words = list(range(first, at + size, 8))
+        if len(words) > most // 8:
+            middle = self.random.sample(words[2:-2], max(0, most // 8 - 4))
+            words = [*words[:2], *sorted(middle), *words[-2:]]
+        for n in words:
+            self.g.emit(MEM, n, 8, 0, 0)
+
+    def place(self, size: int, align: int = 8) -> int:
+        """An address for so many bytes."""
+        return RAM_FIRST + self.random.randrange((RAM_SIZE - size) // align) * align
+
+    def bytes(self, n: int) -> bytes:
+        """So many bytes, all equal but for the first few (few records, and still an order that shows)."""
+        return self.random.randbytes(min(n, 24)) + bytes([self.random.getrandbits(8)]) * max(0, n - 24)
+
+    def chance(self, p: float) -> bool:
+        """True with that probability."""
+        return self.random.random() < p
+
+
+# ---------------------------------------------------------------------- edu
+
+
+def edu(h: Hands) -> None:
+    """A transfer each way through the buffer, or a factorial."""
+    if h.chance(0.3):
+        h.put("FACTORIAL", h.random.randrange(20))
+        h.get("STATUS")
+        h.get("FACTORIAL")
+        return
+    h.master()
+    h.wait(110 * MS)  # what was under way is over
+    for to_ram in (0, 1):
+        count = h.random.choice((1, 4, 64, h.random.randrange(1, 512)))
+        inside = 0x40000 + h.random.randrange(4095 - count)
+        at = h.place(count)
+        if not to_ram:
+            h.fill(at, h.bytes(count))
+        h.put("DMA_SOURCE", inside if to_ram else at, 8)
+        h.put("DMA_DESTINATION", at if to_ram else inside, 8)
+        h.put("DMA_COUNT", count, 8)
+        h.put("DMA_COMMAND", 1 | to_ram << 1 | h.random.randrange(2) << 2, 8)
+        h.get("DMA_COMMAND", 8)
+        h.wait(h.random.choice((50 * MS, 110 * MS)))
+        h.get("DMA_COMMAND", 8)
+        h.wait(110 * MS)
+        if to_ram:
+            h.look(at, count)
+        h.get("IRQ_STATUS")
+        h.put("IRQ_ACKNOWLEDGE", 0x101)
+
+
+# ---------------------------------------------------------------------- fw-cfg
+
+ITEMS = (0, 1, 3, 4, 5, 0xA, 0xD, 0xE, 0xF)  # whose content is the machine's own
+
+
+def fw_cfg(h: Hands) -> None:
+    """An item by DMA: select, skip, read; also writes, which are refused."""
+    control, at = h.place(16, 16), h.place(64)
+    select = h.chance(0.8)
+    if not select:
+        h.put("SELECTOR", h.random.choice(ITEMS))
+    what = h.random.choice((0x02, 0x02, 0x02, 0x04, 0x10, 0x06, 0x00)) | (0x08 if select else 0)
+    length = h.random.choice((0, 1, 4, 8, 16, h.random.randrange(64)))
+    h.fill(control, struct.pack(">IIQ", h.random.choice(ITEMS) << 16 | what if select else what, length, at))
+    h.put("DMA_HIGH", 0)
+    h.put("DMA_LOW", int.from_bytes(control.to_bytes(4, "big"), "little"))
+    h.look(control, 16)
+    h.look(at, 64)
+    for _ in range(h.random.randrange(3)):
+        h.get("DATA")
+
+
+# ---------------------------------------------------------------------- disks and CD-ROM drives, by their registers
+
+PIO_IN = {0x20: False, 0x24: True, 0xC4: False, 0x29: True}  # command -> 48 bits
+PIO_OUT = {0x30: False, 0x34: True, 0xC5: False, 0x39: True}
+DMA_IN, DMA_OUT = {0xC8: False, 0x25: True}, {0xCA: False, 0x35: True}
+NO_DATA = (0x10, 0x40, 0x42, 0x70, 0x90, 0x91, 0xC6, 0xE0, 0xE1, 0xE3, 0xE5, 0xE7, 0xEA, 0xEF, 0xF8, 0x27, 0x00, 0xB0)
+
+
+def sectors(name: str) -> int:
+    """Sectors of a medium."""
+    return -(-MEDIA[name] // SECTOR)
+
+
+def address(h: Hands, total: int, count: int) -> int:
+    """A sector: most often one where the transfer fits; else at the end, or behind it."""
+    pick = h.random.random()
+    if pick < 0.8:
+        return h.random.randrange(total - count)
+    return max(0, total - h.random.randrange(2 * count + 1)) if pick < 0.95 else h.random.getrandbits(28)
+
+
+def packet(h: Hands, total: int) -> tuple[bytes, int]:
+    """A packet for a CD-ROM drive, and how many bytes it asks for."""
+    n, at = h.random.choice((1, 1, 2, 3)), 0
+    at = address(h, total, n)
+    length = h.random.choice((8, 18, 36, 96, 2048))
+    kind = h.random.choice(
+        (
+            0x28,
+            0x28,
+            0x28,
+            0xA8,
+            0x00,
+            0x03,
+            0x12,
+            0x25,
+            0x43,
+            0x46,
+            0x4A,
+            0x51,
+            0x5A,
+            0x1B,
+            0x1E,
+            0xBB,
+            0xBE,
+            0x2B,
+            0xBD,
+        )
+    )
+    if kind == 0x28:
+        return struct.pack(">BxIxHxxx", kind, at, n), n * BLOCK
+    if kind == 0xA8:
+        return struct.pack(">BxIIxx", kind, at, n), n * BLOCK
+    if kind == 0xBE:
+        return struct.pack(">BBI", kind, 0, at) + bytes([0, 0, n, h.random.choice((0x10, 0xF8)), 0, 0]), n * 2352
+    if kind == 0x43:
+        return struct.pack(
+            ">BBB4xHBx", kind, h.random.choice((0, 2)), h.random.randrange(3), length, h.random.randrange(3) << 6
+        )[:12].ljust(12, b"\0"), length
+    if kind == 0x46:
+        return struct.pack(">BBH3xHxxx", kind, 2, 0, length), length
+    if kind == 0x4A:
+        return struct.pack(">BBxxBxxHxxx", kind, 1, 0x10, length), length
+    if kind == 0x5A:
+        return struct.pack(">BxB4xHxxx", kind, h.random.choice((0x01, 0x0E, 0x2A, 0x3F)), length), length
+    if kind == 0x51:
+        return struct.pack(">B6xHxxx", kind, length), length
+    if kind in (0x03, 0x12):
+        return struct.pack(">BxxxBx6x", kind, min(length, 96)), min(length, 96)
+    return bytes([kind, *bytes(11)]), 8
+
+
+def ide(h: Hands) -> None:
+    """One command on a drive of the two channels: by program or through the bus master."""
+    n = h.random.choice((0, 0, 1))
+    disc = n == 1
+    unit = h.random.randrange(2) if n == 0 else 0
+    total = sectors(("disk", "small")[unit]) if not disc else MEDIA["disc"] // BLOCK
+
+    def task(command: int, at: int, count: int, wide: bool) -> None:
+        if wide:
+            h.put(f"SECTOR_COUNT{n}", count >> 8)
+            for name, shift in (("LBA_LOW", 24), ("LBA_MID", 32), ("LBA_HIGH", 40)):
+                h.put(f"{name}{n}", at >> shift & 0xFF)
+        h.put(f"SECTOR_COUNT{n}", count & 0xFF)
+        for name, shift in (("LBA_LOW", 0), ("LBA_MID", 8), ("LBA_HIGH", 16)):
+            h.put(f"{name}{n}", at >> shift & 0xFF)
+        h.put(f"DEVICE{n}", 0xE0 | unit << 4 | (0 if wide else at >> 24 & 0xF))
+        h.put(f"COMMAND{n}", command)
+
+    def words(count: int, write: bool) -> None:
+        size = h.random.choice((2, 2, 4))
+        for _ in range(count // size):
+            if write:
+                h.put(f"DATA{n}", h.random.getrandbits(8 * size), size)
+            else:
+                h.get(f"DATA{n}", size)
+
+    def done() -> None:
+        for name in ("ALTERNATE_STATUS", "STATUS", "ERROR", "SECTOR_COUNT", "LBA_LOW", "LBA_MID", "LBA_HIGH", "DEVICE"):
+            h.get(f"{name}{n}")
+
+    def table(size: int) -> tuple[list[tuple[int, int]], int]:
+        """Regions for a transfer: exact, short or long; and where the table is."""
+        rows, left = [], max(2, size + h.random.choice((0, 0, 0, 0, SECTOR, -SECTOR, 2)))
+        while left > 0:
+            part = min(left, h.random.choice((SECTOR, 2 * SECTOR, 4096, 512 + 2, 65536)))
+            rows.append((h.place(part, 2), part))
+            left -= part
+        rows = rows[:32]
+        at = h.place(8 * len(rows), 4)
+        h.fill(
+            at,
+            b"".join(
+                struct.pack("<IHH", a, c & 0xFFFF, 0x8000 * (k == len(rows) - 1)) for k, (a, c) in enumerate(rows)
+            ),
+        )
+        return rows, at
+
+    def bus_master(to_ram: bool, size: int, begin: Callable[[], None]) -> None:
+        rows, at = table(size)
+        h.master()
+        if not to_ram:
+            for a, c in rows:
+                h.fill(a, h.bytes(min(c, 64)))
+        h.put(f"BMIC{n}", 0)
+        h.put(f"BMIDTP{n}", at)
+        h.put(f"BMIS{n}", 0x66)
+        begin()
+        h.get(f"ALTERNATE_STATUS{n}")
+        h.put(f"BMIC{n}", 8 * to_ram | 1)
+        h.get(f"BMIS{n}")
+        done()
+        h.put(f"BMIC{n}", 8 * to_ram)
+        h.put(f"BMIS{n}", 0x66)
+        h.get(f"BMIS{n}")
+        for a, c in rows if to_ram else ():
+            h.look(a, c)
+
+    h.put(f"DEVICE_CONTROL{n}", h.random.choice((0, 0, 2)))
+    if disc:
+        cdb, size = packet(h, total)
+        if h.chance(0.15):
+            task(0xA1, 0, 0, False)
+            done()
+            words(SECTOR, False)
+            return
+        dma = h.chance(0.4)
+        limit = h.random.choice((0xFFFE, BLOCK, 512, 64))
+
+        def send() -> None:
+            h.put(f"FEATURES{n}", int(dma))
+            task(0xA0, limit << 8, 0, False)
+            h.get(f"ALTERNATE_STATUS{n}")
+            for k in range(0, 12, 2):
+                h.put(f"DATA{n}", cdb[k] | cdb[k + 1] << 8, 2)
+
+        if dma:
+            bus_master(True, size, send)
+            return
+        send()
+        left = min(size, 3 * 2352)
+        while left > 0:
+            done()
+            part = min(left, limit)
+            words(part, False)
+            left -= part
+        done()
+        return
+    count = h.random.choice((1, 1, 2, 3, 8))
+    at = address(h, total, count)
+    pick = h.random.random()
+    if pick < 0.3:
+        command, wide = h.random.choice(list(PIO_IN.items()))
+        task(command, at, count, wide)
+        for _ in range(count):
+            done()
+            words(SECTOR, False)
+        done()
+    elif pick < 0.5:
+        command, wide = h.random.choice(list(PIO_OUT.items()))
+        task(command, at, count, wide)
+        for _ in range(count):
+            done()
+            words(SECTOR, True)
+        done()
+    elif pick < 0.8:
+        to_ram = h.chance(0.6)
+        command, wide = h.random.choice(list((DMA_IN if to_ram else DMA_OUT).items()))
+        bus_master(to_ram, count * SECTOR, lambda: task(command, at, count, wide))
+    elif pick < 0.87:
+        task(h.random.choice((0xEC, 0xEC, 0xA1)), 0, 0, False)
+        done()
+        words(SECTOR, False)
+    else:
+        if h.chance(0.5):
+            h.put(f"FEATURES{n}", h.random.choice((0x02, 0x03, 0x82, 0xAA, 0x55, 0x66, 0xCC, h.random.getrandbits(8))))
+            h.put(f"SECTOR_COUNT{n}", h.random.choice((0x08, 0x0C, 0x22, 0x45, 0x10)))
+        task(h.random.choice(NO_DATA), at, h.random.choice((1, 2, 8, 16)), False)
+        done()
+
+
+# ---------------------------------------------------------------------- AHCI
+
+
+def ahci(h: Hands) -> None:
+    """Commands on a port: its structures, some slots, PxCI; then what it wrote."""
+    p = h.random.choice((0, 0, 1, 2, 2, 5))
+    disc = p == 2
+    total = {0: sectors("disk"), 1: sectors("small"), 2: MEDIA["disc"] // BLOCK}.get(p, 16)
+    lists, area = h.place(1024, 1024), h.place(256, 256)
+    h.master()
+    if h.chance(0.8):
+        h.put("GHC", 0x80000002)
+        h.put(f"P{p}CMD", 0)
+        h.put(f"P{p}CLB", lists)
+        h.put(f"P{p}CLBU", 0)
+        h.put(f"P{p}FB", area)
+        h.put(f"P{p}FBU", 0)
+        h.put(f"P{p}SERR", 0xFFFFFFFF)
+        h.put(f"P{p}IS", 0xFFFFFFFF)
+        h.put(f"P{p}IE", h.random.choice((0xFFFFFFFF, 0x7DC000FF, 0)))
+    h.fill(area, bytes(256))
+    h.put(f"P{p}CMD", 0x10)
+    h.put(f"P{p}CMD", 0x11)
+    slots = sorted(h.random.sample(range(32), h.random.choice((1, 1, 2))))
+    mask, written = 0, []
+    queued = 0
+    for slot in slots:
+        table = h.place(0x80 + 16 * 8, 128)
+        count = h.random.choice((1, 1, 2, 8))
+        fis = bytearray(64)
+        fis[0], fis[1] = 0x27, 0x80
+        write = cdb_length = 0
+        cdb = b""
+        if disc and h.chance(0.8):
+            cdb, size = packet(h, total)
+            fis[2], fis[3] = 0xA0, h.random.randrange(2)
+            fis[5], fis[6] = h.random.choice(((0, 0), (0, 8), (0xFE, 0xFF)))
+            cdb_length = 1
+        else:
+            command = h.random.choice(
+                (0xEC, 0xA1, 0x25, 0x35, 0xC8, 0xCA, 0x20, 0x30, 0x24, 0x34, 0xE7, 0xE5, 0xEF, 0x60, 0x61, 0x60, 0x61)
+            )
+            at = address(h, total, count)
+            write = int(command in (0x35, 0xCA, 0x30, 0x34, 0x61))
+            size = SECTOR if command in (0xEC, 0xA1) else count * SECTOR
+            fis[2] = command
+            fis[4:7], fis[7], fis[8:11] = struct.pack("<I", at)[:3], 0x40, struct.pack("<I", at >> 24)[:3]
+            if command in (0xC8, 0xCA, 0x20, 0x30):
+                fis[7] = 0xE0 | at >> 24 & 0xF
+            if command in (0x60, 0x61):
+                fis[3], fis[12] = count, slot << 3
+                queued |= 1 << slot
+            else:
+                fis[12] = count
+            if command == 0xEF:
+                fis[3], fis[12] = h.random.choice((0x02, 0x03, 0x82)), 0x45
+        rows: list[tuple[int, int]] = []
+        left = max(2, size + h.random.choice((0, 0, 0, SECTOR)))
+        while left > 0 and len(rows) < 8:
+            part = min(left, h.random.choice((SECTOR, 4096, 1 << 16, SECTOR + 2)))
+            rows.append((h.place(part, 2), part))
+            left -= part
+        if write:
+            for a, c in rows:
+                h.fill(a, h.bytes(min(c, 64)))
+        h.fill(
+            table,
+            bytes(fis)
+            + cdb.ljust(64, b"\0")
+            + b"".join(struct.pack("<QII", a, 0, c - 1 | h.random.randrange(2) << 31) for a, c in rows),
+        )
+        h.fill(lists + 32 * slot, struct.pack("<IIQ16x", 5 | cdb_length << 5 | write << 6 | len(rows) << 16, 0, table))
+        mask |= 1 << slot
+        written += [] if write else rows
+    if queued:
+        h.put(f"P{p}SACT", queued)
+    h.put(f"P{p}CI", mask)
+    for name in ("CI", "SACT", "TFD", "IS", "SERR", "SIG", "SSTS", "CMD"):
+        h.get(f"P{p}{name}")
+    h.get("IS")
+    for slot in slots:
+        h.look(lists + 32 * slot, 8)
+    h.look(area, 256, 256)
+    for a, c in written:
+        h.look(a, c)
+    h.put(f"P{p}IS", 0xFFFFFFFF)
+    h.put("IS", 0xFFFFFFFF)
+    if h.chance(0.3):
+        h.put(f"P{p}CMD", 0)
+
+
+# ---------------------------------------------------------------------- floppy disk controller, with DMA channel 2
+
+
+def fdc(h: Hands) -> None:
+    """A command with its results, by DMA or by program."""
+
+    def command(*data: int) -> None:
+        for byte in data:
+            h.get("MSR")
+            h.put("FIFO", byte)
+
+    def results(n: int) -> None:
+        for _ in range(n):
+            h.get("MSR")
+            h.get("FIFO")
+        h.get("MSR")
+
+    drive = h.random.choice((0, 0, 0, 1))
+    h.put("DOR", 0x0C | 0x10 << drive | drive)
+    h.put("CCR", h.random.choice((0, 0, 0, 2)))
+    pick = h.random.random()
+    if pick < 0.15:
+        command(0x03, 0xAF, 0x02 | h.random.randrange(2))
+        command(0x07, drive)
+        command(0x08)
+        results(2)
+        return
+    if pick < 0.3:
+        command(0x0F, h.random.randrange(2) << 2 | drive, h.random.randrange(85))
+        command(0x08)
+        results(2)
+        command(0x04, h.random.randrange(2) << 2 | drive)
+        results(1)
+        return
+    if pick < 0.4:
+        command(0x4A, h.random.randrange(2) << 2 | drive)
+        h.wait(h.random.choice((MS, 25 * MS)))
+        results(7)
+        return
+    if pick < 0.5:
+        command(*h.random.choice(((0x10,), (0x18,), (0x0E,), (0x14,), (0x94,), (0x13, 0, 0x57, 0), (0x12, 0x80))))
+        results(h.random.choice((1, 10)))
+        return
+    write = h.chance(0.4)
+    n = h.random.choice((1, 1, 2, 3))
+    track, head, first = h.random.choice((0, 1, 40, 79, 80)), h.random.randrange(2), h.random.choice((1, 5, 17, 18, 19))
+    code = {False: (0xE6, 0xE6, 0x66, 0xC6, 0x46, 0x56, 0x42), True: (0xC5, 0x45, 0xC9, 0x4D)}[write]
+    which = h.random.choice(code)
+    command(0x0F, head << 2 | drive, track)
+    command(0x08)
+    results(2)
+    by_dma = h.chance(0.7) and which != 0x4D
+    size = n * SECTOR
+    at = h.place(size) & ~0xFFFF | h.random.randrange(0x10000 - size)
+    if by_dma:
+        command(0x03, 0xAF, 0x02)
+        h.out(0x0A, 0x06)
+        h.out(0x0C, 0)
+        h.out(0x0B, 0x4A if write else 0x46)
+        h.out(0x04, at & 0xFF)
+        h.out(0x04, at >> 8 & 0xFF)
+        h.out(0x81, at >> 16)
+        h.out(0x05, size - 1 & 0xFF)
+        h.out(0x05, size - 1 >> 8)
+        if write:
+            h.fill(at, h.bytes(64))
+        h.out(0x0A, 0x02)
+    else:
+        command(0x03, 0xAF, 0x03)
+    if which == 0x4D:
+        command(which, head << 2 | drive, 2, n, 0x54, 0xF6)
+    else:
+        command(which, head << 2 | drive, track, head, first, 2, first + n - 1 if h.chance(0.7) else 18, 0x1B, 0xFF)
+    if not by_dma:
+        for k in range(n * (4 if which == 0x4D else SECTOR)):
+            if k % 128 == 0:
+                h.get("MSR")
+            if write:
+                h.put("FIFO", h.random.getrandbits(8))
+            else:
+                h.get("FIFO")
+    results(7)
+    if by_dma:
+        h.load(0x08)
+        if not write:
+            h.look(at, size)
+
+
+# ---------------------------------------------------------------------- network controllers: packets that come back
+
+STATION = bytes.fromhex("525400123456")
+DEXT, EOP, RS, IFCS, IDE = 1 << 29, 1 << 24, 1 << 27, 1 << 25, 1 << 31
+
+
+def frame(h: Hands, station: bytes) -> bytes:
+    """An Ethernet frame: to this station, to all, or to somebody; IPv4 or IPv6, with TCP or UDP, or something else."""
+    to = h.random.choice(
+        (station, station, b"\xff" * 6, b"\x01\x00\x5e" + h.random.randbytes(3), h.random.randbytes(6))
+    )
+    kind = h.random.choice((0x0800, 0x0800, 0x86DD, 0x0806, 0x8100))
+    head = to + h.random.randbytes(6)
+    if kind == 0x8100:
+        head += struct.pack(">HH", kind, h.random.getrandbits(16))
+        kind = 0x0800
+    size = h.random.choice((20, 46, 100, h.random.randrange(20, 600), 1480))
+    protocol = h.random.choice((6, 17, 1))
+    if kind == 0x0800:
+        body = struct.pack(
+            ">BBHHHBBH", 0x45, 0, 20 + size, 1, h.random.choice((0, 0, 0x2000)), 64, protocol, 0
+        ) + h.random.randbytes(8)
+    elif kind == 0x86DD:
+        body = struct.pack(">IHBB", 6 << 28, size, protocol, 64) + h.random.randbytes(32)
+    else:
+        body = b""
+    upper = h.random.randbytes(12) + bytes([0x50, 0x18]) + h.random.randbytes(6)
+    return head + struct.pack(">H", kind) + body + (upper + h.bytes(size))[:size]
+
+
+def nic(h: Hands, station: bytes, queues: Sequence[str], express: bool) -> None:
+    """Rings, loopback, packets out and in again; then descriptors, buffers, causes and statistics."""
+    ring = h.random.choice((8, 8, 16))
+    tx, rx = h.place(16 * ring, 16), h.place(16 * ring, 16)
+    buffers = [h.place(4096, 16) for _ in range(ring)]
+    q = h.random.choice(queues)
+    setup = h.chance(0.7)
+    if setup:
+        h.master()
+        h.put("IMC", 0xFFFFFFFF)
+        h.get("ICR")
+        h.put("MDIC", 0x04200000 | h.random.choice((0x4140, 0x4140, 0x1140)))  # the PHY in loopback, or not
+        h.put("RCTL", 0)
+        h.put("RAL0" if "RAL0" in h.named else "RA0", int.from_bytes(station[:4], "little"))
+        h.put("RAH0" if "RAH0" in h.named else "RA1", int.from_bytes(station[4:], "little") | 1 << 31)
+        for name, value in (("RDBAL", rx), ("RDBAH", 0), ("RDLEN", 16 * ring), ("RDH", 0), ("RDT", 0)):
+            h.put(name + q if name + q in h.named else name, value)
+        if express:
+            h.put("RFCTL", h.random.choice((0, 0, 0x8000)))
+            h.put("RXCSUM", h.random.choice((0, 0x300, 0x2300)))
+            h.put("MRQC", 0)
+        size = h.random.choice((0, 0, 0x10000, 0x20000, 0x30000))
+        mode = h.random.choice((0, 0x8, 0x10, 0x18)) | h.random.choice((0, 0x40)) | h.random.choice((0, 0x20)) | size
+        h.put("RCTL", 0x8002 | mode | h.random.choice((0, 0x04000000, 0x40000)))
+        h.put("VET", 0x8100)
+        h.fill(rx, b"".join(struct.pack("<QQ", a, 0) for a in buffers))
+        h.put(("RDT" + q) if "RDT" + q in h.named else "RDT", ring - 1)
+        for name, value in (("TDBAL", tx), ("TDBAH", 0), ("TDLEN", 16 * ring), ("TDH", 0), ("TDT", 0)):
+            h.put(name + q if name + q in h.named else name, value)
+        h.put("TCTL", 0x4010A)
+        h.put("IMS", h.random.choice((0, 0x9D, 0xFFFFFFFF)))
+        h.wait(1200 * MS)
+    tail = 0
+    for _ in range(h.random.choice((1, 2, 3)) if setup else 1):
+        rows = []
+        data = frame(h, station)
+        at = h.place(len(data))
+        h.fill(at, data)
+        flags = RS | IFCS | h.random.choice((0, 0, IDE))
+        if h.chance(0.5):
+            cut = h.random.randrange(1, len(data)) if h.chance(0.3) else len(data)
+            rows.append(struct.pack("<QII", at, cut | flags | EOP * (cut == len(data)), 0))
+            if cut < len(data):
+                rows.append(struct.pack("<QII", at + cut, len(data) - cut | flags | EOP, 0))
+        else:
+            tucmd = h.random.choice((0, 1, 2, 3)) << 24
+            tse = h.chance(0.3)
+            header = 54
+            context = (14, 24, 33, 34, 34 + 16, 0)
+            rows.append(
+                struct.pack(
+                    "<BBHBBHIBBH", *context, max(0, len(data) - header) | DEXT | tucmd | tse << 26 | RS, 0, header, 64
+                )
+            )
+            rows.append(
+                struct.pack(
+                    "<QII", at, len(data) | DEXT | 1 << 20 | flags | tse << 26 | EOP, h.random.randrange(4) << 8
+                )
+            )
+        h.fill(tx + 16 * tail, b"".join(rows)) if tail + len(rows) <= ring else None
+        if tail + len(rows) > ring:
+            break
+        tail = (tail + len(rows)) % ring
+        h.put(("TDT" + q) if "TDT" + q in h.named else "TDT", tail)
+        h.wait(h.random.choice((1000, MS, 10 * MS)))
+        if h.chance(0.7):
+            h.get("ICR")
+    h.wait(h.random.choice((0, 2 * MS)))
+    for name in ("TDH", "RDH", "STATUS", "GPRC", "GPTC", "TPT", "TPR"):
+        h.get(name + q if name + q in h.named else name)
+    h.look(tx, 16 * ring, 16 * ring)
+    h.look(rx, 16 * ring, 16 * ring)
+    for a in buffers[:4]:
+        h.look(a, 256)
+    h.get("ICR")
+
+
+def e1000(h: Hands) -> None:
+    """The 82540EM."""
+    nic(h, bytes.fromhex("525400123457" if h.g.board.name == "q35-full" else "525400123456"), ("",), False)
+
+
+def e1000e(h: Hands) -> None:
+    """The 82574L."""
+    nic(h, STATION, ("",), True)
+
+
+# ---------------------------------------------------------------------- the chipset's small parts
+
+
+def pit(h: Hands) -> None:
+    """A counter's mode and count, latched and read."""
+    n, mode = h.random.randrange(3), h.random.randrange(6)
+    h.out(0x43, n << 6 | 0x30 | mode << 1 | h.random.randrange(2))
+    count = h.random.choice((0, 2, 100, 1193, 11932, h.random.getrandbits(16)))
+    h.out(0x40 + n, count & 0xFF)
+    h.out(0x40 + n, count >> 8)
+    h.wait(h.random.randrange(1, 10 * MS))
+    h.out(0x43, h.random.choice((n << 6, 0xC0 | 2 << n, 0xD0 | 2 << n, 0xE0 | 2 << n)))
+    for _ in range(3):
+        h.load(0x40 + n)
+    if n == 2:
+        h.out(0x61, h.random.randrange(4))
+        h.load(0x61)
+
+
+def pic(h: Hands) -> None:
+    """Both controllers initialised and unmasked; requests, service, ends of interrupt."""
+    for base, vector, wire in ((0x20, 0x30, 4), (0xA0, 0x38, 2)):
+        for port, value in ((base, 0x11), (base + 1, vector), (base + 1, wire), (base + 1, h.random.choice((1, 1, 3)))):
+            h.out(port, value)
+        h.out(base + 1, h.random.choice((0, 0xFB if base == 0x20 else 0xFF, h.random.getrandbits(8))))
+    for base in (0x20, 0xA0):
+        h.out(base, h.random.choice((0x20, 0x60 | h.random.randrange(8), 0x0A, 0x0B, 0xC0 | h.random.randrange(8))))
+        h.load(base)
+        h.load(base + 1)
+
+
+def rtc(h: Hands) -> None:
+    """A periodic rate, an alarm, the date: set, waited for, cleared."""
+    for index, value in (
+        (0x0B, 0x82),
+        (h.random.choice((0, 2, 4, 6, 7, 8, 9)), h.random.choice((0, 0x12, 0x23, 0x59))),
+        (h.random.choice((1, 3, 5)), h.random.choice((0, 0x12, 0xC0, 0xFF))),
+        (0x0A, 0x20 | h.random.randrange(16)),
+        (0x0B, h.random.choice((0x02, 0x42, 0x12, 0x22, 0x72, 0x06))),
+    ):
+        h.out(0x70, index)
+        h.out(0x71, value)
+    for _ in range(3):
+        h.wait(h.random.choice((MS, 500 * MS, S)))
+        for index in (0x0C, 0, 0x0A):
+            h.out(0x70, index)
+            h.load(0x71)
+
+
+def uart(h: Hands) -> None:
+    """A divisor, a format, loopback, characters."""
+    rows = [("LCR", 0x83), ("THR", h.random.choice((1, 12, 96))), ("IER", 0), ("LCR", h.random.choice((3, 7, 0x1B)))]
+    rows += [("FCR", h.random.choice((0, 1, 7, 0xC7))), ("IER", h.random.randrange(16))]
+    for name, value in (*rows, ("MCR", h.random.choice((0x0B, 0x1B)))):
+        h.put(name, value)
+    for _ in range(h.random.randrange(1, 20)):
+        h.put("THR", h.random.getrandbits(8))
+        if h.chance(0.3):
+            h.wait(h.random.randrange(1, 5 * MS))
+        h.get(h.random.choice(("LSR", "IIR", "MSR", "RBR")))
+
+
+def kbc(h: Hands) -> None:
+    """Commands of the controller and of the devices behind it, with their data and answers."""
+    pick = h.random.random()
+    if pick < 0.5:
+        plain = (0x20, 0xAA, 0xAB, 0xA7, 0xA8, 0xA9, 0xAD, 0xAE, 0xC0, 0xD0)
+        taking = ((0x60, 0x47), (0x60, 0x45), (0xD1, 0xDF), (0xD2, 0x5A), (0xD3, 0x5A))
+        command, data = h.random.choice((*((c, None) for c in plain), *taking))
+        h.out(0x64, command)
+        if data is not None:
+            h.out(0x60, data)
+    else:
+        if h.chance(0.4):
+            h.out(0x64, 0xD4)
+        h.out(0x60, h.random.choice((0xF2, 0xF4, 0xF5, 0xF6, 0xFF, 0xEE, 0xE9, 0xEB, 0xED, 0xF0, 0xF3, 0xE8)))
+        if h.chance(0.6):
+            h.out(0x60, h.random.choice((0, 1, 2, 3, 100, 200)))
+    for _ in range(h.random.randrange(1, 6)):
+        h.load(0x64)
+        h.load(0x60)
+
+
+DRIVERS: dict[str, Callable[[Hands], None]] = {
+    "edu": edu,
+    "fw-cfg": fw_cfg,
+    "piix3-ide": ide,
+    "ich9-ahci": ahci,
+    "fdc": fdc,
+    "e1000": e1000,
+    "e1000e": e1000e,
+    "i8254": pit,
+    "i8259": pic,
+    "mc146818": rtc,
+    "uart16550": uart,
+    "i8042": kbc,
+}
