@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport FILE
 
+from engine._device cimport io_status
 from engine.pci._config cimport PciFunction
 
 cdef enum:
@@ -55,6 +56,10 @@ cdef class NetPort:
 
 cdef class NetController(PciFunction):
     cdef readonly NetPort net
+    cdef uint8_t *rom           # the expansion ROM's bytes
+    cdef uint32_t rom_size      # 0: there is none
+    cdef bint rom_known         # its bytes were given, or learnt
+    cdef io_status rom_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
 
 
 cdef inline uint32_t be16(const uint8_t *p) noexcept nogil:

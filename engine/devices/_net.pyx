@@ -11,14 +11,15 @@ nanoseconds.  Called by the controller's owner only.
 cimport cython
 from libc.stdio cimport fclose, fflush, fopen, fwrite
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.unistd cimport close, read, write
 
 import os
 import struct
 from pathlib import Path
 
-from engine._device cimport NEVER
+from engine._device cimport IO_CONTENT, IO_NO_REGISTER, IO_OK, NEVER, io_status
+from engine.pci._config cimport ROM_BAR
 
 from engine.errors import MachineError
 
@@ -33,10 +34,11 @@ cdef enum:
     QUIET_SHIFT = 6             # after each 64 looks in vain the pause between looks doubles,
     QUIET_MAX = 10              # ten times
     INJECT_MAX = 256 << 20      # bytes of an `inject` file
+    ROM_MAX = 16 << 20          # bytes of an expansion ROM: PCI 6.2.5.2
 
 BACKENDS = ("null", "loopback", "capture", "tap", "stream")
-# Settings of every controller.
-NET_CONFIG = {"backend": "null", "capture": "", "record": "", "inject": "", "inject_start": -1, "tap": "", "fd": -1,
+# Settings of every controller: its option ROM, and NetPort's.
+NET_CONFIG = {"rom": "", "rom_size": 0, "backend": "null", "capture": "", "record": "", "inject": "", "inject_start": -1, "tap": "", "fd": -1,
               "poll_ns": 1000000}
 NET_STATE = (("net_poll_at", "u8"), ("net_next", "u4"), ("net_quiet", "u4"))
 
@@ -326,7 +328,62 @@ cdef class NetPort:
 
 
 cdef class NetController(PciFunction):
-    """What every controller has in common for its owner: the port that its cable is plugged into."""
+    """What every controller has in common: the port that its cable is plugged into, and its option ROM.
+
+    rom           image of the option ROM, in a base address register as large as its length rounded up to a power of two
+    rom_size      length of that register where no image is given, or a larger one; 0 and no image: there is none
+    """
+
+    def __dealloc__(self):
+        free(self.rom)
+
+    def plug_rom(self):
+        """The expansion ROM that the settings ask for, after the header has been filled: PCI 6.2.5.2."""
+        data = b""
+        if name := self.config["rom"]:
+            try:
+                data = Path(name).read_bytes()
+            except OSError as e:
+                raise MachineError(f"device {self.id!r}: option ROM {name}: {e.strerror}") from None
+        size = max(self.config["rom_size"], len(data))
+        if not size:
+            if name:
+                raise MachineError(f"device {self.id!r}: option ROM {name} is empty")
+            return
+        if size > ROM_MAX:
+            raise MachineError(f"device {self.id!r}: an option ROM cannot be {size:#x} bytes long")
+        self.rom_size = max(2048, 1 << (size - 1).bit_length())
+        self.add_rom(self.rom_size)
+        self.rom = <uint8_t *>calloc(self.rom_size, 1)
+        if self.rom == NULL:
+            raise MemoryError("no memory for an option ROM")
+        if data:
+            self.set_contents({"rom": data})
+
+    cdef io_status rom_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        """Its bytes are content: another program made them."""
+        if offset + size > self.rom_size:
+            return IO_NO_REGISTER
+        memcpy(value, self.rom + offset, size)
+        return <io_status>(IO_OK | IO_CONTENT)
+
+    cdef void learn(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+        if region == ROM_BAR and offset + size <= self.rom_size:
+            memcpy(self.rom + offset, &value, size)
+            self.rom_known = True
+
+    def contents(self):
+        """Known content: {"rom": bytes} once the option ROM is known."""
+        return {"rom": (<char *>self.rom)[:self.rom_size]} if self.rom_known else {}
+
+    def set_contents(self, contents):
+        """Supply the option ROM: {"rom": bytes}.  Raises MachineError if it is too long or something else is given."""
+        for name, data in contents.items():
+            if name != "rom" or len(data) > self.rom_size:
+                raise MachineError(f"device {self.id!r}: {len(data)} bytes for {name!r}; 'rom' has {self.rom_size}")
+            memset(self.rom, 0, self.rom_size)
+            memcpy(self.rom, <const char *>(<bytes>data), len(data))
+            self.rom_known = True
 
     def attach(self, int fd):
         """The descriptor of the network's other end."""

@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from engine._device cimport IO_OK, NEVER, RESET_POWER_ON
 from engine.devices._net cimport add16, add32, be16, is_broadcast, put16, put_checksum
+from engine.pci._config cimport ROM_BAR
 from engine.pci.regs cimport COMMAND, COMMAND_MASTER
 
 from engine.devices._e1000_common import (ALL, CONTEXT_STATE, E1000_CONFIG, ERRORS, FIFO, READ_CLEARS, READ_CLEARS_PAIR, SIZES,
@@ -162,6 +163,7 @@ cdef class E1000(E1000Common):
         self.identify(VENDOR_INTEL, DEVICE_82540EM, 3, 0x020000, 1)
         self.add_bar(MMIO, Space.MMIO, 0x20000, name="e1000-mmio", implements=(4, 4))
         self.add_bar(IO, Space.PIO, 64, name="e1000-io")
+        self.plug_rom()
         self.power_on()
 
     # ------------------------------------------------------------------ reset
@@ -211,6 +213,8 @@ cdef class E1000(E1000Common):
                 value[0] = self.s.io_addr >> 8 * (offset & 3)
             elif offset == IODATA and size == 4 and self.s.io_addr < 0x20000:
                 value[0] = self.mmio_read(self.s.io_addr & ~<uint32_t>3)
+        elif region == ROM_BAR:
+            return self.rom_read(offset, size, value)
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:

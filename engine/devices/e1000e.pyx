@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from engine._device cimport IO_OK, NEVER, RESET_POWER_ON
 from engine.devices._net cimport LONGEST_FRAME, add16, add32, be16, folded, is_broadcast, put16, put_checksum, words_sum
+from engine.pci._config cimport ROM_BAR
 from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
 from engine.pci._msix cimport msix_enabled, msix_load, msix_notify, msix_reset, msix_table_write, msix_written
 from engine.pci.regs cimport (CACHE_LINE_SIZE, CAP_EXPRESS, CAP_PM, COMMAND, COMMAND_MASTER, CONFIG_SIZE, EXTENDED_SIZE, HEADER_SIZE)
@@ -366,6 +367,7 @@ cdef class E1000E(E1000Common):
         self.add_bar(FLASH, Space.MMIO, 0x20000, name="e1000e-flash")
         self.add_bar(IO, Space.PIO, 32, name="e1000e-io", implements=(4, 4))
         self.add_bar(MSIX, Space.MMIO, 0x4000, name="e1000e-msix", accepts=(4, 8), implements=(4, 4))
+        self.plug_rom()
         self.cap_next = MSIX_AT
         add_msix(self, VECTORS, MSIX, MSIX_TABLE_AT, MSIX, MSIX_PENDING_AT)
         self.add_capability(CAP_EXPRESS, 0x14, EXPRESS_AT)
@@ -463,6 +465,8 @@ cdef class E1000E(E1000Common):
                 value[0] = msix_load(self.s.table, sizeof(self.s.table), offset - MSIX_TABLE_AT, size)
             elif offset >= MSIX_PENDING_AT:
                 value[0] = msix_load(self.s.pending, sizeof(self.s.pending), offset - MSIX_PENDING_AT, size)
+        elif region == ROM_BAR:
+            return self.rom_read(offset, size, value)
         return IO_OK
 
     cdef io_status bar_write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
