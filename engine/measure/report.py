@@ -247,7 +247,8 @@ def differences_plot(session: Session) -> str:
         ax.invert_yaxis()
         ax.tick_params(axis="y", labelsize=7.5)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel(f"reads compared, all {len(runs)} paths together (log scale)")
+        paths = f", all {len(runs)} paths together" if len(runs) > 1 else ""
+        ax.set_xlabel(f"reads compared{paths} (log scale)")
         ax.set_title(f"{name}: reads against the reference")
         f.legend(loc="outside lower center", ncols=2, fontsize=8)
         figures.append(svg(f))
