@@ -106,7 +106,7 @@ cdef class Ich9Ahci(AtaController):
     `resume` rises the command has not happened, but for the frames of a PIO command's blocks before it."""
     TITLE = "Intel 82801IB (ICH9) AHCI adapter, six Serial ATA ports"
     REGISTERS = REGISTERS
-    CONFIG = {**PCI_CONFIG, "drives": []}
+    CONFIG = {**PCI_CONFIG, "multifunction": True, "drives": []}
     STATE = PCI_STATE + (("ghc", "u4"), ("hba_is", "u4"), ("index", "u4"), ("ahci_pad", "u4")) + _PORTS + _ATA
     MESSAGE_SOURCE = True
     IN = ("resume",)
@@ -134,7 +134,7 @@ cdef class Ich9Ahci(AtaController):
             self.channel[n] = <PyObject *>c
             identify = c.units[0].identify          # words 75 and 76: 32 queued commands, 1.5 Gb/s queueing
             identify[150], identify[153] = N_SLOTS - 1, 0x01
-        self.identify(0x8086, 0x2922, 0x02, 0x010601, interrupt_pin=1, multifunction=True)
+        self.identify(0x8086, 0x2922, 0x02, 0x010601, interrupt_pin=1)
         self.add_capability(CAP_SATA, 8, SATA_CAP_AT)
         self.initial[SATA_CAP_AT + 2] = 0x10        # revision 1.0
         self.initial[SATA_CAP_AT + 4] = 0x48        # in BAR 4, from its fourth double word on

@@ -123,8 +123,8 @@ cdef class Ich9Lpc(PciFunction):
     IN = IN
     OUT = OUT
     TIMED_RESET = True              # TCO: what can bring its reset nearer is a barrier
-    CONFIG = {**PCI_CONFIG, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False, "no_reboot": True,
-              "action": "reset", **HOTPLUG_CONFIG}
+    CONFIG = {**PCI_CONFIG, "multifunction": True, "smm": True, "serial1": True, "serial2": False, "parallel": False, "floppy": False,
+              "no_reboot": True, "action": "reset", **HOTPLUG_CONFIG}
     STATE = PCI_STATE + (
         ("pm_base", "u8"), ("rc_base", "u8"), ("tco_expires", "u8"), *ACPI_PM_STATE, *HOTPLUG_STATE, ("smi_en", "u4"), ("smi_sts", "u4"),
         ("tco_rld", "u2"), ("tco1_sts", "u2"), ("tco2_sts", "u2"), ("tco1_cnt", "u2"), ("tco2_cnt", "u2"), ("tco_tmr", "u2"),
@@ -141,7 +141,7 @@ cdef class Ich9Lpc(PciFunction):
         self.set_action(c["action"])
         self.s = <ich9_lpc_state *>self.pci_alloc(sizeof(ich9_lpc_state))
         self.s.pm_base = self.s.rc_base = UNMAPPED
-        self.identify(0x8086, 0x2918, 0x02, 0x060100, multifunction=True)
+        self.identify(0x8086, 0x2918, 0x02, 0x060100)
         for n in range(HEADER_SIZE, CONFIG_SIZE):
             self.keep[n] = not (PMBASE <= n <= ACPI_CNTL or PIRQA_ROUT <= n < PIRQA_ROUT + 4 or PIRQE_ROUT <= n < PIRQE_ROUT + 4
                                 or RCBA <= n < RCBA + 4)

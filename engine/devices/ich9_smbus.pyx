@@ -47,7 +47,7 @@ cdef class Ich9Smbus(PciFunction):
     zeros after its end."""
     TITLE = "Intel 82801IB (ICH9) SMBus controller"
     REGISTERS = REGISTERS
-    CONFIG = {**PCI_CONFIG, "eeproms": 8, "spd": ""}
+    CONFIG = {**PCI_CONFIG, "multifunction": True, "eeproms": 8, "spd": ""}
     STATE = PCI_STATE + (("decodes", "u1"), ("irq", "u1")) + SMBUS_STATE
 
     def __init__(self, str id="ich9-smbus", uint32_t rank=0, arena=None, dma=None, **config):
@@ -56,7 +56,7 @@ cdef class Ich9Smbus(PciFunction):
         self.eeproms = self.config["eeproms"]
         self.spd_bytes = self.spd
         self.s = <ich9_smbus_state *>self.pci_alloc(sizeof(ich9_smbus_state))
-        self.identify(0x8086, 0x2930, 0x02, 0x0C0500, interrupt_pin=1, multifunction=True)
+        self.identify(0x8086, 0x2930, 0x02, 0x0C0500, interrupt_pin=1)
         self.add_bar(SMB_BAR, Space.PIO, SMB_SIZE, name="smbus", accepts=(1, 2, 4), implements=(1, 1))
         self.wmask[HOSTC] = 0xff & ~SSRESET
         self.power_on()

@@ -62,12 +62,13 @@ cdef class Piix3(PciFunction):
     REGISTERS = REGISTERS
     STATE = PCI_STATE + (("pirq", "u1"), ("rc", "u1"), ("pad", "u1", 6))
     IN = ("pirqa", "pirqb", "pirqc", "pirqd")
+    CONFIG = {**PCI_CONFIG, "multifunction": True}
     OUT = OUT
 
     def __init__(self, str id="piix3", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         self.s = <piix3_state *>self.pci_alloc(sizeof(piix3_state))
-        self.identify(0x8086, 0x7000, 0, 0x060100, multifunction=True)
+        self.identify(0x8086, 0x7000, 0, 0x060100)
         self.initial[STATUS + 1] = STATUS_DEVSEL_MEDIUM >> 8
         for r in REGISTERS:
             if r.region == CONFIG_REGION and r.offset >= HEADER_SIZE:

@@ -17,7 +17,6 @@ class PciFunction(Device):
         revision: int,
         class_code: int,
         interrupt_pin: int = 0,
-        multifunction: bool = False,
     ) -> None: ...
     def add_bar(
         self,

@@ -36,7 +36,8 @@ from engine.types import Region, Space
 
 PCI_STATE = (("mapped", "u8", 7), ("config", "u1", 256), ("intx", "u1"), ("legacy", "u1"),
              ("pci_pad", "u1", 6))
-PCI_CONFIG = {"subsystem_vendor_id": 0x1AF4, "subsystem_id": 0x1100}
+# Settings of every function.  multifunction: the header says that the device has more functions than this one.
+PCI_CONFIG = {"subsystem_vendor_id": 0x1AF4, "subsystem_id": 0x1100, "multifunction": False}
 
 
 cdef inline void put(uint8_t *at, uint64_t value, uint32_t size) noexcept nogil:
@@ -72,14 +73,14 @@ cdef class PciFunction(Device):
         self.config_size = EXTENDED_SIZE
 
     def identify(self, uint16_t vendor, uint16_t device, uint8_t revision, uint32_t class_code,
-                      uint8_t interrupt_pin=0, bint multifunction=False):
+                      uint8_t interrupt_pin=0):
         """Fill the header: PCI 6.2.1, 6.2.4.  interrupt_pin 1 is INTA#.  Bytes 40h to FFh become read-write, and
         a bus reset leaves them, as in the reference; resets() names those that it does not."""
         put(self.initial + VENDOR_ID, vendor, 2)
         put(self.initial + DEVICE_ID, device, 2)
         self.initial[REVISION_ID] = revision
         put(self.initial + CLASS_CODE, class_code, 3)
-        self.initial[HEADER_TYPE] = HEADER_MULTIFUNCTION if multifunction else 0
+        self.initial[HEADER_TYPE] = HEADER_MULTIFUNCTION if self.config["multifunction"] else 0
         put(self.initial + SUBSYSTEM_VENDOR_ID, self.config["subsystem_vendor_id"], 2)
         put(self.initial + SUBSYSTEM_ID, self.config["subsystem_id"], 2)
         self.initial[INTERRUPT_PIN] = interrupt_pin

@@ -62,29 +62,32 @@ cdef inline uint64_t smram_at(uint8_t region) noexcept nogil:
 
 
 cdef class Q35Mch(PciFunction):
-    """The host bridge, function 00:00.0.  `ram_mib`: RAM below 4 GiB, at whose end TSEG is; `ext_tseg_mbytes`: the largest TSEG."""
+    """The host bridge, function 00:00.0.  `ram_mib`: RAM below 4 GiB, at whose end TSEG is; `ext_tseg_mbytes`: the largest TSEG; `smm`:
+    off, its registers of system management memory are plain bytes without effect, as for a processor that has none."""
     TITLE = "Intel 82Q35 host bridge"
     REGISTERS = REGISTERS
     STATE = PCI_STATE + (("ecam_base", "u8"), ("ecam", "u1"), ("tseg", "u1"), ("pam", "u1", PAM_SEGMENTS), ("smram", "u1"),
                          ("esmramc", "u1"), ("smbase", "u1"), ("open", "u1"), ("smm", "u1"), ("pad", "u1", 4))
-    CONFIG = {**PCI_CONFIG, "ram_mib": 128, "ext_tseg_mbytes": 16}
+    CONFIG = {**PCI_CONFIG, "ram_mib": 128, "ext_tseg_mbytes": 16, "smm": True}
 
     def __init__(self, str id="q35-mch", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         self.low_ram = self.config["ram_mib"] * MIB
+        self.has_smm = self.config["smm"]
         if not 0 < self.config["ext_tseg_mbytes"] <= 0xFFF:
             raise MachineError(f"{id}: ext_tseg_mbytes = {self.config['ext_tseg_mbytes']}; it is 1 to 4095")
         self.ext_tseg = self.config["ext_tseg_mbytes"]
         self.s = <q35_mch_state *>self.pci_alloc(sizeof(q35_mch_state))
         self.identify(0x8086, 0x29C0, 0, 0x060000)
         for n in range(HEADER_SIZE, CONFIG_SIZE):
-            self.keep[n] = not (PCIEXBAR <= n < PCIEXBAR + 8 or EXT_TSEG_MBYTES <= n < EXT_TSEG_MBYTES + 2
-                                or F_SMBASE <= n <= ESMRAMC)
-        for n in range(2):
-            self.initial[EXT_TSEG_MBYTES + n] = self.ext_tseg >> (8 * n) & 0xff
+            self.keep[n] = not (PCIEXBAR <= n < PCIEXBAR + 8 or self.has_smm and (
+                EXT_TSEG_MBYTES <= n < EXT_TSEG_MBYTES + 2 or F_SMBASE <= n <= ESMRAMC))
         self.initial[PCIEXBAR + 3] = 0xB0
-        self.initial[SMRAM] = C_BASE_SEG
-        self.initial[ESMRAMC] = ESMRAMC_RESET
+        if self.has_smm:
+            for n in range(2):
+                self.initial[EXT_TSEG_MBYTES + n] = self.ext_tseg >> (8 * n) & 0xff
+            self.initial[SMRAM] = C_BASE_SEG
+            self.initial[ESMRAMC] = ESMRAMC_RESET
         self.power_on()
 
     def fixed_regions(self):
@@ -126,6 +129,15 @@ cdef class Q35Mch(PciFunction):
         return IO_OK if region >= TSEG_REGION else IO_NO_REGISTER
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
+        self.update_pam()
+        if self.has_smm:
+            self.smm_written()
+        # a reserved length, and writes elsewhere, leave the window where it is
+        if offset < PCIEXBAR + 8 and offset + size > PCIEXBAR and self.p.config[PCIEXBAR] & LENGTH_MASK != LENGTH_MASK:
+            self.update_ecam()
+
+    cdef void smm_written(self) noexcept nogil:
+        """The registers of system management memory after a write: queries are answered, locks hold."""
         cdef uint8_t smbase = self.p.config[F_SMBASE]
         if self.config16(EXT_TSEG_MBYTES) == EXT_TSEG_QUERY:
             self.p.config[EXT_TSEG_MBYTES] = <uint8_t>self.ext_tseg
@@ -139,11 +151,7 @@ cdef class Q35Mch(PciFunction):
             smbase = SMBASE_LCK
         self.p.config[F_SMBASE] = smbase
         self.lock()
-        self.update_pam()
         self.update_smram()
-        # a reserved length, and writes elsewhere, leave the window where it is
-        if offset < PCIEXBAR + 8 and offset + size > PCIEXBAR and self.p.config[PCIEXBAR] & LENGTH_MASK != LENGTH_MASK:
-            self.update_ecam()
 
     cdef void lock(self) noexcept nogil:
         """SMRAM.D_LCK ends D_OPEN and makes the rest of SMRAM and ESMRAMC read-only until reset, D_CLS excepted."""
@@ -227,11 +235,13 @@ cdef class Q35Mch(PciFunction):
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         """PCIEXBAR, SMRAM and what belongs to it go back; the reference keeps the rest, PAM too."""
         PciFunction.on_reset(self, kind)
-        self.lock()
         self.update_pam()
-        self.update_smram()
+        if self.has_smm:
+            self.lock()
+            self.update_smram()
         self.update_ecam()
 
     def on_restore(self):
         PciFunction.on_restore(self)
-        self.lock()
+        if self.has_smm:
+            self.lock()
