@@ -80,12 +80,13 @@ def geometry(sectors, drive="auto"):
 cdef class I82078(DmaClient):
     """The controller and its drives.
 
-    drives: how many there are.  image_a, image_b: raw image files, "" for no disk.  type_a, type_b: "auto", "144", "288"
+    drives: how many there are.  image_a, image_b: raw image files, "" for no disk.  size_a, size_b: bytes of a disk of
+    which no image is at hand; it begins blank.  type_a, type_b: "auto", "144", "288"
     or "120".  readonly: all disks are write protected.  dma_channel: of the peer "dma".
     """
     TITLE = "82078: floppy disk controller with two drives"
     OUT = ("irq",)
-    CONFIG = {"drives": 1, "image_a": "", "image_b": "", "type_a": "auto", "type_b": "auto", "readonly": False,
+    CONFIG = {"drives": 1, "image_a": "", "image_b": "", "size_a": 0, "size_b": 0, "type_a": "auto", "type_b": "auto", "readonly": False,
               "dma_channel": 2}
     REGISTERS = _REGISTERS
     STATE = (("data_pos", "u4"), ("data_len", "u4"), ("srb", "u1"), ("dor", "u1"), ("tdr", "u1"), ("dsr", "u1"),
@@ -116,12 +117,22 @@ cdef class I82078(DmaClient):
                 self.protected[d] = True
             elif path:
                 self.insert(d, read_image(f"device {id!r}", path, IMAGE_MAX), self.config["readonly"])
+            elif self.config["size_a" if d == 0 else "size_b"]:
+                size = self.config["size_a" if d == 0 else "size_b"]
+                if size > IMAGE_MAX:
+                    raise MachineError(f"device {id!r}: a disk of {size} bytes; no drive takes more than {IMAGE_MAX}")
+                self.insert(d, bytes(size), self.config["readonly"])
             else:
                 if self.types[d] == "auto":
                     self.types[d] = "288"       # an empty drive takes every 3.5" disk
                 self.eject(d)
         # Only now are there disks to find track 0 of.
         self.power_on()
+
+    @staticmethod
+    def drive_for(uint64_t size):
+        """Type of the drive that "auto" is with a disk of so many bytes; 0: with none."""
+        return geometry((size + SECTOR - 1) // SECTOR)[0]
 
     def insert(self, uint32_t drive, image, bint readonly=False):
         """Put a disk, a bytes-like raw image, into a drive; the changed line rises."""

@@ -19,6 +19,8 @@ from engine.machine.spec import DeviceSpec, MachineSpec
 from engine.registry import device_class
 
 CHIPSET = {"i440fx": "pc", "q35": "q35"}
+DISKS = {"i440fx": "piix3-ide", "q35": "ich9-ahci"}  # whose first function's disks the board writes into CMOS RAM
+FLOPPY_DRIVES = {"120": "1.2M", "144": "1.44M", "288": "2.88M"}  # the controller's names, and those of pc_cmos
 HOST_BRIDGES = ("i440fx", "q35-mch")
 POWER_MANAGEMENT = ("piix4-pm", "ich9-lpc")
 # PCI functions that are part of the board, and display adapters; bridges stay, too.
@@ -129,10 +131,10 @@ def _floppy(d: DeviceSpec, n: int) -> str:
     """CMOS type of a floppy drive: as given, else by its disk, else the reference's choice for an empty drive."""
     given = d.config.get(f"type_{'ab'[n]}", "auto")
     if given != "auto":
-        return str({"120": "1.2M", "144": "1.44M", "288": "2.88M"}.get(given, given))
+        return FLOPPY_DRIVES.get(given, str(given))
     image = d.config.get(f"image_{'ab'[n]}", "")
-    size = Path(image).stat().st_size if image and Path(image).is_file() else 0
-    return "2.88M" if not size or size > 1474560 else "1.2M" if size == 1228800 else "1.44M"
+    size = Path(image).stat().st_size if image and Path(image).is_file() else d.config.get(f"size_{'ab'[n]}", 0)
+    return FLOPPY_DRIVES[device_class(d.type).drive_for(size)]  # type: ignore[attr-defined]
 
 
 def derive(spec: MachineSpec) -> MachineSpec:
@@ -145,7 +147,7 @@ def derive(spec: MachineSpec) -> MachineSpec:
     floppies: list[str | None] = []
     dma, hpet = True, False
     for d in spec.devices:
-        if d.type in ("piix3-ide", "ich9-ahci"):
+        if d.type == DISKS[board.chipset] and not disks:
             disks = _ide_disks(d)
         elif d.type == "fdc":
             floppies = [_floppy(d, n) for n in range(d.config.get("drives", 1))]

@@ -18,7 +18,7 @@ from engine.machine.fw_cfg_items import Facts, place
 from engine.machine.spec import DeviceSpec, MachineSpec, load, parse, parse_size, shipped_boards
 from engine.types import Bdf
 
-CHIPSETS = {"pc": "i440fx", "q35": "q35", "isapc": ""}
+CHIPSETS = {"q35": "q35", "pc": "i440fx", "isapc": ""}  # in this order: "pc-q35-7.2" begins as "pc" does
 # Options without an argument, and with one, that no device of ours can tell.
 SILENT_FLAGS = {
     "-no-user-config",
@@ -30,13 +30,12 @@ SILENT_FLAGS = {
     "-nographic",
     "-snapshot",
     "-s",
-    "-usb",
-    "-no-acpi",
     "-no-fd-bootchk",
     "-full-screen",
     "-singlestep",
     "-preconfig",
 }
+FLAGS = {"-nodefaults", "-no-hpet", "-no-acpi", "-usb"}  # without an argument, and told
 SILENT = {
     "-accel",
     "-display",
@@ -80,6 +79,8 @@ PCI_DEVICES = {
     "i6300esb": "i6300esb",
     "pci-testdev": "pci-testdev",
     "edu": "edu",
+    "ahci": "ich9-ahci",
+    "ich9-ahci": "ich9-ahci",
     "pci-bridge": "pci-bridge",
     "i82801b11-bridge": "i82801b11",
     "pcie-root-port": "pcie-root-port",
@@ -106,12 +107,29 @@ ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
 }  # fmt: skip
 # Wires that tell the host something, by our type.
 NOTICES = {
+    "ich9-ahci": {"io_error": "io_error", "tray": "tray"},
     "pvpanic-pci": {"panicked": "panicked", "crash_loaded": "crash_loaded"},
     "i6300esb": {"watchdog": "watchdog"},
 }
 # Properties of added devices that are settings of ours under the same name.
 SETTINGS = {"pvpanic": ("events",), "pvpanic-pci": ("events",), "pci-testdev": ("membar",), "edu": ("dma_mask",)}
 WATCHDOGS = ("ib700", "i6300esb")
+AHCI_PORTS = 6
+SERIAL_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # (base, interrupt) of COM1 to COM4
+PARALLEL_PORTS = ((0x378, 7), (0x278, 7), (0x3BC, 7))
+# -vga NAME -> the device it is; ours is "std".
+VGAS = {"std": "VGA", "cirrus": "cirrus-vga", "vmware": "vmware-svga", "qxl": "qxl-vga", "virtio": "virtio-vga"}
+# Devices that take the place of the default VGA.
+VGA_DEVICES = {*VGAS.values(), "isa-vga", "isa-cirrus-vga", "ati-vga", "vhost-user-vga"}
+USB = {
+    "i440fx": (("piix3-usb-uhci", "00:01.2"),),
+    "q35": (("ich9-usb-ehci1", "00:1d.7"), *((f"ich9-usb-uhci{n + 1}", f"00:1d.{n}") for n in range(3))),
+}
+# -machine NAME=off -> what is not there.
+SWITCHED_OFF = {"hpet": "hpet", "sata": "ahci", "smbus": "smbus", "i8042": "kbc"}
+OPTION_ROM = 0x40000  # bytes of the base address register for the reference's own option ROMs of network controllers
+BUSLESS = {"nvdimm", "pc-dimm", "vmgenid", "smbus-eeprom", "loader"}  # devices without a PCI slot
+_REGION = {"uart16550": "serial", "parallel": "parallel"}
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
 # Properties of ide-hd and ide-cd -> keys of our drive tables; "" is dealt with apart.
 _DRIVE = {
@@ -178,7 +196,7 @@ def pairs(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             name = name[1:]
         if not name.startswith("-"):
             yield "-hda", name
-        elif name in SILENT_FLAGS or name in ("-nodefaults", "-no-hpet"):
+        elif name in SILENT_FLAGS or name in FLAGS:
             yield name, ""
         elif not rest:
             raise MachineError(f"QEMU command line: {name} has no argument")
@@ -226,6 +244,9 @@ class Importer:
         self.netdevs: dict[str, dict[str, str]] = {}
         self.remarks: list[str] = []
         self.unmodelled: list[tuple[str, str]] = []
+        self.foreign: set[str] = set()  # ids of devices that are not modelled: what is on their buses is not, either
+        self.ahcis: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}  # drives of added controllers, by id
+        self.q35 = False
 
     def read(self, args: Sequence[str]) -> None:
         for name, value in pairs(args):
@@ -267,8 +288,10 @@ class Importer:
             self.smp |= {k or "cpus": v for k, v in o.items()}
         elif name == "-nodefaults":
             self.defaults = self.default_nic = False
-        elif name == "-no-hpet":
-            self.switches["hpet"] = "off"
+        elif name in ("-no-hpet", "-no-acpi"):
+            self.switches[name.removeprefix("-no-")] = "off"
+        elif name == "-usb":
+            self.switches["usb"] = "on"
         elif name == "-bios":
             self.firmware = self._path(value)
         elif name == "-vga":
@@ -402,39 +425,46 @@ class Importer:
         remove: list[str] = []
         tables: list[tuple[str, dict[str, Any]]] = []
         have = {d.id: d for d in base.devices}
+        self.q35 = board == "q35"
+        facts = dict(self.facts)
         ide, floppies = self._drives()
         for id in ("ide", "ahci"):
             if id in have and ide:
                 tables.append((id, {"config": {"drives": ide}}))
         if "fdc" in have:
             config: dict[str, Any] = {"drives": 1 + max(floppies) if floppies else 0}
-            for n, image in floppies.items():
+            for n, (size, image) in floppies.items():
                 if image:
                     config[f"image_{'ab'[n]}"] = image
+                elif size:
+                    config[f"size_{'ab'[n]}"] = size
             tables.append(("fdc", {"config": config}))
+        named = {d.get("", "") for d in self.devices}
         if not self.vga:
-            self.vga = "std" if self.defaults else "none"
+            self.vga = "std" if self.defaults and not named & VGA_DEVICES else "none"
         if self.vga != "std":
-            if self.vga != "none":
-                self.unmodelled.append((f"{self.vga} VGA", ""))
             remove.append("vga")
-        if self.switches.get("hpet", "on") == "off":
-            remove.append("hpet")
+        remove += [id for name, id in SWITCHED_OFF.items() if self.switches.get(name, "on") == "off"]
+        rtc: dict[str, Any] = {}
+        if "hpet" in remove:  # through which the two would go
+            tables.append(("pit", {"lines": {"out0": "isa0"}}))
+            rtc["lines"] = {"irq": "isa8"}
+        if self.switches.get("acpi", "on") == "off":
+            facts["acpi"] = False
+            remove.append("pm")
+        if self.switches.get("usb", "off") == "on":
+            self.unmodelled += USB[board]
         debug = [d for d in self.devices if d.get("", "") in ISA_DEVICES]
         if debug:
             tables.append(("debugcon", {"at": {"debugcon": int(debug[0].get("iobase", "0xe9"), 0)}}))
         else:
             remove.append("debugcon")
-        if not self.parallels and not self.defaults:
-            remove.append("lpt1")
-        if not self.serials and not self.defaults:
-            remove.append("com1")
-        rtc: dict[str, Any] = {}
+        self._ports(remove)
         if "base" in self.rtc and self.rtc["base"] not in ("utc", "localtime"):
             when = self.rtc["base"]
-            rtc["base"] = when if "T" in when else when + "T00:00:00"
+            rtc["config"] = {"base": when if "T" in when else when + "T00:00:00"}
         if rtc:
-            tables.append(("rtc", {"config": rtc}))
+            tables.append(("rtc", rtc))
         dma = self.globals.get("fw_cfg_io.dma_enabled", self.globals.get("fw_cfg.dma_enabled", "on"))
         if dma in ("off", "false", "no", "0"):
             tables.append(("fwcfg", {"config": {"dma_enabled": False}}))
@@ -442,7 +472,7 @@ class Importer:
         if self.slots:
             self.facts["ram_slots"] = self.slots
         self._nodes(cpus)
-        facts = dict(self.facts)
+        facts |= self.facts
         if "order" in self.boot:
             facts["boot_order"] = self.boot["order"]
         if self.boot.get("menu") == "on":
@@ -453,6 +483,9 @@ class Importer:
             if key in self.boot:
                 facts[name] = int(self.boot[key])
         power: dict[str, Any] = {}
+        if self.switches.get("smm", "auto") == "off":
+            power["smm"] = False
+            tables.append(("mch", {"config": {"smm": False}}))
         if "lpc" in have and self.globals.get("ICH9-LPC.noreboot", "on") in ("off", "false", "no", "0"):
             power["no_reboot"] = False
         if "lpc" in have and self.watchdog_action != "reset":
@@ -461,7 +494,9 @@ class Importer:
         for n, d in enumerate(parts):
             self._isa_part(d, sum(e[""] == d[""] for e in parts[:n]))
         tables += self._flash() + self._tpms()
-        self._slots("vga" in have and "vga" not in remove)
+        if (place := self._slots()) and self.vga == "none":
+            remove.remove("vga")
+            tables.append(("vga", place))
         at = {"at": {"mem-hotplug": 0xA00}} if self.slots else {}
         if self.slots:
             power["memory_slots"] = self.slots
@@ -506,7 +541,11 @@ class Importer:
             self.remarks.append(f"-fw_cfg {name}: what object {o['gen_id']!r} generates is not modelled")
             return
         files = self.facts.setdefault("files", {})
-        files[name] = o["string"] if given == ["string"] else {"path": self._path(o["file"])}
+        if given == ["string"]:
+            files[name] = o["string"]
+        else:
+            size, path = self._medium({"file": o["file"]})
+            files[name] = {"path": path} if path else size
 
     def _nodes(self, cpus: int) -> None:
         """NUMA nodes: each one's memory and CPUs."""
@@ -532,20 +571,66 @@ class Importer:
         if nodes:
             self.facts["numa"] = [list(node) for node in nodes]
 
-    def _drives(self) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    def _ports(self, remove: list[str]) -> None:
+        """Serial and parallel ports: the board's first ones stay or go, others are added."""
+        for ports, options_, kind, type, id in (
+            (SERIAL_PORTS, self.serials, "isa-serial", "uart16550", "com"),
+            (PARALLEL_PORTS, self.parallels, "isa-parallel", "parallel", "lpt"),
+        ):
+            parts = [d for d in self.devices if d.get("", "") == kind]
+            here = [o != "none" for o in options_] or [self.defaults and not parts]
+            rows = [ports[n] for n, there in enumerate(here[: len(ports)]) if there]
+            for d in parts:
+                base, irq = ports[min(int(d.get("index", len(rows))), len(ports) - 1)]
+                rows.append((int(d.get("iobase", str(base)), 0), int(d.get("irq", str(irq)), 0)))
+            if ports[0] not in rows:
+                remove.append(f"{id}1")
+            for base, irq in rows:
+                if (base, irq) != ports[0]:
+                    number = ports.index((base, irq)) + 1 if (base, irq) in ports else 0
+                    table = {"type": type, "at": {_REGION[type]: base}, "lines": {"irq": f"isa{irq}"}}
+                    self.added.append((f"{id}{number or f'-{base:x}'}", table))
+
+    def _bus(self, d: Mapping[str, str], channels: int) -> tuple[str, int] | None:
+        """(id of the added AHCI controller or "", port or channel) of a drive's bus; None on no controller of ours.
+
+        QEMU's IDE buses are "ide.N" for the board's own and for controllers without an id, counted on, and "ID.N".
+        """
+        name, _, number = d["bus"].rpartition(".")
+        if name in self.ahcis:
+            return name, int(number)
+        if name not in ("ide", ""):
+            return None
+        n, own = int(number), [i for i in self.ahcis if i.startswith("#")]
+        if n < channels:
+            return "", n
+        which, port = divmod(n - channels, AHCI_PORTS)
+        return (own[which], port) if which < len(own) else None
+
+    def _drives(self) -> tuple[list[dict[str, Any]], dict[int, tuple[int, str]]]:
         ide: dict[tuple[int, int], dict[str, Any]] = {}
-        channels, units = (6, 1) if self.machine.startswith("q35") else (2, 2)  # AHCI ports, or channels of two
-        floppies: dict[int, str] = {}
+        channels, units = (AHCI_PORTS, 1) if self.q35 else (2, 2)  # AHCI ports, or channels of two
+        floppies: dict[int, tuple[int, str]] = {}
+        for d in self.devices:
+            if PCI_DEVICES.get(d.get("", "")) == "ich9-ahci":
+                self.ahcis[d.setdefault("id", f"#{len(self.ahcis)}")] = {}
         by_id = {name: self._node(name) for name in self.nodes} | {d["id"]: d for d in self.drives if "id" in d}
         todo = [d for d in self.drives if d.get("if", "ide") in ("ide", "floppy", "virtio", "scsi", "pflash", "sd")]
         for dev in self.devices:
             if dev.get("") in ("ide-hd", "ide-cd", "ide-drive"):
                 drive = dict(by_id.get(dev.get("drive", ""), {}))
-                free = next((str(n) for n in range(channels) if sum(d.get("bus") == str(n) for d in todo) < units), "0")
-                bus = dev["bus"].rsplit(".", 1)[-1] if "bus" in dev else free
+                taken = [d.get("bus") for d in todo if not d.get("ahci")]
+                free = next((str(n) for n in range(channels) if taken.count(str(n)) < units), "0")
+                place = self._bus(dev, channels) if "bus" in dev else ("", int(free))
+                if place is None:
+                    continue  # with a controller that is named as not modelled
+                bus = str(place[1])
+                drive["ahci"] = place[0]
                 drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {
                     k: dev[k] for k in (*_DRIVE, "id") if k in dev
                 }
+                if place[0]:
+                    drive["unit"] = "0"
                 drive.setdefault(
                     "unit", "0" if not any(d.get("bus") == bus and d.get("unit") == "0" for d in todo) else "1"
                 )
@@ -553,7 +638,7 @@ class Importer:
         for d in todo:
             where = d.get("if", "ide")
             if where == "floppy":
-                floppies[int(d.get("index", d.get("unit", "0")))] = self._medium(d)[1]
+                floppies[int(d.get("index", d.get("unit", "0")))] = self._medium(d)
                 continue
             if where == "pflash":
                 continue
@@ -593,14 +678,16 @@ class Importer:
                 row["fail"] = failing
             if d.get("bios-chs-trans", "auto") != "auto":
                 row["translation"] = d["bios-chs-trans"]
-            ide[channel, unit] = row
+            (self.ahcis[d["ahci"]] if d.get("ahci") else ide)[channel, unit] = row
         named = {d.get("", "") for d in self.devices}
-        for n, _ in enumerate(d for d in self.devices if d.get("", "") == "floppy"):
-            floppies.setdefault(n, "")
+        for n, d in enumerate(d for d in self.devices if d.get("", "") == "floppy"):
+            medium = self._medium(by_id[d["drive"]]) if d.get("drive") in by_id else (0, "")
+            floppies.setdefault(int(d.get("unit", str(n))), medium)
         if self.defaults and not named & {"floppy", "isa-fdc"}:
-            floppies.setdefault(0, "")
+            floppies.setdefault(0, (0, ""))
         if self.defaults and not named & {"ide-cd", "ide-hd", "scsi-cd", "scsi-hd"}:
-            ide.setdefault((1, 0), {"channel": 1, "unit": 0, "kind": "cdrom"})
+            channel = 2 // units
+            ide.setdefault((channel, 0), {"channel": channel, "unit": 0, "kind": "cdrom"})
         return [ide[k] for k in sorted(ide) if k[0] < channels and k[1] < units], floppies
 
     def _flash(self) -> list[tuple[str, dict[str, Any]]]:
@@ -663,28 +750,41 @@ class Importer:
                 out.append((d.get("id", "tpm"), table | ({"lines": {"irq": "isa5"}} if kind == "tpm-tis" else {})))
         return out
 
-    def _slots(self, vga: bool) -> None:
-        """PCI slots as QEMU gives them: in order of the command line, the lowest free one."""
-        taken = {0, 1, 31} if self.machine.startswith("q35") else {0, 1}
+    def _slots(self) -> dict[str, Any]:
+        """PCI slots as QEMU gives them: in order of the command line, the lowest free one.
+
+        Returns where a VGA stands that is given as a device, {} for none.
+        """
+        taken = {0, 31} if self.q35 else {0, 1}
         buses: dict[str, set[int]] = {"": taken}  # numbers in use, by bus
-        slot = 1 if self.machine.startswith("q35") else 2
-        if self.machine.startswith("q35"):
-            taken -= {1}
-        if vga:
+        slot = 1 if self.q35 else 2
+        vga: dict[str, Any] = {}
+        if self.vga != "none":
             taken.add(slot)
+            if self.vga != "std":
+                self.unmodelled.append((VGAS.get(self.vga, self.vga), f"00:{slot:02x}.0"))
+        if self.q35 and self.switches.get("usb", "off") == "on":
+            taken.add(0x1D)
         devices = [d for d in self.devices if not {d.get("")} & {*ISA_DEVICES, *ISA_PARTS, *PASSIVE, *TPMS}]
-        nic = "e1000e" if self.machine.startswith("q35") else "e1000"
+        nic = "e1000e" if self.q35 else "e1000"
         for d in [{"": nic, **n} for n in (self.nics or [{}] * self.default_nic)] + devices:
             if d[""].startswith("isa-"):
-                self.unmodelled.append((d[""], ""))
+                if d[""] not in ("isa-serial", "isa-parallel"):
+                    self._not_modelled(d)
                 continue
             bus = "" if d.get("bus", "") in ROOT_BUSES else d.get("bus", "")
+            if bus and {bus, bus.rpartition(".")[0]} & self.foreign:
+                self._not_modelled(d)  # on a bus of something that is not modelled either
+                continue
             if bus and bus not in self.bridges:
                 raise MachineError(f"QEMU command line: {d['']}: bus {bus!r} is that of no bridge named before it")
             end = BRIDGES[self.bridges[bus][0]] if bus else 32
             if "addr" in d:
                 number, _, function = d["addr"].partition(".")
                 dev, fn = int(number, 16), int(function or "0", 16)
+            elif d[""] in BUSLESS:
+                self._not_modelled(d)
+                continue
             else:
                 dev = next((n for n in range(0 if bus else slot, end) if n not in buses.setdefault(bus, set())), end)
                 fn = 0
@@ -695,14 +795,18 @@ class Importer:
             buses.setdefault(bus, set()).add(dev)
             if d[""] in BRIDGES and "id" in d:
                 self.bridges[d["id"]] = (d[""], bus, dev)
+            if d[""] == "VGA" and self.vga == "none" and not vga and not bus:
+                vga = {"bdf": f"00:{dev:02x}.{fn}"}
+                continue
             self._pci_device(d, dev, fn, bus)
+        return vga
 
     # ------------------------------------------------------------------ devices that come later
 
     @property
     def root_bus(self) -> str:
         """The reference's name of the root bus."""
-        return "pcie.0" if self.machine.startswith("q35") else "pci.0"
+        return "pcie.0" if self.q35 else "pci.0"
 
     def plugged(self, d: dict[str, str], spec: MachineSpec, bus: str) -> DeviceSpec:
         """The device that `-device` with these options would be, put into a machine that runs.
@@ -746,7 +850,7 @@ class Importer:
         while bus:
             _, above, number = self.bridges[bus]
             bus, dev, pin = above, number, dev + pin & 3
-        if not self.machine.startswith("q35"):
+        if not self.q35:
             return "pirq" + "abcd"[dev - 1 + pin & 3]
         if dev == 30:  # the DMI-to-PCI bridge, whose pins the reference ties to PIRQ E to H
             return "pirq" + "efgh"[pin]
@@ -760,6 +864,8 @@ class Importer:
         }
         if kind == "isa-debug-exit" and "iosize" in d:
             own["size"] = int(str(d["iosize"]), 0)
+        if d.get("multifunction", "off") == "on":
+            own["multifunction"] = True
         return own | ({"action": "none"} if kind in WATCHDOGS and self.watchdog_action != "reset" else {})
 
     def _isa_part(self, d: Mapping[str, Any], n: int) -> None:
@@ -776,6 +882,12 @@ class Importer:
             )
         )
 
+    def _not_modelled(self, d: Mapping[str, str], where: str = "") -> None:
+        """A device, and with it what is on its buses, that we have no part for."""
+        self.unmodelled.append((d[""], where))
+        if "id" in d:
+            self.foreign.add(d["id"])
+
     def _pci_device(self, d: Mapping[str, str], dev: int, fn: int, bus: str = "") -> None:
         """A PCI function: a [[device]] of ours, or one that is not modelled.
 
@@ -783,9 +895,9 @@ class Importer:
         """
         bdf, kind = f"00:{dev:02x}.{fn}", PCI_DEVICES.get(d[""])
         if kind is None:
-            self.unmodelled.append((d[""], "" if bus else bdf))
+            self._not_modelled(d, "" if bus else bdf)
             return
-        if "acpi-index" in d and (bus or not self.machine.startswith("q35")):
+        if "acpi-index" in d and (bus or not self.q35):
             self.indices.append([bus, dev, int(d["acpi-index"], 0)])
         config: dict[str, Any] = self._settings(d)
         if d[""] in BRIDGES:
@@ -796,11 +908,18 @@ class Importer:
             net = self.netdevs.get(d.get("netdev", ""), {})
             if net.get("") == "socket" and net.get("fd", "").isdecimal():  # a stream of frames, each behind its length
                 config |= {"backend": "stream", "fd": int(net["fd"])}
-            if d.get("romfile", "unset"):
-                self.remarks.append(f"{d['']} at {bdf}: its option ROM is not modelled, as with romfile=")
+            config |= self._option_rom(d)
+        if kind == "ich9-ahci":
+            drives = self.ahcis[d["id"]]
+            config.setdefault("multifunction", False)
+            config["drives"] = [drives[k] for k in sorted(drives) if k[0] < AHCI_PORTS]
         self.added.append(
             (
-                d.get("id", f"{kind}-{bus}-{dev:x}.{fn}" if bus else f"{kind}-{dev:x}.{fn}"),
+                d["id"]
+                if not d.get("id", "#").startswith("#")
+                else f"{kind}-{bus}-{dev:x}.{fn}"
+                if bus
+                else f"{kind}-{dev:x}.{fn}",
                 {
                     "type": kind,
                     "bdf": bdf,
@@ -810,6 +929,17 @@ class Importer:
                 },
             )
         )
+
+    def _option_rom(self, d: Mapping[str, str]) -> dict[str, Any]:
+        """The option ROM of a network controller: the image that romfile= names, else one of the reference's size."""
+        name = d.get("romfile", "unset")
+        if not name or d.get("rombar", "1") in ("0", "off"):
+            return {}
+        size = int(d.get("romsize", "0"), 0)
+        if name != "unset":
+            length, image = self._medium({"file": name})
+            return {"rom": image} | ({"rom_size": size} if size else {}) if image else {"rom_size": size or length}
+        return {"rom_size": size or OPTION_ROM}
 
     def _mac(self, text: str) -> str:
         """A station address: the one given, or the first of QEMU's own that is free."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,9 +53,27 @@ def test_other_models_are_named_as_not_modelled() -> None:
     assert [str(d.bdf) for d in got.spec().devices if d.type == "e1000"] == ["00:04.0"]
 
 
-def test_an_option_rom_is_remarked_on() -> None:
-    assert any("option ROM" in r for r in from_qemu(["-M", "pc"]).remarks)
-    assert not any("option ROM" in r for r in from_qemu(["-nodefaults", "-device", "e1000,romfile="]).remarks)
+@pytest.mark.parametrize(
+    "properties,want",
+    [
+        ("", {"rom_size": 0x40000}),  # the reference's own
+        (",romfile=", {}),
+        (",rombar=0", {}),
+        (",romsize=0x80000", {"rom_size": 0x80000}),
+        (",romfile={rom}", {"rom_size": 70000}),  # a file of which only the size is known
+    ],
+)
+def test_an_option_rom_has_a_base_address_register(properties: str, want: dict[str, int]) -> None:
+    args = ["-nodefaults", "-device", f"e1000,id=net{properties}"]
+    config = from_qemu(args, sizes={"rom": 70000}).spec().device("net").config
+    assert {k: v for k, v in config.items() if k.startswith("rom")} == want
+
+
+def test_an_option_rom_may_be_a_file(tmp_path: Path) -> None:
+    image = tmp_path / "boot.rom"
+    image.write_bytes(b"\x55\xaa" + bytes(1000))
+    config = from_qemu(["-nodefaults", "-device", f"e1000e,id=net,romfile={image}"]).spec().device("net").config
+    assert config["rom"] == str(image) and "rom_size" not in config
 
 
 @pytest.mark.parametrize(

@@ -314,10 +314,10 @@ def test_what_is_not_modelled_is_named_with_its_slot() -> None:
     )
     assert got.unmodelled == [
         ("virtio drive", ""),
-        ("virtio VGA", ""),
-        ("virtio-net-pci", "00:02.0"),
+        ("virtio-vga", "00:02.0"),
+        ("virtio-net-pci", "00:03.0"),
         ("nvme", "00:0a.1"),
-        ("virtio-rng-pci", "00:03.0"),
+        ("virtio-rng-pci", "00:04.0"),
         ("isa-applesmc", ""),
     ]
 

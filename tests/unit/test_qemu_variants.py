@@ -1,0 +1,195 @@
+"""Machines of QEMU command lines beside the plain ones: what -machine switches off, added controllers, ports, slots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.errors import MachineError
+from engine.machine import Machine
+from engine.machine.derive import derive
+from engine.machine.qemu_args import Imported, from_qemu
+
+BARE = ["-nodefaults", "-vga", "std"]
+
+
+def imported(*args: str, **sizes: int) -> Imported:
+    return from_qemu([*BARE, *args], sizes=sizes)
+
+
+def ids(got: Imported) -> set[str]:
+    return {d.id for d in got.spec().devices}
+
+
+@pytest.mark.parametrize(
+    "name,board",
+    [
+        ("pc", "i440fx"),
+        ("pc-i440fx-7.2", "i440fx"),
+        ("q35", "q35"),
+        ("pc-q35-7.2", "q35"),
+        ("pc-q35-4.2", "q35"),
+    ],
+)
+def test_a_versioned_name_has_its_chipset_in_it(name: str, board: str) -> None:
+    assert from_qemu(["-M", name]).spec().board.name == board
+
+
+@pytest.mark.parametrize("board", ["pc", "q35"])
+@pytest.mark.parametrize("how", [["-no-hpet"], ["-machine", "hpet=off"]])
+def test_without_hpet_the_timers_drive_their_lines_themselves(board: str, how: list[str]) -> None:
+    got = imported("-M", board, *how).spec()
+    assert all(d.type != "hpet" for d in got.devices)
+    assert got.device("pit").lines["out0"] == "isa0" and got.device("rtc").lines["irq"] == "isa8"
+    with Machine.from_spec(got) as machine:
+        for port, value in ((0x43, 0x34), (0x40, 100), (0x40, 0)):
+            machine.write("pio", port, 1, value)
+        machine.clock.step(1_000_000)
+        assert 0 in machine.lines()["line"]
+
+
+@pytest.mark.parametrize(
+    "args,gone",
+    [
+        (["-M", "pc", "-no-acpi"], "pm"),
+        (["-M", "pc,acpi=off"], "pm"),
+        (["-M", "q35,sata=off"], "ahci"),
+        (["-M", "q35,smbus=off"], "smbus"),
+        (["-M", "pc,i8042=off"], "kbc"),
+    ],
+)
+def test_parts_that_are_switched_off(args: list[str], gone: str) -> None:
+    plain = ids(imported("-M", args[1].partition(",")[0]))
+    assert plain - ids(imported(*args)) == {gone}
+
+
+def test_the_board_of_q35_keeps_its_power_management_without_acpi_tables() -> None:
+    got = imported("-M", "q35", "-no-acpi").spec()
+    assert got.device("lpc") and got.board.facts["acpi"] is False
+
+
+def test_without_system_management_mode() -> None:
+    assert imported("-M", "pc,smm=off").spec().device("pm").config["smm"] is False
+    q35 = imported("-M", "q35,smm=off").spec()
+    assert q35.device("lpc").config["smm"] is False and q35.device("mch").config["smm"] is False
+
+
+@pytest.mark.parametrize("how", [["-usb"], ["-machine", "usb=on"]])
+def test_usb_controllers_are_named_where_they_stand(how: list[str]) -> None:
+    assert imported("-M", "pc", *how).unmodelled == [("piix3-usb-uhci", "00:01.2")]
+    got = imported("-M", "q35", *how, "-device", "e1000,romfile=")
+    assert [where for _, where in got.unmodelled] == ["00:1d.7", "00:1d.0", "00:1d.1", "00:1d.2"]
+    assert [str(d.bdf) for d in got.spec().devices if d.type == "e1000"] == ["00:02.0"]
+
+
+def test_the_default_cdrom_drive_is_the_third_of_the_board() -> None:
+    """Index 2: the second channel's first drive, or port 2 of the AHCI controller."""
+    for board, id, channel in (("pc", "ide", 1), ("q35", "ahci", 2)):
+        drives = from_qemu(["-M", board]).spec().device(id).config["drives"]
+        assert drives == [{"channel": channel, "unit": 0, "kind": "cdrom"}]
+
+
+def test_a_floppy_of_which_only_the_size_is_known() -> None:
+    spec = imported("-M", "pc", "-drive", "if=floppy,file={fd}", fd=1474560).spec()
+    assert spec.device("fdc").config == {"drives": 1, "size_a": 1474560}
+    cmos = derive(spec).device("rtc").config["cmos"]
+    assert cmos["16"] == 0x40  # 1.44 MB
+    odd = derive(imported("-M", "pc", "-drive", "if=floppy,file={fd}", fd=1296384).spec())
+    assert odd.device("rtc").config["cmos"]["16"] == 0x50  # of no known format: the 2.88 MB drive
+    by_device = imported("-M", "pc", "-drive", "if=none,id=f,file={fd}", "-device", "floppy,drive=f,unit=1", fd=1474560)
+    assert by_device.spec().device("fdc").config == {"drives": 2, "size_b": 1474560}
+
+
+def test_an_added_ahci_controller_has_drives_of_its_own() -> None:
+    null = "if=none,id={},driver=null-co,size=1M"
+    drives = [x for name in "ab" for x in ("-drive", null.replace("{}", name))]
+    got = imported(
+        *["-M", "pc", "-device", "ahci,id=sata", "-device", "ahci", *drives],
+        *["-device", "ide-hd,bus=sata.1,drive=a", "-device", "ide-hd,bus=ide.2,drive=b"],
+    )
+    spec = got.spec()
+    assert got.unmodelled == [] and not spec.device("ide").config.get("drives")
+    sata = spec.device("sata")
+    assert (sata.type, str(sata.bdf), sata.config["multifunction"]) == ("ich9-ahci", "00:03.0", False)
+    assert [d["channel"] for d in sata.config["drives"]] == [1]
+    other = spec.device("ich9-ahci-4.0")
+    assert [d["channel"] for d in other.config["drives"]] == [0]
+    assert derive(spec).device("rtc").config["cmos"]["18"] == 0  # no disk of the board's
+    with Machine.from_spec(spec) as machine:
+        machine.write("pio", 0xCF8, 4, 0x80001800)
+        assert machine.read("pio", 0xCFC, 4) == 0x29228086
+
+
+def test_drives_of_a_controller_that_is_not_modelled_are_passed_over() -> None:
+    got = imported("-M", "pc", "-device", "lsi,id=s", "-device", "ide-cd,bus=s.0")
+    assert got.unmodelled == [("lsi", "00:03.0")] and not got.spec().device("ide").config.get("drives")
+
+
+def test_what_is_behind_a_bridge_that_is_not_modelled_is_not_either() -> None:
+    got = imported("-M", "q35", "-device", "pcie-pci-bridge,id=b", "-device", "e1000,bus=b,id=n", "-device", "edu")
+    assert got.unmodelled == [("pcie-pci-bridge", "00:02.0"), ("e1000", "")]
+    assert "n" not in ids(got) and str(got.spec().device("edu-3.0").bdf) == "00:03.0"
+    with pytest.raises(MachineError, match="no bridge named before"):
+        imported("-M", "q35", "-device", "e1000,bus=nowhere")
+
+
+@pytest.mark.parametrize(
+    "args,want",
+    [
+        ([], {}),
+        (["-serial", "null"], {"com1": (0x3F8, "isa4")}),
+        (["-serial", "none", "-serial", "null"], {"com2": (0x2F8, "isa3")}),
+        (["-serial", "null", "-serial", "null", "-parallel", "null"],
+         {"com1": (0x3F8, "isa4"), "com2": (0x2F8, "isa3"), "lpt1": (0x378, "isa7")}),
+        (["-serial", "null", "-device", "isa-serial"], {"com1": (0x3F8, "isa4"), "com2": (0x2F8, "isa3")}),
+        (["-device", "isa-serial,iobase=0x200,irq=10"], {"com-200": (0x200, "isa10")}),
+        (["-device", "isa-parallel,index=2"], {"lpt3": (0x3BC, "isa7")}),
+    ],
+)  # fmt: skip
+def test_serial_and_parallel_ports(args: list[str], want: dict[str, Any]) -> None:
+    devices = imported("-M", "pc", *args).spec().devices
+    got = {d.id: (*d.at.values(), d.lines["irq"]) for d in devices if d.type in ("uart16550", "parallel")}
+    assert got == want
+
+
+@pytest.mark.parametrize(
+    "args,where",
+    [
+        (["-nodefaults", "-device", "VGA,addr=5"], "00:05.0"),
+        (["-nodefaults", "-device", "e1000,romfile=", "-device", "VGA"], "00:03.0"),
+        (["-net", "none", "-device", "VGA"], "00:02.0"),
+    ],
+)
+def test_a_vga_given_as_a_device(args: list[str], where: str) -> None:
+    got = from_qemu(["-M", "pc", *args]).spec()
+    assert [str(d.bdf) for d in got.devices if d.type == "vga"] == [where]
+
+
+@pytest.mark.parametrize(
+    "text,cpus,facts",
+    [
+        ("4", 4, {}),
+        ("2,maxcpus=8", 2, {"max_cpus": 8}),
+        ("cores=2,threads=2", 4, {"cores": 2, "threads": 2}),
+        ("cpus=2,sockets=2,dies=2,cores=1,maxcpus=4", 2, {"sockets": 2, "cores": 2, "max_cpus": 4}),
+    ],
+)
+def test_processors(text: str, cpus: int, facts: dict[str, int]) -> None:
+    board = imported("-smp", text).spec().board
+    assert board.cpus == cpus and board.facts == facts
+
+
+def test_firmware_configuration_files_are_there_with_their_size() -> None:
+    got = imported("-fw_cfg", "name=opt/org.test/a,string=hello", "-fw_cfg", "name=opt/b,file={b}", b=70).spec()
+    assert got.board.facts["files"] == {"opt/org.test/a": "hello", "opt/b": 70}
+    sizes = {i.key: i.size for i in derive(got).device("fwcfg").config["items"]}
+    assert (sizes["opt/org.test/a"], sizes["opt/b"]) == (5, 70)
+
+
+def test_a_function_says_whether_it_is_one_of_several() -> None:
+    got = imported("-M", "pc", "-device", "e1000,addr=4.0,multifunction=on,id=n", "-device", "edu,addr=4.1").spec()
+    with Machine.from_spec(got) as machine:
+        for where, want in ((0x80002000, 0x80), (0x80002100, 0)):
+            machine.write("pio", 0xCF8, 4, where | 0xC)
+            assert machine.read("pio", 0xCFE, 1) == want
