@@ -241,6 +241,9 @@ def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
     )
     if first["unmodelled"]:
         out.line("not modelled: " + ", ".join(f"{name} ({n:,} reads)" for name, n in first["unmodelled"].items()), NOTE)
+    if first["unmodelled_functions"]:
+        text = ", ".join(f"{f['device']} at {f['function']}" for f in first["unmodelled_functions"])
+        out.line(f"PCI functions not modelled, whose configuration space is not compared: {text}", NOTE)
     for text in job.remarks:
         out.line(f"note: {text}", NOTE)
     for r in (run.result for run in runs):

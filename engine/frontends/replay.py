@@ -31,7 +31,7 @@ from engine.frontends.trace import (
     check_file,
     inputs,
 )
-from engine.machine import Machine
+from engine.machine import Machine, build_devices
 from engine.machine.build import Plan, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import from_qemu
@@ -79,7 +79,8 @@ OWNERS = {
     "pci-testdev": "pci-testdev",
     "cfi.pflash01": "pflash",
 }
-NAMES = {"ide": "piix3-ide", "io": "", "ioport80": "port80", "ioportF0": "port80"}  # of regions without an owner
+# The same of regions without an owner.
+NAMES = {"ide": "piix3-ide", "io": "", "unassigned-mem": "", "ioport80": "port80", "ioportF0": "port80"}
 # Owners that may look into guest RAM some time after the write that told them to.
 MASTERS = ("ide", "piix3-ide", "ich9-ahci", "isa-fdc", "e1000", "e1000e", "nvme", "virtio", "xhci")
 CONFIG_DATA = ("pci-conf-data|", "pcie-mmcfg-mmio|")
@@ -286,34 +287,77 @@ def learn(job: Job, progress: Callable[[int], None] | None = None) -> None:
                     job.learnt.add(id)
 
 
-def unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Array:
-    """Which accesses reach the configuration space of a PCI function that is not modelled."""
-    out = np.zeros(len(trace.acc), bool)
-    slots = set()
-    for _, slot in unmodelled:
-        if slot:
-            (
-                _,
-                dev,
-            ) = slot.split(":")
-            d, _, f = dev.partition(".")
-            slots.add(int(d, 16) << 3 | int(f))
-    if not slots:
-        return out
+def config_accesses(trace: Trace) -> tuple[Array, Array, Array]:
+    """Accesses of PCI configuration space: (index in the trace, bus << 8 | device << 3 | function, register)."""
     acc = trace.acc
-    latch_writes = np.flatnonzero((acc["space"] == 0) & (acc["addr"] == 0xCF8) & (acc["dir"] == 1) & (acc["size"] == 4))
-    data = np.flatnonzero((acc["space"] == 0) & (acc["addr"] >= 0xCFC) & (acc["addr"] <= 0xCFF))
-    at = np.searchsorted(latch_writes, data) - 1
-    latch = np.where(at >= 0, acc["value"][latch_writes[np.maximum(at, 0)]] if len(latch_writes) else 0, 0).astype(
-        np.uint64
-    )
-    devfn = (latch >> np.uint64(8)) & np.uint64(0xFFFF)
-    out[data] = np.isin(devfn, np.array(sorted(slots), np.uint64))
+    ports = acc["space"] == 0
+    latch_writes = np.flatnonzero(ports & (acc["addr"] == 0xCF8) & (acc["dir"] == 1) & (acc["size"] == 4))
+    data = np.flatnonzero(ports & (acc["addr"] >= 0xCFC) & (acc["addr"] <= 0xCFF))
+    before = np.searchsorted(latch_writes, data)
+    data, before = data[before > 0], before[before > 0]
+    latch = acc["value"][latch_writes[before - 1]]
+    enabled = latch >> np.uint64(31) == 1
+    data, latch = data[enabled], latch[enabled]
     number, names = trace.region_names()
-    ecam = np.isin(number, [i for i, n in enumerate(names) if n.startswith("pcie-mmcfg-mmio|")])
-    if ecam.any():
-        out |= ecam & np.isin((acc["addr"] >> np.uint64(12)) & np.uint64(0xFFFF), np.array(sorted(slots), np.uint64))
+    ecam = np.flatnonzero(np.isin(number, [i for i, n in enumerate(names) if n.startswith("pcie-mmcfg-mmio|")]))
+    addr = acc["addr"][ecam]
+    return (
+        np.concatenate((data, ecam)),
+        np.concatenate((latch >> np.uint64(8), addr >> np.uint64(12))) & np.uint64(0xFFFF),
+        np.concatenate((latch & np.uint64(0xFC) | acc["addr"][data] & np.uint64(3), addr & np.uint64(0xFFF))),
+    )
+
+
+def unmodelled_functions(trace: Trace, unmodelled: list[tuple[str, str]]) -> Array:
+    """Which accesses reach the configuration space of a PCI function on bus 0 that is not modelled."""
+    index, target, _ = config_accesses(trace)
+    slots = [int(slot[3:5], 16) << 3 | int(slot[6:]) for _, slot in unmodelled if slot]
+    out = np.zeros(len(trace.acc), bool)
+    out[index[np.isin(target, np.array(slots, np.uint64))]] = True
     return out
+
+
+def _foreign_functions(job: Job, got: Outcome, reference: Array) -> tuple[Array, list[dict[str, Any]]]:
+    """Which accesses reach the configuration space of PCI functions that are not modelled, and what those are.
+
+    They are the functions that the command line's unmodelled devices are on bus 0; and, where it has such devices
+    behind bridges, whose bus numbers the guest chooses, those that answer to the reference and not to us, if no part of
+    this machine has their identity.
+    """
+    trace = job.trace
+    index, target, register = config_accesses(trace)
+    names = {int(slot[3:5], 16) << 3 | int(slot[6:]): name for name, slot in job.unmodelled if slot}
+    if any(not slot for _, slot in job.unmodelled):
+        ids = (register == 0) & (trace.acc["dir"][index] == 0) & (trace.acc["size"][index] >= 2)
+        absent = got.value[index] & np.uint64(0xFFFF) == 0xFFFF
+        there = ids & absent & (reference[index] & np.uint64(0xFFFF) != 0xFFFF) & (index < got.done)
+        own = {identity[:2] for identity in _identities(job)} if there.any() else set()
+        for bdf in np.unique(target[there]):
+            mine = (target == bdf) & (register < 4)
+            number = [0, 0]
+            for at, size, value in zip(
+                register[mine], trace.acc["size"][index[mine]], reference[index[mine]], strict=True
+            ):
+                for k in range(int(size)):
+                    if at + k < 4 and int(value) >> 8 * k & 0xFF != 0xFF:
+                        number[(int(at) + k) // 2] |= (int(value) >> 8 * k & 0xFF) << 8 * ((int(at) + k) % 2)
+            if tuple(number) not in own:
+                names.setdefault(int(bdf), f"{number[0]:04x}:{number[1]:04x}")
+    out = np.zeros(len(trace.acc), bool)
+    found = []
+    for bdf, name in sorted(names.items()):
+        mine = index[target == bdf]
+        out[mine] = True
+        where = f"{bdf >> 8:02x}:{bdf >> 3 & 31:02x}.{bdf & 7}"
+        found.append({"device": name, "function": where, "config_reads": int((trace.acc["dir"][mine] == 0).sum())})
+    return out, found
+
+
+def _identities(job: Job) -> set[tuple[int, ...]]:
+    """(vendor, device, ...) of each PCI function of the job's machine."""
+    planned = job.plan()
+    devices, _arena = build_devices(planned, [p.rank for p in planned.devices if p.spec.bdf is not None])
+    return {d.identity() for d in devices.values() if hasattr(d, "identity")}
 
 
 def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
@@ -323,9 +367,9 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     types = {p.spec.type for p in machine.plan.devices} | {""}
     given = {machine.spec.device(id).type for id in job.given()}
     read = trace.acc["dir"] == 0
-    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~unmodelled_functions(
-        trace, job.unmodelled
-    )
+    reference = golden.value if golden is not None else trace.acc["value"]
+    foreign, functions = _foreign_functions(job, got, reference)
+    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~foreign
     want = read & modelled
     want[got.done :] = False
     if golden is not None:
@@ -334,16 +378,16 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
         want & ((got.status & CONTENT) != 0) & ~np.array([device_type(n) in given for n in names] or [False])[number]
     )
     compared = want & ~payload if golden is not None else np.zeros(len(read), bool)
-    same = got.value == (golden.value if golden is not None else trace.acc["value"])
-    by_region, unmodelled = [], {}
+    same = got.value == reference
+    by_region: list[dict[str, Any]] = []
+    unmodelled: dict[str, int] = {}
     for i, name in enumerate(names):
         mine = compared & (number == i)
         if mine.any():
             by_region.append({"region": name, "reads": int(mine.sum()), "matching": int((mine & same).sum())})
-        missing = read & ~modelled & (number == i)
         touched = ~modelled & (number == i)
         if touched.any():
-            unmodelled[name] = int(missing.sum())
+            unmodelled[name] = int((touched & read).sum())
     mismatches: list[dict[str, Any]] = []
     for i in np.flatnonzero(compared & ~same)[:20]:
         a = trace.acc[i]
@@ -376,6 +420,7 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
         "matching": int((compared & same).sum()),
         "payload_reads": int(payload.sum()),
         "unmodelled": unmodelled,
+        "unmodelled_functions": functions,
         "by_region": by_region,
         "vectors": vectors,
         "lines": lines,

@@ -187,6 +187,29 @@ def test_one_difference_is_found_and_said(trace, changes, row):
     assert {k: found[k] for k in row} == row
 
 
+def test_functions_behind_bridges_that_are_not_modelled(tmp_path):
+    """The guest numbers the buses: what answers to the reference only is one, if no part of ours is like it."""
+    rows = []
+    for devfn, value in ((0x18, 0x10001AF4), (0x18, 0x100), (0x20, 0x7000), (0x28, 0xFFFFFFFF)):
+        register = 4 if value == 0x100 else 0
+        rows += [(0xCF8, 0x80010000 | devfn << 8 | register, 1, INDEX), (0xCFC, value, 0, DATA)]
+    rows[5:5] = [(0xCFC, 0x8086, 2, DATA)]  # a size of 2: the vendor of a part of ours, the ISA bridge
+    rows[6] = (0xCFE, 0x7000, 2, DATA)
+    acc = accesses(*[(1000 * n, addr, value, 2 if way == 2 else 4, 0, way & 1, region)
+                     for n, (addr, value, way, region) in enumerate(rows)])  # fmt: skip
+    path = write(tmp_path / "bridge.npz", acc=acc, regions=np.array(REGIONS), evt=EVENTS[:0], dma=np.zeros(0, DMA))
+    trace = traces.load(path)
+    status = (acc["dir"] == 0).astype("u1")
+    golden = traces.Golden(path, acc["value"].copy(), status, np.zeros(0, "<i8"), np.zeros(0, IRQ))
+    job = replay.Job(trace, golden, load("i440fx"), {}, unmodelled=[("virtio-net-pci", "")])
+    result = result_of(job)
+    assert result["unmodelled"] == {"pci-conf-data|i440FX-pcihost": 2}
+    assert result["unmodelled_functions"] == [{"device": "1af4:1000", "function": "01:03.0", "config_reads": 2}]
+    assert [m["index"] for m in result["mismatches"]] == [5, 6] and result["compared"] == 3
+    job.unmodelled.clear()
+    assert [m["index"] for m in result_of(job)["mismatches"]] == [1, 3, 5, 6]
+
+
 def test_differences_where_nothing_is_compared(trace):
     """Content, functions and parts that are not modelled, reads that the reference could not answer."""
     golden = reference(trace, value={14: 1, 15: 2, 17: 3, 18: 4, 20: 5, 10: 6}, status={10: 0})
