@@ -49,6 +49,7 @@ cdef enum:                # pins
     OUT_OUT0 = 0
     OUT_OUT2 = 1
     IN_IRQ_DISABLE = 0
+    IN_LOWER = 1
 
 cdef struct i8254_state:
     device_core core

@@ -31,11 +31,11 @@ def _counter(name, offset):
 @cython.final
 cdef class I8254(Device):
     """Counters at region 0, port 61h at region 1.  OUT0 is pin "out0"; input "irq_disable" holds it low (HPET legacy
-    replacement).  OUT2 is read at port 61h; pin "out2" follows it only with `speaker`, as its edges would otherwise
+    replacement), a pulse at "lower" takes it low until the counter next drives it.  OUT2 is read at port 61h; pin "out2" follows it only with `speaker`, as its edges would otherwise
     wake the device some thousand times a second for nobody."""
     TITLE = "8254 interval timer and port 61h"
     OUT = ("out0", "out2")
-    IN = ("irq_disable",)
+    IN = ("irq_disable", "lower")
     CONFIG = {"speaker": False}
     STATE = (("load_time", "u8", 3), ("next", "u8", 3), ("count", "u4", 3), ("latched_count", "u2", 3),
              ("count_latched", "u1", 3), ("status_latched", "u1", 3), ("status", "u1", 3), ("read_second", "u1", 3),
@@ -182,6 +182,8 @@ cdef class I8254(Device):
                 self.s.next[0] = NEVER
                 self.set_line(OUT_OUT0, 0)
             self.update_output(0)
+        elif kind == INPUT_LINE and pin == IN_LOWER and value:
+            self.set_line(OUT_OUT0, 0)
         return ~<uint64_t>0
 
     # ------------------------------------------------------------------ registers

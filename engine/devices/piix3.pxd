@@ -32,6 +32,7 @@ cdef enum:
     RCR_REGION = 8
     ISA0 = 1               # output pin of ISA interrupt 0
     N_ISA = 16
+    LOWER = 17             # output pin, behind those of the interrupts
     N_PIRQ = 4
 
 cdef struct piix3_state:

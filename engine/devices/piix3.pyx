@@ -51,13 +51,14 @@ REGISTERS = (
     _private("CTHTMR", CTHTMR, 8, 0x00),
     Register("RC", 0, 8, RW, 0, RC_SRST, "bit 2 resets the machine", "290550-001 2.5 RC", RCR_REGION),
 )
-OUT = ("inta", *(f"isa{n}" for n in range(N_ISA)))
+OUT = ("inta", *(f"isa{n}" for n in range(N_ISA)), "lower")
 # Registers that the reference's bus reset leaves alone; it leaves the bytes that no register owns alone, too.
 _KEPT = ("MSTAT", "MBIRQ1")
 
 
 cdef class Piix3(PciFunction):
-    """The ISA bridge, function 0 of its device.  pirqa-pirqd: wired-OR levels of the board's PCI interrupt lines."""
+    """The ISA bridge, function 0 of its device.  pirqa-pirqd: wired-OR levels of the board's PCI interrupt lines.  lower:
+    a pulse when PIRQRC is written, for devices whose interrupt the reference's bridge then takes low."""
     TITLE = "Intel 82371SB (PIIX3) PCI-to-ISA bridge"
     REGISTERS = REGISTERS
     STATE = PCI_STATE + (("pirq", "u1"), ("rc", "u1"), ("pad", "u1", 6))
@@ -98,6 +99,9 @@ cdef class Piix3(PciFunction):
 
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         self.update_irq()
+        if offset < PIRQRCA + N_PIRQ and offset + size > PIRQRCA:
+            self.set_line(LOWER, 1)
+            self.set_line(LOWER, 0)
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:
         if kind == INPUT_LINE and pin < N_PIRQ:
