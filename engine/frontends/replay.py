@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from engine._device import CONTENT
+from engine._device import CONTENT, INTACK, UNCLAIMED
 from engine.errors import EngineError, TraceError, UsageError, WorkerDied
+from engine.frontends.outside import Outside, gsi, of_recording, records
 from engine.frontends.trace import (
     EV_VECTOR,
     GOLD_MASK,
@@ -34,11 +35,12 @@ from engine.frontends.trace import (
 from engine.machine import Machine, build_devices
 from engine.machine.build import Plan, plan
 from engine.machine.derive import derive
-from engine.machine.qemu_args import from_qemu
+from engine.machine.qemu_args import PCI_DEVICES, from_qemu
 from engine.machine.spec import MachineSpec, load
 from engine.sequencer import Sequencer
 
 CHUNK = 1 << 16  # accesses between two looks at progress and signals
+NO_VECTOR = 0xFFFFFFFF  # a reference's answer to an acknowledge cycle for which nothing was pending
 SERIES = 160  # parts of a trace, for its accesses per device
 
 # Region owners of the reference machine -> type of the device that models them here; "" is the router itself.
@@ -104,6 +106,7 @@ class Job:
     remarks: list[str] = field(default_factory=list)
     contents: dict[str, Any] = field(default_factory=dict)
     learnt: set[str] = field(default_factory=set)  # device ids whose content came from the trace
+    outside: Outside | None = None  # what devices that are not modelled do, once learnt
 
     def plan(self) -> Plan:
         """The machine's plan, for placements.  Raises MachineError."""
@@ -131,8 +134,8 @@ def open_job(trace: Trace, golden: Golden | None, machine: str | Path | MachineS
     return Job(trace, golden, got.spec(f"{trace.stem}.json"), paths, got.unmodelled, got.remarks)
 
 
-def machine_inputs(machine: Machine, trace: Trace) -> Inputs:
-    """The trace's events for this machine's devices."""
+def machine_inputs(machine: Machine, trace: Trace, outside: Outside | None = None) -> Inputs:
+    """The trace's events for this machine's devices, and what others do to them."""
     intack = {p.spec.vcpu: p.rank for p in machine.plan.devices if p.spec.vcpu is not None and p.spec.type == "lapic"}
     if not intack:
         pics = [p.rank for p in machine.plan.devices if p.spec.type == "i8259"]
@@ -141,7 +144,11 @@ def machine_inputs(machine: Machine, trace: Trace) -> Inputs:
         keyboard: int | None = machine.plan.rank(machine.spec.board.keyboard)
     except KeyError:
         keyboard = None
-    return inputs(trace, intack, keyboard, doorbells(trace))
+    given = inputs(trace, intack, keyboard, doorbells(trace))
+    if outside is not None:
+        given.records = records(outside, trace, machine.plan, given.records)
+        given.vector_rows = np.flatnonzero(given.records["kind"] == INTACK)
+    return given
 
 
 def doorbells(trace: Trace) -> Array:
@@ -168,13 +175,18 @@ class Outcome:
 
 
 def execute(
-    machine: Machine, trace: Trace, acc: Array, progress: Callable[[int], None] | None = None, learn: bool = False
+    machine: Machine,
+    trace: Trace,
+    acc: Array,
+    progress: Callable[[int], None] | None = None,
+    learn: bool = False,
+    outside: Outside | None = None,
 ) -> Outcome:
     """Run a trace's accesses through a started machine, in chunks.
 
     If the engine fails in the middle, its exception carries `outcome`: what was executed until then.
     """
-    given = machine_inputs(machine, trace)
+    given = machine_inputs(machine, trace, outside)
     n = len(acc)
     value, status = np.zeros(n, np.uint64), np.zeros(n, np.uint8)
     answers = np.full(len(given.records), -1, np.int64)
@@ -275,10 +287,20 @@ def poisoned(trace: Trace) -> Array:
 
 
 def learn(job: Job, progress: Callable[[int], None] | None = None) -> None:
-    """Fill job.contents from the trace: one local pass in which content devices keep what the guest read."""
+    """Fill job.contents from the trace: one local pass in which content devices keep what the guest read; and find out
+    what devices that are not modelled do."""
     given = job.given()
     with running(job, "local", 0) as machine:
-        execute(machine, job.trace, job.trace.acc, progress, learn=True)
+        got = execute(machine, job.trace, job.trace.acc, progress, learn=True)
+        modelled, _ = _modelled(job, machine, got)
+        job.outside = of_recording(
+            job.trace, job.golden, ~modelled, config_accesses(job.trace), _line_changes(machine, got)
+        )
+        if job.outside.gsis:
+            job.remarks.append(
+                f"interrupt lines {', '.join(map(str, job.outside.gsis))} are driven by devices that are not modelled: "
+                f"they come from the reference"
+            )
         for id, d in machine.devices.items():
             if hasattr(d, "contents") and id not in given:
                 got = d.contents()
@@ -331,7 +353,7 @@ def _foreign_functions(job: Job, got: Outcome, reference: Array) -> tuple[Array,
         ids = (register == 0) & (trace.acc["dir"][index] == 0) & (trace.acc["size"][index] >= 2)
         absent = got.value[index] & np.uint64(0xFFFF) == 0xFFFF
         there = ids & absent & (reference[index] & np.uint64(0xFFFF) != 0xFFFF) & (index < got.done)
-        own = {identity[:2] for identity in _identities(job)} if there.any() else set()
+        own = _identities(job) if there.any() else set()
         for bdf in np.unique(target[there]):
             mine = (target == bdf) & (register < 4)
             number = [0, 0]
@@ -353,23 +375,44 @@ def _foreign_functions(job: Job, got: Outcome, reference: Array) -> tuple[Array,
     return out, found
 
 
-def _identities(job: Job) -> set[tuple[int, ...]]:
-    """(vendor, device, ...) of each PCI function of the job's machine."""
+def _identities(job: Job) -> set[tuple[int, int]]:
+    """(vendor, device) of each PCI function of the job's machine, but for those that are named as behind something that
+    is not modelled, too."""
     planned = job.plan()
-    devices, _arena = build_devices(planned, [p.rank for p in planned.devices if p.spec.bdf is not None])
-    return {d.identity() for d in devices.values() if hasattr(d, "identity")}
+    beside = {PCI_DEVICES.get(name) for name, _ in job.unmodelled}
+    ranks = [p.rank for p in planned.devices if p.spec.bdf is not None]
+    devices, _arena = build_devices(planned, ranks)
+    types = {p.id: p.spec.type for p in planned.devices}
+    return {d.identity()[:2] for id, d in devices.items() if hasattr(d, "identity") and types[id] not in beside}
+
+
+def _modelled(job: Job, machine: Machine, got: Outcome) -> tuple[Array, list[dict[str, Any]]]:
+    """Which accesses reach what is modelled, and the PCI functions that are not."""
+    number, names = job.trace.region_names()
+    types = {p.spec.type for p in machine.plan.devices} | {""}
+    reference = job.golden.value if job.golden is not None else job.trace.acc["value"]
+    foreign, functions = _foreign_functions(job, got, reference)
+    # Types of which some devices are modelled and some cannot be reached.
+    beside = {PCI_DEVICES.get(name, "") for name, _ in job.unmodelled} - {""}
+    twins = np.array([device_type(n) in beside for n in names] or [False])[number]
+    foreign |= twins & (got.status == UNCLAIMED)
+    return np.array([device_type(n) in types for n in names] or [False])[number] & ~foreign, functions
+
+
+def _line_changes(machine: Machine, got: Outcome) -> set[tuple[int, ...]]:
+    """The line changes of a run: (index, GSI, level, phase)."""
+    names = machine.plan.observed
+    return {(int(r["index"]), gsi(names[int(r["line"])]), int(r["level"]), int(r["phase"])) for r in got.lines}
 
 
 def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     """One run as the JSON output has it; without a reference nothing is compared."""
     trace, golden = job.trace, job.golden
     number, names = trace.region_names()
-    types = {p.spec.type for p in machine.plan.devices} | {""}
     given = {machine.spec.device(id).type for id in job.given()}
     read = trace.acc["dir"] == 0
     reference = golden.value if golden is not None else trace.acc["value"]
-    foreign, functions = _foreign_functions(job, got, reference)
-    modelled = np.array([device_type(n) in types for n in names] or [False])[number] & ~foreign
+    modelled, functions = _modelled(job, machine, got)
     want = read & modelled
     want[got.done :] = False
     if golden is not None:
@@ -443,7 +486,7 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
 def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[str, int]:
     if job.golden is None or not job.golden.vectors_stable:
         return {"compared": 0, "matching": 0}
-    want = job.golden.vector
+    want = np.where(job.golden.vector == NO_VECTOR, -1, job.golden.vector)
     events = job.trace.evt[job.trace.evt["kind"] == EV_VECTOR]
     if len(got.vectors) != len(want):
         mismatches.append(
@@ -487,7 +530,7 @@ def _line_rows(lines: Array, names: list[str] | None) -> dict[int, list[tuple[in
     for r in lines:
         line = int(r["line"])
         if names is not None:
-            line = int(names[line].removeprefix("isa").removeprefix("gsi"))
+            line = gsi(names[line])
         out.setdefault(line, []).append((int(r["index"]), int(r["level"]), int(r["phase"])))
     return out
 
@@ -499,7 +542,7 @@ def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, 
     want = _line_rows(job.golden.irq[job.golden.irq["index"] < got.done] if partial else job.golden.irq, None)
     have = _line_rows(got.lines[got.lines["index"] < got.done] if partial else got.lines, machine.plan.observed)
     compared = matching = 0
-    for line in sorted(set(want) | set(have)):
+    for line in sorted((set(want) | set(have)) - set(job.outside.gsis if job.outside else ())):
         a, b = want.get(line, []), have.get(line, [])
         compared += max(len(a), len(b))
         for k in range(max(len(a), len(b))):
@@ -576,7 +619,7 @@ def replay(
     with running(job, path, workers, owners) as machine:
         failure = None
         try:
-            got = execute(machine, job.trace, acc, progress)
+            got = execute(machine, job.trace, acc, progress, outside=job.outside)
         except UsageError:
             raise
         except EngineError as e:

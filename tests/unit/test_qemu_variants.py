@@ -172,7 +172,7 @@ def test_a_vga_given_as_a_device(args: list[str], where: str) -> None:
         ("4", 4, {}),
         ("2,maxcpus=8", 2, {"max_cpus": 8}),
         ("cores=2,threads=2", 4, {"cores": 2, "threads": 2}),
-        ("cpus=2,sockets=2,dies=2,cores=1,maxcpus=4", 2, {"sockets": 2, "cores": 2, "max_cpus": 4}),
+        ("cpus=2,sockets=2,dies=2,cores=1,maxcpus=4", 2, {"sockets": 2, "dies": 2, "cores": 1, "max_cpus": 4}),
     ],
 )
 def test_processors(text: str, cpus: int, facts: dict[str, int]) -> None:
