@@ -64,7 +64,7 @@ PATHS = {
     RAW: ("raw", "__pyx_pw_6engine_7testing_5_walk_4Walk_7local"),
     "local": ("local", SEQUENCER + "_run_local"),
     "sync, router": ("sync", SEQUENCER + "_run_waiting"),
-    "sync, worker": ("sync", LOOP + "_turn"),
+    "sync, worker": ("sync", LOOP + "_slot"),
     "buffered, router": ("buffered", SEQUENCER + "_run_waiting"),
     "buffered, worker": ("buffered", LOOP + "_turn"),
     "batched, router": ("batched", SEQUENCER + "_run_batched"),
@@ -73,8 +73,8 @@ PATHS = {
     "look-up, board": ("board", LOOKUP),
     "look-up, many ranges": ("many", LOOKUP),
 }
-# What waits, or works out how, inside of those: no part of an access.
-WAITS = re.compile(r"__pyx_f_6engine_7workers_5_wait_(wait_any|wait_index|wait_state|_sleep)$")
+# What waits or wakes inside of those is no part of an access: it happens as the other side has it.
+WAITS = re.compile(f"__pyx_f_6engine_7workers_5_wait_|{SEQUENCER}_await$")
 
 
 # ---------------------------------------------------------------------- what is counted, inside of valgrind
