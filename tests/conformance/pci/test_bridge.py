@@ -324,7 +324,7 @@ def test_shpc_4_5_the_selected_doubleword_stands_in_the_capability() -> None:
 
 
 def test_shpc_4_11_commands_of_empty_slots() -> None:
-    """State and indicators of a slot; 0 leaves each; a slot that is not there, all slots while one is enabled: refused."""
+    """State and indicators of a slot; 0 leaves each.  No such slot, all slots while one is enabled: refused."""
     bus = FakeBus(PciPciBridge())
     bus.write(CONFIG, BAR0, 0xE0000000, 4)
     bus.write(CONFIG, COMMAND, 7, 2)
