@@ -13,16 +13,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine.testing._fuzz import WRITE
 
-from . import programs
+from . import boards, programs
 
 LIFE = 100_000  # operations of one life
+BOARD_LIFE = 20_000  # accesses of one life of a board
 HANG_S = 60.0  # seconds of processor time that no operation takes, under a sanitizer either
 BLOCKED_S = 900.0  # seconds in which even the busiest host has run something
 
@@ -47,7 +48,6 @@ class Account:
     slowest_ns: int = 0
     slowest: str = ""
     found: Found | None = None
-    statuses: dict[int, int] = field(default_factory=dict)
 
 
 def live(kind: str, ops: Any, progress: Any = None) -> tuple[programs.Part, int, str]:
@@ -142,8 +142,6 @@ def fuzz(kind: str, accesses: int, seed: int, first: int = 0, length: int = LIFE
             a.accesses += int((ops["kind"] <= WRITE).sum())
             a.lives += 1
             a.effects += part.fuzzer.effects
-            for status, n in part.fuzzer.statuses.items():
-                a.statuses[status] = a.statuses.get(status, 0) + n
             if part.fuzzer.slowest > a.slowest_ns:
                 a.slowest_ns = part.fuzzer.slowest
                 a.slowest = f"life {life}, {programs.describe(kind, ops[part.fuzzer.slowest_at])}"
@@ -156,6 +154,39 @@ def fuzz(kind: str, accesses: int, seed: int, first: int = 0, length: int = LIFE
     if got["found"]:
         return Account(found=Found(*got["found"]))
     return Account(**got)
+
+
+def fuzz_board(name: str, accesses: int, seed: int, first: int = 0, length: int = BOARD_LIFE) -> Account:
+    """The same for a whole board, each life in one process and over workers."""
+
+    def work(shared: mmap.mmap) -> dict[str, Any]:
+        words = np.frombuffer(shared, np.uint64)
+        a = Account()
+        while a.accesses < accesses:
+            words[1] = first + a.lives
+            what = boards.live(name, seed, first + a.lives, length)
+            if what:
+                return {"found": [what, first + a.lives, length]}
+            a.lives += 1
+            a.accesses += length
+        return vars(a)
+
+    got, place, died = _child(work)
+    if died:
+        return Account(found=Found(died, got, place))
+    return Account(found=Found(*got["found"])) if got["found"] else Account(**got)
+
+
+def shorten(name: str, seed: int, life: int, length: int) -> int:
+    """A number of accesses after which that life of a board shows what is wrong, and at half of which it does not."""
+
+    def wrong(n: int) -> bool:
+        got, _, died = _child(lambda shared: boards.live(name, seed, life, n))
+        return bool(died or got)
+
+    while length > 1 and wrong(length // 2):
+        length //= 2
+    return length
 
 
 def again(kind: str, seed: int, life: int, length: int) -> str:
