@@ -395,3 +395,19 @@ def test_restore_refuses_a_count_that_cannot_be(bus, count):
     with pytest.raises(StateError, match="count"):
         bus.dut.restore({**before, "count": [1, count, 1]})
     assert bus.dut.save() == before
+
+
+def test_a_pulse_at_lower_takes_out0_low_until_the_counter_next_drives_it():
+    """The counter goes on: of the next pulse only the rise can be seen."""
+    bus = FakeBus(I8254())
+    program(bus, 0, 2, 1000)
+    bus.goto(at(1500))
+    bus.take()
+    assert bus.level("out0")
+    bus.set("lower", 1)
+    bus.set("lower", 0)
+    assert bus.edges("out0") == [(at(1500), 0)]
+    bus.goto(at(2500))
+    assert [level for _, level in bus.edges("out0")] == [0, 1] and at(1999) < bus.edges("out0")[1][0] <= at(2001)
+    bus.goto(at(3500))
+    assert [level for _, level in bus.edges("out0")] == [0, 1, 0, 1]

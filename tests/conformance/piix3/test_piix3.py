@@ -37,7 +37,7 @@ def test_pirqrc_routes_its_input(bus, pin, n):
     bus.set(pin, 1)
     assert bus.level(f"isa{5 + n}")
     bus.set(pin, 0)
-    assert bus.edges() == [(0, 1), (0, 0)] and bus.edges(f"isa{5 + n}") == [(0, 1), (0, 0)]
+    assert bus.edges() == 2 * [(0, 1), (0, 0)] and bus.edges(f"isa{5 + n}") == [(0, 1), (0, 0)]
 
 
 def test_pirqrc_two_inputs_on_one_interrupt_are_ored(bus):
@@ -62,8 +62,19 @@ def test_pirqrc_a_new_route_moves_a_raised_level(bus):
 @pytest.mark.parametrize("route", [0x10, 0x7F, 0x80, 0x8A, 0xFF])
 def test_pirqrc_routes_that_are_none(bus, route):
     bus.write(CONFIG, PIRQRC, route)
+    bus.take()
     bus.set("pirqa", 1)
     assert bus.edges() == [] and bus.read(CONFIG, PIRQRC) == route
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "pulses"),
+    [(PIRQRC, 1, 1), (PIRQRC + 3, 1, 1), (PIRQRC, 4, 1), (PIRQRC - 1, 1, 0), (PIRQRC + 4, 2, 0)],
+)
+def test_a_write_of_pirqrc_lowers_what_others_hold(bus, offset, size, pulses):
+    """As the reference's bridge does; the board wires the pulse to the 8254."""
+    bus.write(CONFIG, offset, bus.read(CONFIG, offset, size), size)
+    assert bus.edges("lower") == pulses * [(0, 1), (0, 0)] == bus.edges()
 
 
 def test_rc_keeps_the_type_of_reset_only(bus):
