@@ -26,6 +26,7 @@ from engine.machine.cmos import pc_cmos
 from engine.machine.hotplug import store_cmos
 from engine.machine.qemu_args import Importer, from_qemu, options, pairs
 from engine.machine.spec import MachineSpec, load
+from engine.registry import device_class
 
 LAUNCHER = "engine-system-x86_64"
 FIRMWARE_MAX = 16 << 20
@@ -188,6 +189,14 @@ def _clock_at_now(spec: MachineSpec, localtime: bool) -> MachineSpec:
     return spec
 
 
+def _at_once(spec: MachineSpec) -> MachineSpec:
+    """TPMs answer at the moment they are asked: clients wait in their own time, which does not move the machine's."""
+    for d in spec.devices:
+        if "latency_us" in device_class(d.type).CONFIG and "latency_us" not in d.config:
+            spec = spec.with_config(d.id, latency_us=0)
+    return spec
+
+
 def _boot_once(guest: Guest, spec: MachineSpec) -> None:
     """After the first reset the CMOS has the lasting boot order (-boot once=)."""
     machine = guest.machine
@@ -236,7 +245,8 @@ def serve(
         if spec is not None:
             if unknown is not None:
                 spec = with_recorder(spec)
-            board = Machine(observing_all(_clock_at_now(spec, wanted.localtime)), workers=workers, path=path).start()
+            spec = _at_once(_clock_at_now(spec, wanted.localtime))
+            board = Machine(observing_all(spec), workers=workers, path=path).start()
         guest = Guest(board, running=not wanted.stopped, actions=wanted.actions, name=wanted.name, uuid=wanted.uuid)
         stack.callback(guest.close)
         if importer is not None:

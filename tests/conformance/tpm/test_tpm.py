@@ -269,6 +269,23 @@ def test_crb_runs_a_command(crb: FakeBus, tpm: FakeSwtpm) -> None:
     assert crb.read(0, CTRL_STS, 4) == 2
 
 
+@pytest.mark.parametrize("cls", [TpmTis, TpmCrb])
+def test_without_a_latency_the_response_is_there_when_the_command_starts(
+    cls: type[TpmTis] | type[TpmCrb], tpm: FakeSwtpm
+) -> None:
+    bus = FakeBus(cls(swtpm=tpm.path, latency_us=0))
+    bus.dut.open_backend()
+    if cls is TpmTis:
+        activate(bus)
+        send(bus, COMMAND)
+        assert bus.read(0, at(0, STS)) == 0x90 and fetch(bus, len(RESPONSE)) == RESPONSE
+    else:
+        run(bus, COMMAND)
+        assert bus.read(0, CTRL_START, 4) == 0
+        assert bytes(bus.read(0, BUFFER + n) for n in range(len(RESPONSE))) == RESPONSE
+    bus.dut.close_backend()
+
+
 def test_crb_needs_the_locality(crb: FakeBus, tpm: FakeSwtpm) -> None:
     crb.write(0, CTRL_START, 1, 4)
     assert crb.read(0, CTRL_START, 4) == 0
@@ -318,7 +335,7 @@ def test_a_tpm_that_does_not_answer_fails_at_the_same_virtual_time(tmp_path: Pat
 WRONG = [({"swtpm": "/nonexistent"}, "start swtpm with"), ({"swtpm": "/dev/null"}, "is no socket")]
 
 
-@pytest.mark.parametrize(("config", "text"), [*WRONG, ({"latency_us": 0}, "latency_us = 0")])
+@pytest.mark.parametrize(("config", "text"), [*WRONG, ({"latency_us": -1}, "latency_us = -1")])
 def test_settings_that_cannot_be(config: dict[str, Any], text: str) -> None:
     for kind in (TpmTis, TpmCrb):
         with pytest.raises(MachineError, match=text):
