@@ -81,7 +81,8 @@ def reference(qemu: str = "qemu-system-x86_64") -> tuple[str, dict[str, str]]:
     env = dict(os.environ)
     why = _try(path, env)
     if why:
-        version = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+        said = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stdout
+        version = said.partition("\n")[0] or path
         if " 7.2." not in version:
             raise NoReference(f"{version} does not take -accel qtest: {why}")
         env["QEMU_MODULE_DIR"] = str(_module(path))

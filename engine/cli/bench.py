@@ -13,7 +13,7 @@ from typing import Any
 import engine
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Output, progress
-from engine.cli.text import write_json
+from engine.cli.text import check_output, write_json
 from engine.errors import EngineError, UsageError
 from engine.measure import histogram
 
@@ -90,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     odd = [n for n in args.names if n not in there]
     if odd:
         raise UsageError(f"no bench {odd[0]!r}; there are {', '.join(there)}")
+    check_output("--json", args.json)
+    check_output("--hgrm", args.hgrm, folder=True)
     wanted = list(dict.fromkeys(args.names)) or there
     bench(wanted[0])  # puts the source on the path
     with progress(args.json == "-") as step:

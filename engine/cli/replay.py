@@ -11,6 +11,7 @@ from typing import Any
 from engine import data
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, matched, progress, rate_text, time_text
+from engine.cli.text import check_output
 from engine.errors import UsageError
 from engine.frontends import replay
 from engine.frontends.trace import golden_path, load, load_golden
@@ -104,9 +105,8 @@ def run(args: argparse.Namespace) -> int:
 
 def carry_out(session: Session, json_file: str | None, report_file: str | None) -> int:
     """Run a session, show it, write what was asked for; the exit status."""
-    for name in (json_file, report_file):
-        if name not in (None, "-") and not Path(name).absolute().parent.is_dir():
-            raise UsageError(f"{name}: no such folder")
+    check_output("--json", json_file)
+    check_output("--report", report_file)
     if report_file is not None:
         from engine.measure import report
 

@@ -12,6 +12,7 @@ import numpy as np
 from engine import data
 from engine.cli import command_parser
 from engine.cli.output import Output, progress, time_text
+from engine.cli.text import check_output
 from engine.errors import UsageError
 from engine.frontends import replay
 from engine.frontends.trace import Trace, load
@@ -68,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.output)
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"-o {args.output}: the name should end in {' or '.join(FORMATS)}")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"{args.output}: no such folder")
+    check_output("-o", args.output)
     t_ns = None if args.at is None else moment(args.at)
     trace = load(data.trace(args.trace))
     last = int(trace.acc["t_ns"][-1]) if len(trace.acc) else 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
-from engine.cli.text import write_json
+from engine.cli.text import check_output, write_json
 from engine.errors import UsageError
 from engine.study import compare, conduct, report, tables
 from engine.study.design import Design, load, shipped
@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out)
     if not folder.is_dir():
         raise UsageError(f"--out {args.out}: no such folder")
+    check_output("--json", args.json)
+    check_output("--hgrm", args.hgrm, folder=True)
+    if args.tables is not None and not Path(args.tables).is_file():
+        raise UsageError(f"--tables {args.tables}: no such page")
     if args.csv is not None:
         if args.hgrm is not None:
             raise UsageError("--hgrm needs the study's own journal: a CSV file holds no histograms")

@@ -10,6 +10,19 @@ from typing import Any
 from engine.errors import UsageError
 
 
+def check_output(option: str, path: str | None, folder: bool = False) -> None:
+    """Raises UsageError, before long work, if a file, or a folder that may be made, could not be written after it."""
+    if path is None or path == "-":
+        return
+    p = Path(path)
+    if folder and p.exists() and not p.is_dir():
+        raise UsageError(f"{option} {path}: not a folder")
+    if not folder and p.is_dir():
+        raise UsageError(f"{option} {path}: a folder, not a file")
+    if not folder and not p.absolute().parent.is_dir():
+        raise UsageError(f"{option} {path}: no such folder")
+
+
 def write_json(path: str, value: Any) -> None:
     """`value` as JSON in a file; "-" is the standard output.  Raises UsageError."""
     text = json.dumps(value, indent=1) + "\n"

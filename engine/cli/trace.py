@@ -211,7 +211,7 @@ def _contents(trace: Trace, args: argparse.Namespace) -> None:
         )
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written ({e.strerror})") from None
-    out.line(f"{len(found)} files and index.json in {folder}")
+    out.line(f"{len(found)} file{'s' if len(found) != 1 else ''} and index.json in {folder}")
 
 
 def qtest_lines(trace: Trace) -> Iterator[str]:

@@ -108,7 +108,10 @@ def test_mistakes_are_answered_in_one_line_before_anything_is_written(engine: An
     one_line(engine("study", study), 2, "900 workers")
     study.write_text(STUDY)
     one_line(engine("study", study, "--out", "nowhere"), 2, "--out nowhere: no such folder")
-    one_line(engine("study", study, "--csv", "no.csv"), 2, "no.csv: cannot be read")
+    one_line(engine("study", study, "--csv", "no.csv"), 2, "no.csv: cannot be read (No such file or directory)")
+    one_line(engine("study", study, "--json", "no/where.json"), 2, "--json no/where.json: no such folder")
+    one_line(engine("study", study, "--hgrm", study), 2, "--hgrm", "not a folder")
+    one_line(engine("study", study, "--tables", "no.md"), 2, "--tables no.md: no such page")
     assert not (engine.folder / "small.csv").exists() and not rows(engine.folder)
 
 
