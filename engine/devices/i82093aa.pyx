@@ -116,6 +116,10 @@ cdef class I82093aa(Device):
         s.irr = s.regsel = s.id = 0
         s.core.deadline = NEVER
 
+    def on_restore(self):
+        """There are no requests of pins that are not there, whatever was restored."""
+        self.s.irr &= (<uint32_t>1 << PINS) - 1
+
     # ------------------------------------------------------------------ requests
 
     cdef void sense(self, uint32_t pin, bint level) noexcept nogil:

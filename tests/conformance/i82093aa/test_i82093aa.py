@@ -242,3 +242,11 @@ def test_save_restore(bus: Apic) -> None:
     assert other.dut.save() == bus.dut.save()
     other.eoi(0x50)
     assert other.sent() == [(0xFEE03000, 0x8050)]
+
+
+def test_a_state_with_requests_of_pins_that_are_not_there(bus: Apic) -> None:
+    bus.entry(3, LEVEL | 0x41)
+    bus.dut.restore(bus.dut.save() | {"irr": 0xFFFFFFFF})
+    assert bus.dut.save()["irr"] == 0xFFFFFF
+    bus.entry(3, LEVEL | 0x41)
+    assert [value & 0xFF for _, value in bus.sent()] == [0x41]
