@@ -128,7 +128,9 @@ USB = {
 # -machine NAME=off -> what is not there.
 SWITCHED_OFF = {"hpet": "hpet", "sata": "ahci", "smbus": "smbus", "i8042": "kbc"}
 OPTION_ROM = 0x40000  # bytes of the base address register for the reference's own option ROMs of network controllers
-BUSLESS = {"nvdimm", "pc-dimm", "vmgenid", "smbus-eeprom", "loader"}  # devices without a PCI slot
+# Devices without a PCI slot, beside those whose names begin or end so.
+BUSLESS = {"pc-dimm", "nvdimm", "vmgenid", "vmcoreinfo", "loader", "guest-loader", "intel-iommu", "virtconsole"}
+BUSLESS |= {"nvme-ns", "hda-duplex", "hda-output", "hda-micro", "ipmi-bmc-sim", "ipmi-bmc-extern", "smbus-eeprom"}
 _REGION = {"uart16550": "serial", "parallel": "parallel"}
 PASSIVE = {"ide-hd", "ide-cd", "usb-kbd", "usb-mouse", "usb-tablet", "virtserialport", "floppy"}
 # Properties of ide-hd and ide-cd -> keys of our drive tables; "" is dealt with apart.
@@ -500,8 +502,9 @@ class Importer:
         at = {"at": {"mem-hotplug": 0xA00}} if self.slots else {}
         if self.slots:
             power["memory_slots"] = self.slots
-        if self.vga not in ("std", "none") and "pm" in have:
-            power["staying_slots"] = 1 << 2
+        adapters = [int(where[3:5], 16) for name, where in self.unmodelled if where and name in VGA_DEVICES]
+        if adapters and "pm" in have:
+            power["staying_slots"] = sum({1 << n for n in adapters})
         if self.indices:
             power["slot_index"] = self.indices
         if power:
@@ -768,7 +771,7 @@ class Importer:
         devices = [d for d in self.devices if not {d.get("")} & {*ISA_DEVICES, *ISA_PARTS, *PASSIVE, *TPMS}]
         nic = "e1000e" if self.q35 else "e1000"
         for d in [{"": nic, **n} for n in (self.nics or [{}] * self.default_nic)] + devices:
-            if d[""].startswith("isa-"):
+            if _busless(d[""]):
                 if d[""] not in ("isa-serial", "isa-parallel"):
                     self._not_modelled(d)
                 continue
@@ -782,9 +785,6 @@ class Importer:
             if "addr" in d:
                 number, _, function = d["addr"].partition(".")
                 dev, fn = int(number, 16), int(function or "0", 16)
-            elif d[""] in BUSLESS:
-                self._not_modelled(d)
-                continue
             else:
                 dev = next((n for n in range(0 if bus else slot, end) if n not in buses.setdefault(bus, set())), end)
                 fn = 0
@@ -955,6 +955,11 @@ class Importer:
 
 def _mebibytes(text: str) -> int:
     return parse_size(text if text[-1:].isalpha() else text + "M")
+
+
+def _busless(name: str) -> bool:
+    prefixes = ("isa-", "scsi-", "usb-", "u2f-")
+    return name in BUSLESS or name.endswith("-x86_64-cpu") or (name.startswith(prefixes) and name != "usb-ehci")
 
 
 def _ranges(text: str) -> list[int]:

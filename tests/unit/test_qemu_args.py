@@ -322,6 +322,18 @@ def test_what_is_not_modelled_is_named_with_its_slot() -> None:
     ]
 
 
+def test_what_sits_on_no_pci_bus_takes_no_slot() -> None:
+    devices = [
+        "usb-storage,drive=x",
+        "scsi-hd,drive=x",
+        "qemu64-x86_64-cpu,socket-id=1",
+        "pc-dimm,memdev=m",
+        "usb-ehci",
+    ]
+    got = imported("-M", "pc", "-nodefaults", *[w for d in devices for w in ("-device", d)])
+    assert [where for _, where in got.unmodelled] == ["", "", "", "", "00:02.0"]
+
+
 def test_what_is_not_understood_is_passed_over_with_a_remark() -> None:
     got = imported("-M", "pc", "-nodefaults", "-turbo", "on")
     assert got.remarks == ["-turbo on: not understood, passed over"]
