@@ -31,7 +31,7 @@ from engine.measure.diff.sides import (
 )
 
 SEEDS, ACCESSES = 3, 20_000
-QUICK = (2, 20_000)
+QUICK = (1, 20_000)
 WORKERS = 2
 ANEW = "anew"
 
