@@ -70,6 +70,7 @@ cdef enum:
     SVR_RESET = 0xFF
     ESR_ILLEGAL_REGISTER = 0x80
     DIVIDE_WMASK = 0x0B
+    SHIFT_MASK = 7            # halvings of the clock: none to seven
     VERSION_VALUE = 0x00050014
     BROADCAST = 0xFF
 

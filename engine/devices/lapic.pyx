@@ -376,6 +376,10 @@ cdef class LocalApic(Device):
             return s.initial_count - <uint32_t>(ticks % (<uint64_t>s.initial_count + 1))
         return 0 if ticks >= s.initial_count else s.initial_count - <uint32_t>ticks
 
+    def on_restore(self):
+        """A shift of the timer's clock stays one that the divide configuration register can name."""
+        self.s.shift &= SHIFT_MASK
+
     cdef void start_timer(self) noexcept nogil:
         """When the timer next expires: the count runs from its initial value through zero."""
         cdef lapic_state *s = self.s
@@ -471,7 +475,7 @@ cdef class LocalApic(Device):
         elif offset == DIVIDE:
             self.publish_timer()             # an expiry that is on its way keeps the divisor it started with
             s.divide = value & DIVIDE_WMASK
-            s.shift = ((s.divide & 3 | s.divide >> 1 & 4) + 1) & 7
+            s.shift = ((s.divide & 3 | s.divide >> 1 & 4) + 1) & SHIFT_MASK
         elif entry < LVT_ENTRIES:
             s.lvt[entry] = value
             if entry == LVT_TIMER:
