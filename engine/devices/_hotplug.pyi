@@ -1,2 +1,1 @@
 """Types of _hotplug.pyx, which says what they mean."""
-

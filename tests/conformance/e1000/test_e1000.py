@@ -881,8 +881,8 @@ def test_inspect_names_registers(nic):
 
 
 def test_3_2_3_a_ring_without_buffers_is_not_walked_for_every_frame_of_a_burst():
-    """A segmentation into 64,000 frames that turn around, above a ring of 65,528 descriptors that no RAM holds: 4 * 10^9
-    descriptors, of which 64 MiB are walked."""
+    """A segmentation into 64,000 frames that turn around, above a ring of 65,528 descriptors that no RAM holds:
+    4 * 10^9 descriptors, of which 64 MiB are walked."""
     nic = Nic()
     nic.phy(0, 0x4140)
     nic.put(RDBAL, 0x80000000)
