@@ -443,3 +443,9 @@ def test_restore_makes_no_edge(bus: Apics) -> None:
     other.step(0)
     assert other.take() == []
     assert other.intr()
+
+
+def test_a_state_with_a_divider_that_there_is_not() -> None:
+    dut = LocalApic("lapic0")
+    dut.restore(dut.save() | {"shift": 0xFF})
+    assert dut.save()["shift"] == 7
