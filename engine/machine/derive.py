@@ -57,12 +57,20 @@ def _ide_disks(d: DeviceSpec) -> list[Disk | None]:
     return out
 
 
+def _is_bridge(d: DeviceSpec) -> bool:
+    """Whether a bus lies behind a device.  A type that nobody knows is refused, by file and line, where it is built."""
+    try:
+        return hasattr(device_class(d.type), "secondary_bus")
+    except MachineError:
+        return False
+
+
 def _hotplug_buses(spec: MachineSpec) -> list[list[Any]]:
     """The buses that functions can be put on and taken from: [name, slots that stay], as the reference numbers them.
 
     The root bus, if it is one of them, then those behind bridges, each before what is behind it, the last bridge first.
     """
-    bridges = [d for d in spec.devices if hasattr(device_class(d.type), "secondary_bus")]
+    bridges = [d for d in spec.devices if _is_bridge(d)]
 
     def below(bus: str) -> list[str]:
         return [name for d in reversed(bridges) if d.bus == bus for name in (d.id, *below(d.id))]
