@@ -40,7 +40,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "machine.fw_cfg_items": ("errors", "machine.smbios"),
     "machine.smbios": ("errors",),
     "machine.derive": ("registry", "errors", "machine.spec", "machine.cmos", "machine.fw_cfg_items", "machine.smbios"),
-    "machine.qemu_args": ("errors", "machine.spec"),
+    "machine.qemu_args": ("errors", "types", "machine.spec", "machine.fw_cfg_items"),
     "machine.build": ("errors", "types", "_device", "registry", "machine.spec"),
     "workers._wait": (*BASE, "_shm", "_ring", "workers._wait"),
     "workers._loop": (*CORE, "workers._wait", "workers._loop"),
