@@ -136,12 +136,15 @@ cdef class I8042(Device):
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         # Both devices run their self tests with the controller; the answers (AAh, AAh 00h) are gone before a host asks.
+        # Of port 92h a bus reset clears bit 0 alone, as in the reference.
+        cdef uint8_t port92 = self.s.port92 & 0xFE if kind == RESET_BUS else 0
         memset(<uint8_t *>self.s + sizeof(device_core), 0, sizeof(i8042_state) - sizeof(device_core))
         self.s.mode = MODE_RESET
         self.s.status = STS_RESET
         self.s.outport = OUT_AT_RESET
         self.s.scanning = 1
         self.s.scan_set = 2
+        self.s.port92 = port92
         self.core.deadline = NEVER
         self.update_irq()
         self.set_line(PIN_A20, True)

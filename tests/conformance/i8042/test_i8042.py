@@ -156,6 +156,13 @@ class TestController:
             assert bus.read(PORT92, 0) == value
         assert [e.kind for e in bus.take()] == ["reset", "reset"]
 
+    @pytest.mark.parametrize(("kind", "left"), [(1, 0xA6), (0, 0)])
+    def test_port92_after_a_reset(self, bus: FakeBus, kind: int, left: int) -> None:
+        """A bus reset clears bit 0, power-on all."""
+        bus.write(PORT92, 0, 0xA7)
+        bus.reset(kind)
+        assert bus.read(PORT92, 0) == left
+
     def test_unknown_commands_do_nothing(self, bus: FakeBus) -> None:
         before = bus.dut.save()
         for code in (0x00, 0x12, 0x9F, 0xB0, 0xE1):
