@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,10 @@ def open_job(trace: Trace, golden: Golden | None, machine: str | Path | MachineS
         raise TraceError(f"{trace.path}: no side file {trace.stem}.json with machine_args; give --machine FILE")
     sizes = {name: int(f.get("bytes", 0)) for name, f in trace.side.get("files", {}).items()}
     got = from_qemu(["-serial", "null", *map(str, args)], paths, sizes)  # the recorder adds the serial port
-    return Job(trace, golden, got.spec(f"{trace.stem}.json"), paths, got.unmodelled, got.remarks)
+    spec = got.spec(f"{trace.stem}.json")
+    if got.once:  # the boot order that the recording began with
+        spec = replace(spec, board=replace(spec.board, facts={**spec.board.facts, "boot_order": got.once}))
+    return Job(trace, golden, spec, paths, got.unmodelled, got.remarks)
 
 
 def machine_inputs(machine: Machine, trace: Trace, outside: Outside | None = None) -> Inputs:
