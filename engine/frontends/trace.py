@@ -208,8 +208,11 @@ def check_file(trace: Trace, name: str, path: str | Path) -> Path:
     p = Path(path)
     if not p.is_file():
         raise TraceError(f"--file {name}: {p}: no such file")
-    with p.open("rb") as f:
-        got = hashlib.file_digest(f, "sha256").hexdigest()
+    try:
+        with p.open("rb") as f:
+            got = hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise TraceError(f"--file {name}: {p}: {e.strerror}") from None
     if got != want["sha256"]:
         raise TraceError(
             f"--file {name}: {p} is not the recorded {want['name']} "

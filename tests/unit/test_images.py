@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from engine import data
 from engine.devices import _medium
-from engine.errors import EngineError, MachineError
+from engine.errors import EngineError, MachineError, TraceError
+from engine.frontends import trace as traces
 from engine.machine import Machine
 from engine.machine.spec import DeviceSpec, MachineSpec, load
 
@@ -414,3 +416,27 @@ def test_a_floppy_disk_is_read_at_start(image: Path) -> None:
     with Machine.from_spec(floppy(image)) as m:
         os.truncate(image, 0)
         assert m.call("fdc", "image", 0)[: len(IMAGE)] == IMAGE
+
+
+# ---------------------------------------------------------------------- content that a trace names
+
+
+def test_files_that_a_recording_names(tmp_path: Path) -> None:
+    """--file: missing, a folder, a pipe, one that cannot be read, one that has become shorter."""
+    trace = traces.load(data.trace("boot-pc"))
+    whole = (data.FOLDER / "traces" / "boot-sector.img").read_bytes()
+    good, short, pipe = tmp_path / "good", tmp_path / "short", tmp_path / "pipe"
+    good.write_bytes(whole)
+    short.write_bytes(whole[:-1])
+    os.mkfifo(pipe)
+    assert traces.check_file(trace, "disk", good) == good
+    for path, why in (
+        (tmp_path / "missing", "no such file"),
+        (tmp_path, "no such file"),
+        (pipe, "no such file"),
+        (Path("/proc/self/mem"), "Input/output error"),
+        (short, "is not the recorded"),
+    ):
+        with pytest.raises(TraceError, match=why) as caught:
+            traces.check_file(trace, "disk", path)
+        assert "\n" not in str(caught.value) and str(path) in str(caught.value)
