@@ -18,6 +18,7 @@ class PciFunction(Device):
         class_code: int,
         interrupt_pin: int = 0,
     ) -> None: ...
+    def resets(self, at: int, length: int) -> None: ...
     def add_bar(
         self,
         n: int,
