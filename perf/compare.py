@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 BENCHES = ("local_trace", "batched", "posted", "sync")
 NOT_COMPARED = ("test_", "peers")  # no limit of the same run
 RESAMPLES, LEVEL = 10_000, 0.99
+ENOUGH = 5  # rounds: with fewer, two runs of one build differ by their intervals
 MEASURE = "import json, sys; from engine.cli import bench; json.dump(bench.measure(sys.argv[1:], True), sys.stdout)"
 
 
@@ -100,7 +101,7 @@ def main() -> int:
     p.add_argument("first")
     p.add_argument("second")
     p.add_argument("names", nargs="*", default=list(BENCHES), help=f"benches (default: {' '.join(BENCHES)})")
-    p.add_argument("--rounds", type=int, default=9, help="runs of each commit (default: 9; fewer than 5 show little)")
+    p.add_argument("--rounds", type=int, default=9, help="runs of each commit (default: 9; fewer than 5 tell nothing)")
     args = p.parse_args()
     if args.rounds < 2:
         p.error(f"--rounds {args.rounds}: at least 2 are needed")
@@ -132,7 +133,7 @@ def main() -> int:
     rng, slower = np.random.default_rng(1), False
     for name, (a, b) in sorted(series.items()):
         low, middle, high = interval(a, b, rng)
-        said = verdict(low, high, more[name])
+        said = verdict(low, high, more[name]) if args.rounds >= ENOUGH else "too few rounds to tell"
         slower |= said == "slower"
         print(f"{name:32} {middle:6.3f}  [{low:.3f}, {high:.3f}]  {said}")
     return int(slower)

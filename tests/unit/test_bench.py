@@ -247,6 +247,15 @@ def test_compare_runs_both_in_turn_and_says_what_differs(monkeypatch, capsys, se
     assert word in capsys.readouterr().out
 
 
+def test_compare_of_two_rounds_tells_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(compare, "built", lambda revision, folder: contextlib.nullcontext(folder))
+    monkeypatch.setattr(
+        compare, "once", lambda folder, names: ({"x": (2.0 if folder.name == "second" else 1.0, False)}, [])
+    )
+    assert compared(monkeypatch, "HEAD", "HEAD", "sync", "--rounds", "2") == 0
+    assert "too few rounds to tell" in capsys.readouterr().out
+
+
 def test_compare_says_why_nothing_could_be_compared(monkeypatch):
     monkeypatch.setattr(compare, "built", lambda revision, folder: contextlib.nullcontext(folder))
     monkeypatch.setattr(compare, "once", lambda folder, names: ({}, ["qemu: it is missing"]))
