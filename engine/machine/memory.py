@@ -32,7 +32,8 @@ ISA_ROM_MAX = 128 << 10
 HIGH_SMRAM = 0xFEDA0000
 SMRAM_D_OPEN, SMRAM_G_SMRAME = 0x40, 0x08  # of the value that the host bridge tells for SMRAM
 ESMRAMC_H_SMRAME = 0x80 << 8
-SMRAM_REGIONS = ("open-smram", "high-smram", "smm-smram", "smm-high-smram")  # the host bridge's own way to it, for accesses that come to the router
+# The host bridge's own ways to SMRAM, for accesses that come to the router.
+SMRAM_REGIONS = ("open-smram", "high-smram", "smm-smram", "smm-high-smram")
 PAM_RE, PAM_WE = 1, 2
 # Segment n of the host bridge's pam<n> regions: (first byte, bytes)
 PAM = ((0xF0000, 0x10000), *((0xC0000 + n * 0x4000, 0x4000) for n in range(12)))
