@@ -20,7 +20,6 @@ from engine.machine.build import Plan, PlannedDevice, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import from_qemu
 from engine.machine.spec import MachineSpec
-from engine.pci._bridge import PciBridge
 from engine.types import RW, Register, Space
 
 Array = npt.NDArray[Any]
@@ -214,7 +213,7 @@ class Board:
         ] = []  # space, first address, last + 1, bytes: what is there again and again
         ports, memory = PIO_BARS, MMIO_BARS
         for p in self.plan.devices:
-            part = Part(p.id, p.spec.type, [], p.spec.bdf.number if p.spec.bdf else None, issubclass(p.cls, PciBridge))
+            part = Part(p.id, p.spec.type, [], p.spec.bdf.number if p.spec.bdf else None, hasattr(p.cls, "SLOTS"))
             placed = {q.index: q.base for q in self.plan.placed if q.rank == p.rank}
             if part.number is not None:
                 for n, r in enumerate(p.regions[:6]):
