@@ -80,6 +80,9 @@ OWNERS = {
     "pc-testdev": "pc-testdev",
     "pci-testdev": "pci-testdev",
     "cfi.pflash01": "pflash",
+    "pci-bridge": "pci-bridge",
+    "pcie-root-port": "pcie-root-port",
+    "ioh3420": "ioh3420",
 }
 # The same of regions without an owner.
 NAMES = {"ide": "piix3-ide", "io": "", "unassigned-mem": "", "ioport80": "port80", "ioportF0": "port80"}
