@@ -27,6 +27,7 @@ RUN_KEYS = {
     "matching",
     "payload_reads",
     "unmodelled",
+    "unmodelled_functions",
     "by_region",
     "vectors",
     "lines",
