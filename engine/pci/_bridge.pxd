@@ -4,7 +4,7 @@ Names and section numbers: PCI-to-PCI Bridge Architecture Specification 1.2 (Bri
 PCI Standard Hot-Plug Controller and Subsystem Specification 1.0 (SHPC).
 """
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._device cimport io_status, reset_kind
 from engine.pci._config cimport PciFunction, pci_state
@@ -27,6 +27,12 @@ cdef enum:                 # PCI Express capability, PCIe 7.8, offsets within it
     EXP_LENGTH = 0x3C
     EXP_TYPE_ROOT_PORT = 4
     EXP_SLOT_IMPLEMENTED = 0x0100
+
+cdef enum:                 # Link Capabilities and Link Status, PCIe 7.8.6, 7.8.8
+    LINK_SPEED = 0x000F
+    LINK_SLOWEST = 0x0001  # 2.5 GT/s
+    LINK_WIDTH = 0x03F0
+    LINK_ONE_LANE = 0x0010
 
 cdef enum:                 # Slot Control and Slot Status, PCIe 7.8.10, 7.8.11
     SLTCTL_INDICATORS_OFF = 0x03C0
@@ -140,4 +146,5 @@ cdef class RootPort(PciBridge):
     cdef uint32_t express
     cdef uint32_t msi                     # where MSI is, or 0
     cdef uint32_t msix                    # where MSI-X is, or 0
+    cdef uint16_t link(self) noexcept nogil
     cdef void express_written(self, uint32_t offset, uint32_t size) noexcept nogil

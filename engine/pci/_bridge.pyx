@@ -74,6 +74,16 @@ cdef inline void put(uint8_t *at, uint64_t value, uint32_t size) noexcept nogil:
         at[i] = <uint8_t>(value >> (8 * i))
 
 
+cdef inline uint32_t capability(PciFunction f, uint8_t wanted) noexcept nogil:
+    """Where a function has a capability, or 0: PCI 6.7.  A list that has no end ends after as many as there can be."""
+    cdef uint32_t at = f.p.config[CAP_POINTER] & ~3u, n
+    for n in range((CONFIG_SIZE - HEADER_SIZE) // 4):
+        if at < HEADER_SIZE or f.p.config[at] == wanted:
+            break
+        at = f.p.config[at + 1] & ~3u
+    return at if at >= HEADER_SIZE else 0
+
+
 cdef class PciBridge(PciFunction):
     """Header type 1, without what a part adds.  `chassis`, `slot`: numbers that guests show to people."""
     STATE = PCI_STATE + (("extended", "u1", 3840), ("table", "u1", 16), ("pending", "u1", 8), ("bus", "u1"), ("control", "u1"), ("wanted", "u1"),
@@ -401,6 +411,25 @@ cdef class RootPort(PciBridge):
     def power_slot(self):
         """A function has been put into the slot: the host switches its power on."""
         self.p.config[self.express + EXP_SLTCTL + 1] &= ~<uint8_t>(SLTCTL_POWER_OFF >> 8)
+
+    cdef uint16_t link(self) noexcept nogil:
+        """PCIe 7.8.8: speed and width are what the function in the slot has, within the port's own; without one that knows, those."""
+        cdef PyObject *child = self.children[0]
+        cdef uint16_t most = self.config16(self.express + EXP_LNKCAP), speed, width
+        cdef uint32_t at = capability(<PciFunction>child, CAP_EXPRESS) if child != NULL else 0
+        cdef uint64_t has = 0
+        if at == 0:
+            return most & (LINK_SPEED | LINK_WIDTH)
+        (<PciFunction>child).config_read(at + EXP_LNKSTA, 2, &has)
+        speed = <uint16_t>has & LINK_SPEED
+        width = <uint16_t>has & LINK_WIDTH
+        return (min(speed, most & LINK_SPEED) if speed else LINK_SLOWEST) | (min(width, most & LINK_WIDTH) if width else LINK_ONE_LANE)
+
+    cdef io_status config_read(self, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+        cdef uint32_t at = self.express + EXP_LNKSTA
+        if offset < at + 2 and offset + size > at:
+            put(self.p.config + at, self.config16(at) & ~(LINK_SPEED | LINK_WIDTH) | self.link(), 2)
+        return PciFunction.config_read(self, offset, size, value)
 
     cdef void express_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         """PCIe 6.7.3.2: a write of Slot Control is a command, which is complete at once."""

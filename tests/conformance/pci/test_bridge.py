@@ -302,6 +302,17 @@ def test_pcie_7_8_root_port_capabilities() -> None:
         assert (0x11 in caps) == (kind is PcieRootPort)
 
 
+@pytest.mark.parametrize(("card", "link"), [("e1000e", 0x0011), ("e1000", 0x0204), ("pci-bridge,chassis_nr=5", 0x0204)])
+def test_pcie_7_8_8_link_status_follows_the_function_in_the_slot(card: str, link: int) -> None:
+    """A card of one lane; cards that have no link at all."""
+    ports = ["-device", "pcie-root-port,id=a,chassis=1,addr=5", "-device", "ioh3420,id=b,chassis=2,addr=6"]
+    with Pc(from_qemu(["-M", "q35", "-nodefaults", *ports, "-device", f"{card},bus=a"]).spec()) as pc:
+        assert pc.config(0, 5, 0x54 + 0x12, size=2) == link
+        assert pc.config(0, 5, 0x54 + 0x10) == link << 16
+        assert pc.config(0, 5, 0x54 + 0x13, size=1) == link >> 8
+        assert pc.config(0, 6, 0x90 + 0x12, size=2) == 0x0011  # an empty slot: the port's own
+
+
 def test_pcie_6_7_3_2_a_write_of_slot_control_completes_at_once() -> None:
     bus = FakeBus(PcieRootPort())
     at = 0x54 + 0x18
