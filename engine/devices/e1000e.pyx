@@ -330,7 +330,8 @@ cdef class E1000E(E1000Common):
     MESSAGE_SOURCE = True
     REGISTERS = _REGISTERS
     UNSEEN = ("packet_buffer", "extended", "phy", "nvm", "tx0_addr", "tx0_length", "tx1_addr", "tx1_length")
-    CONFIG = {**E1000_CONFIG, "subsystem_vendor_id": VENDOR_INTEL, "subsystem_id": 0}
+    # integrated: into the root complex, as a function on a PCI Express root bus is
+    CONFIG = {**E1000_CONFIG, "subsystem_vendor_id": VENDOR_INTEL, "subsystem_id": 0, "integrated": True}
     STATE = PCI_STATE + NET_STATE + (
         ("autoneg_at", "u8"), ("timer_at", "u8", TIMERS), ("mac", "u4", MAC_END // 4), ("packet_buffer", "u8", (PBM_END - PBM) // 8),
         ("phy", "u2", PHY_PAGES * PHY_REGS), ("nvm", "u2", ROM_WORDS), ("io_addr", "u4"), ("delayed", "u4"), ("sent_causes", "u4"),
@@ -371,7 +372,7 @@ cdef class E1000E(E1000Common):
         self.cap_next = MSIX_AT
         add_msix(self, VECTORS, MSIX, MSIX_TABLE_AT, MSIX, MSIX_PENDING_AT)
         self.add_capability(CAP_EXPRESS, 0x14, EXPRESS_AT)
-        self.fill(EXPRESS_AT + 2, 0x0091, 2)            # version 1, root complex integrated endpoint
+        self.fill(EXPRESS_AT + 2, 0x0091 if self.config["integrated"] else 0x0001, 2)   # version 1; PCIe 7.8.2: the kind of endpoint
         self.fill(EXPRESS_AT + 4, 0x00008000, 4)        # role-based error reporting
         self.fill(EXPRESS_AT + 12, 0x00000411, 4)       # 2.5 GT/s, one lane
         self.fill(EXPRESS_AT + 16, 0x00110000, 4)

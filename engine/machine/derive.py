@@ -23,6 +23,7 @@ DISKS = {"i440fx": "piix3-ide", "q35": "ich9-ahci"}  # whose first function's di
 FLOPPY_DRIVES = {"120": "1.2M", "144": "1.44M", "288": "2.88M"}  # the controller's names, and those of pc_cmos
 HOST_BRIDGES = ("i440fx", "q35-mch")
 POWER_MANAGEMENT = ("piix4-pm", "ich9-lpc")
+ENDPOINTS = ("e1000e",)  # PCI Express functions that are not bridges
 # PCI functions that are part of the board, and display adapters; bridges stay, too.
 STAY = ("i440fx", "piix3", "piix3-ide", "piix4-pm", "vga", "q35-mch", "ich9-lpc", "ich9-ahci", "ich9-smbus")
 PORTS = {
@@ -145,8 +146,18 @@ def _floppy(d: DeviceSpec, n: int) -> str:
     return FLOPPY_DRIVES[device_class(d.type).drive_for(size)]  # type: ignore[attr-defined]
 
 
+def _endpoints(spec: MachineSpec) -> MachineSpec:
+    """Each PCI Express function is told whether it is on a root complex's own bus: an i440fx has none."""
+    root = spec.board.chipset != "i440fx"
+    for d in spec.devices:
+        if d.type in ENDPOINTS and "integrated" not in d.config:
+            spec = spec.with_config(d.id, integrated=root and not d.bus)
+    return spec
+
+
 def derive(spec: MachineSpec) -> MachineSpec:
     """The same machine with its derived settings filled in.  Raises MachineError."""
+    spec = _endpoints(spec)
     board = spec.board
     if board.chipset not in CHIPSET:
         return _vcpus(spec, list(range(board.cpus)))

@@ -302,6 +302,20 @@ def test_pcie_7_8_root_port_capabilities() -> None:
         assert (0x11 in caps) == (kind is PcieRootPort)
 
 
+CARDS = [
+    "-nodefaults", "-m", "64", "-device", "e1000e,addr=5,romfile=", "-device", "pci-bridge,id=br,chassis_nr=1,addr=6",
+    "-device", "e1000e,bus=br,addr=2,romfile=",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("board", "kind"), [("pc", 0x0001), ("q35", 0x0091)])
+def test_pcie_7_8_2_an_endpoint_is_integrated_on_the_root_complexs_own_bus(board: str, kind: int) -> None:
+    with Pc(from_qemu(["-M", board, *CARDS]).spec()) as pc:
+        pc.number((0, 6), 2, 2)
+        assert pc.config(0, 5, 0xE2, size=2) == kind
+        assert pc.config(2, 2, 0xE2, size=2) == 0x0001
+
+
 @pytest.mark.parametrize(("card", "link"), [("e1000e", 0x0011), ("e1000", 0x0204), ("pci-bridge,chassis_nr=5", 0x0204)])
 def test_pcie_7_8_8_link_status_follows_the_function_in_the_slot(card: str, link: int) -> None:
     """A card of one lane; cards that have no link at all."""
