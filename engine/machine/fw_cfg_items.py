@@ -69,6 +69,7 @@ class Facts:
     """
 
     machine: str = "pc"
+    version: str = ""  # the machine type's full name, as SMBIOS gives it; "": that of 7.2
     ram: int = 128 << 20
     max_ram: int = 0  # with memory modules; 0: ram
     ram_slots: int = 0  # for memory modules
@@ -271,7 +272,7 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
     anchor, table = smbios.tables(
         smbios.Smbios(
             c.product,
-            c.version,
+            f.version or c.version,
             f.ram,
             ram,
             sockets,

@@ -148,8 +148,15 @@ FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"} 
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
 
+# What firmware is told by machine types before a version.
+OLDER: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
+    ((7, 1), {"reserved": []}),  # the HyperTransport range is not kept free
+    ((6, 1), {"processor": [0x00000663, Facts().processor[1]]}),  # another qemu64
+)
+
 TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
 _bare = re.compile("[A-Za-z0-9_-]+").fullmatch
+_versioned = re.compile(r"pc-(?:i440fx|q35)-(\d+)\.(\d+)(?:\.\d+)?").fullmatch
 
 
 @dataclass(slots=True)
@@ -429,6 +436,9 @@ class Importer:
         have = {d.id: d for d in base.devices}
         self.q35 = board == "q35"
         facts = dict(self.facts)
+        if typed := _versioned(self.machine):
+            facts["version"] = self.machine
+            facts |= {k: v for end, old in OLDER if (int(typed[1]), int(typed[2])) < end for k, v in old.items()}
         ide, floppies = self._drives()
         for id in ("ide", "ahci"):
             if id in have and ide:

@@ -231,6 +231,22 @@ def test_the_default_machine() -> None:
     assert got.spec().board.ram == 128 << 20
 
 
+@pytest.mark.parametrize(
+    ("machine", "reserved", "signature"),
+    [("pc-i440fx-7.2", 1, 0x60FB1), ("pc-i440fx-7.1", 1, 0x60FB1), ("pc-i440fx-7.0", 0, 0x60FB1),
+     ("pc-i440fx-6.1", 0, 0x60FB1), ("pc-i440fx-6.0", 0, 0x663), ("pc-q35-5.2", 0, 0x663), ("pc-q35-4.0.1", 0, 0x663)],
+)  # fmt: skip
+def test_machine_types_of_older_versions(machine: str, reserved: int, signature: int) -> None:
+    """hw/i386/pc.c of the reference: what its machine types keep of the version that they are named for."""
+    spec = derive(from_qemu(["-M", machine, "-m", "128"]).spec())
+    items = {i.key: i.data for i in spec.device("fwcfg").config["items"]}
+    table, e820 = items["etc/smbios/smbios-tables"], items["etc/e820"]
+    assert table is not None and e820 is not None
+    assert len(e820) == 20 * (1 + reserved)
+    assert table.count(machine.encode() + b"\0") == 3, "system, chassis and processor"
+    assert signature.to_bytes(4, "little") + bytes.fromhex("fdfb8b07") in table
+
+
 def test_the_manuals_quick_start(tmp_path: Path) -> None:
     """qemu-system-x86_64 [options] disk_image"""
     image = tmp_path / "disk.img"
