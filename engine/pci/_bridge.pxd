@@ -94,8 +94,11 @@ cdef enum:                 # their bits
     SHPC_POWERED = 1
     SHPC_ENABLED = 2
     SHPC_DISABLED = 3
+    SHPC_MISSING = 0x0D    # byte 1 of a slot: its latch is open, presence reads empty
+    SHPC_LATCH = 0x01
     SHPC_POWER_LED = 0x0C
     SHPC_ATTENTION_LED = 0x30
+    SHPC_LED_ON = 0x04
     SHPC_LED_OFF = 0x0C
     SHPC_WENT = 0x09       # presence, latch: a card was taken out
 
@@ -132,7 +135,9 @@ cdef class PciPciBridge(PciBridge):
     cdef uint8_t shpc_w1c[SHPC_SIZE]
     cdef uint32_t shpc_at
     cdef uint32_t msi
+    cdef bint occupied(self, uint32_t slot) noexcept nogil
     cdef void shpc_reset(self) noexcept nogil
+    cdef void let_go(self, uint32_t slot) noexcept nogil
     cdef void shpc_store(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil
     cdef void shpc_command(self) noexcept nogil
     cdef bint slot_command(self, uint32_t slot, uint8_t command) noexcept nogil

@@ -3,8 +3,8 @@
 Documents: PCI-to-PCI Bridge Architecture Specification 1.2 (Bridge); PCI Express Base Specification 3.0 (PCIe); PCI Standard
 Hot-Plug Controller and Subsystem Specification 1.0 (SHPC); Intel ICH9 data sheet 316972 (the DMI-to-PCI bridge); Intel 5520
 Chipset data sheet 321328 (3420h).  Modelled: bus numbers, the I/O, memory and prefetchable windows, VGA enable, secondary bus
-reset, the capabilities with their write masks.  The hot-plug controller carries out its commands on empty slots.  Not
-modelled: hot-plug events (the slot registers of root ports hold their reset values and what is written), error reporting, ISA enable, discard timers, the windows' effect on upstream transfers.
+reset, the capabilities with their write masks.  The hot-plug controller carries out its commands; functions go by
+them, none comes.  Not modelled: hot-plug events (the slot registers of root ports hold their reset values and what is written), error reporting, ISA enable, discard timers, the windows' effect on upstream transfers.
 Deviations: docs/devices/pci_bridge.md.  Called by the owning worker only.
 
 A bridge and every function behind it are one unit: the bridge tells its functions where their configuration space answers, and
@@ -31,10 +31,12 @@ from engine.types import RO, RW, RW1C, Register, Space
 cdef extern from *:
     """
     #define BRIDGE_SHPC_SLOTS 0xe0000100u     /* SHPC 4.10: physical slot numbers fall, MRL and button are implemented */
-    #define BRIDGE_SHPC_SLOT 0x7f000d0fu      /* SHPC 4.17: empty, powered down, indicators off; latches clear */
+    #define BRIDGE_SHPC_EMPTY 0x7f000d0fu     /* SHPC 4.17: empty, powered down, indicators off; latches clear */
+    #define BRIDGE_SHPC_TAKEN 0x7f000006u     /* a card of 7.5 W, enabled, power indicator on, the latch closed */
     """
     const uint32_t SLOT_CONFIGURATION "BRIDGE_SHPC_SLOTS"
-    const uint32_t SLOT_EMPTY "BRIDGE_SHPC_SLOT"
+    const uint32_t SLOT_EMPTY "BRIDGE_SHPC_EMPTY"
+    const uint32_t SLOT_TAKEN "BRIDGE_SHPC_TAKEN"
 
 _B, _E = "Bridge 3.2.5: ", "PCIe 7.8: "
 
@@ -160,7 +162,7 @@ cdef class PciBridge(PciFunction):
             return
         self.s.bus = bus
         for n in range(<uint32_t>CHILDREN):
-            if self.children[n] != NULL:
+            if self.children[n] != NULL and not (<PciFunction>self.children[n]).p.gone:
                 (<PciFunction>self.children[n]).core.now = self.core.now
                 (<PciFunction>self.children[n]).set_map(CONFIG_REGION, bus != 0, function_at(bus, n))
 
@@ -229,6 +231,11 @@ cdef class PciPciBridge(PciBridge):
             self.shpc_wmask[SHPC_SLOT0 + 4 * n + SHPC_SLOT_MASK] = SHPC_MASK_WMASK
         self.power_on()
 
+    def connect(self, str name, Device peer):
+        """A function in a slot is there from power-on, enabled."""
+        PciBridge.connect(self, name, peer)
+        self.shpc_reset()
+
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         PciBridge.on_reset(self, kind)
         self.shpc_reset()
@@ -251,12 +258,16 @@ cdef class PciPciBridge(PciBridge):
             self.shpc_store(4 * <uint32_t>self.p.config[self.shpc_at + SHPC_SELECT], 4, self.config32(self.shpc_at + SHPC_DATA))
         self.shpc_show()
 
-    # ------------------------------------------------------------------ hot-plug controller: nothing can be plugged in
+    # ------------------------------------------------------------------ hot-plug controller: functions go, none comes
 
     cdef void shpc_show(self) noexcept nogil:
         """SHPC 4.5: the selected doubleword stands in SHPC_DATA, as it is when the capability is written."""
         cdef uint32_t at = self.shpc_at
         put(self.p.config + at + SHPC_DATA, msix_load(self.s.extended, SHPC_SIZE, 4 * <uint32_t>self.p.config[at + SHPC_SELECT], 4), 4)
+
+    cdef bint occupied(self, uint32_t slot) noexcept nogil:
+        """Whether function 0 of a slot is there.  Slots have device numbers 1 to 31."""
+        return self.children[slot << 3] != NULL and not (<PciFunction>self.children[slot << 3]).p.gone
 
     cdef void shpc_reset(self) noexcept nogil:
         cdef uint8_t *r = self.s.extended
@@ -267,8 +278,18 @@ cdef class PciPciBridge(PciBridge):
         put(r + SHPC_BUS, 0x01000000, 4)                                # programming interface 1
         r[SHPC_CONTROL] = SHPC_CONTROL_WMASK
         for n in range(<uint32_t>SHPC_SLOTS):
-            put(r + SHPC_SLOT0 + 4 * n, SLOT_EMPTY, 4)
+            put(r + SHPC_SLOT0 + 4 * n, SLOT_TAKEN if self.occupied(n + 1) else SLOT_EMPTY, 4)
         self.s.wanted = 0
+
+    cdef void let_go(self, uint32_t slot) noexcept nogil:
+        """Power and bus leave a slot: its functions are reset, and answer nowhere until the machine is switched on again."""
+        cdef uint32_t n
+        for n in range(slot << 3, (slot + 1) << 3):
+            if self.children[n] != NULL:
+                (<PciFunction>self.children[n]).core.now = self.core.now
+                (<PciFunction>self.children[n]).on_reset(RESET_BUS)
+                (<PciFunction>self.children[n]).set_map(CONFIG_REGION, False, 0)
+                (<PciFunction>self.children[n]).p.gone = 1
 
     cdef void shpc_store(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint8_t *r = self.s.extended
@@ -298,9 +319,12 @@ cdef class PciPciBridge(PciBridge):
             for n in range(<uint32_t>SHPC_SLOTS):
                 if r[SHPC_SLOT0 + 4 * n] & SHPC_STATE == SHPC_ENABLED:
                     done = False
-            if done:                                                    # every latch is open: no slot gets power
+            if done:                                                    # a slot whose latch is open gets no power
                 for n in range(<uint32_t>SHPC_SLOTS):
-                    self.slot_command(n + 1, SHPC_LED_OFF)
+                    if r[SHPC_SLOT0 + 4 * n + 1] & SHPC_LATCH:
+                        self.slot_command(n + 1, SHPC_LED_OFF)
+                    else:
+                        self.slot_command(n + 1, SHPC_LED_ON | (SHPC_ENABLED if command & 1 else SHPC_POWERED))
         else:
             done = False
         if not done:
@@ -324,6 +348,8 @@ cdef class PciPciBridge(PciBridge):
         if before == SHPC_DISABLED and state in (SHPC_POWERED, SHPC_ENABLED) or before != SHPC_DISABLED and state == SHPC_DISABLED:
             status[0] = (status[0] & ~SHPC_STATE) | state
             if state == SHPC_DISABLED and status[0] & SHPC_POWER_LED == SHPC_LED_OFF:   # whoever is in it goes
+                self.let_go(slot)
+                status[1] |= SHPC_MISSING
                 status[SHPC_SLOT_EVENTS] |= SHPC_WENT
         return True
 

@@ -28,7 +28,8 @@ cdef struct pci_state:
     uint8_t config[256]
     uint8_t intx           # the function's interrupt request, before COMMAND_INTX_DISABLE
     uint8_t legacy         # which of the fixed ranges behind a bridge answer, bit n = range n
-    uint8_t pci_pad[6]
+    uint8_t gone           # software has let it go (a bridge's hot-plug controller): it answers nowhere
+    uint8_t pci_pad[5]
 
 # What a BAR is, fixed when the function is built.
 cdef struct pci_bar:

@@ -35,7 +35,7 @@ from engine.errors import MachineError
 from engine.types import Region, Space
 
 PCI_STATE = (("mapped", "u8", 7), ("config", "u1", 256), ("intx", "u1"), ("legacy", "u1"),
-             ("pci_pad", "u1", 6))
+             ("gone", "u1"), ("pci_pad", "u1", 5))
 # Settings of every function.  multifunction: the header says that the device has more functions than this one.
 PCI_CONFIG = {"subsystem_vendor_id": 0x1AF4, "subsystem_id": 0x1100, "multifunction": False}
 
@@ -301,6 +301,8 @@ cdef class PciFunction(Device):
             if kind == RESET_POWER_ON or not self.keep[i]:
                 self.config_byte(i)[0] = self.initial[i]
         self.p.intx = 0
+        if kind == RESET_POWER_ON:
+            self.p.gone = 0
         self.update_mappings()
         self.update_command()
 

@@ -374,6 +374,77 @@ def test_shpc_4_11_commands_of_empty_slots() -> None:
     assert bus.read(0, 0x24, 4) == 0x7F000D0F and bus.read(0, 0x14, 4) == 0
 
 
+class Slots(Pc):
+    """A bridge 00:06.0 with cards in its slots 2 and 4, on bus 2; its hot-plug controller is at E0000000h."""
+
+    @classmethod
+    def of(cls, board: str) -> Slots:
+        more = ["-device", "pvpanic-pci,bus=br,addr=4,multifunction=on", "-device", "pvpanic-pci,bus=br,addr=4.1"]
+        return cls(from_qemu(["-M", board, *CARDS, *more]).spec())
+
+    def number_it(self) -> None:
+        self.number((0, 6), 2, 2)
+        self.config(0, 6, BAR0, 0xE0000000)
+        self.config(0, 6, COMMAND, 7, 2)
+
+    def slot(self, n: int) -> int:
+        return self.read("mmio", 0xE0000020 + 4 * n, 4)
+
+    def command(self, code: int, target: int = 0) -> int:
+        self.write("mmio", 0xE0000014, 2, target << 8 | code)
+        return self.read("mmio", 0xE0000016, 2)
+
+
+EMPTY, CARD, WENT = 0x7F000D0F, 0x7F000006, 0x7F090D0F
+
+
+@pytest.mark.parametrize("board", ["pc", "q35"])
+def test_shpc_4_17_a_slot_with_a_card_is_enabled_and_lit(board: str) -> None:
+    with Slots.of(board) as pc:
+        for _ in range(2):
+            pc.number_it()
+            assert [pc.slot(n) for n in (1, 2, 3, 4, 31)] == [EMPTY, CARD, EMPTY, CARD, EMPTY]
+            pc.reset()
+
+
+def test_shpc_4_11_commands_of_slots_with_cards() -> None:
+    """A slot that is disabled and dark lets its card go; it does not come back with a bus reset."""
+    with Slots.of("q35") as pc:
+        pc.number_it()
+        assert pc.command(0x02, 2) == 0 and pc.slot(2) == CARD
+        assert pc.command(0x01, 2) == pc.command(0x48) == pc.command(0x49) == 4 and pc.slot(2) == CARD
+        assert pc.command(0x03, 2) == 0 and pc.slot(2) == 0x7F000007
+        assert pc.command(0x0C, 2) == 0 and pc.slot(2) == 0x7F00000F
+        assert pc.command(0x02, 2) == 0 and pc.slot(2) == 0x7F00000E
+        assert pc.config(2, 2, 0) == 0x10D38086
+        pc.config(2, 2, BAR0, 0xE1020000)
+        pc.config(2, 2, COMMAND, MEM, 2)
+        pc.config(0, 6, MEMORY, 0xE100E100)
+        assert status(pc, 0xE1020000)
+        assert pc.command(0x0F, 2) == 0 and pc.slot(2) == WENT
+        assert pc.config(2, 2, 0) == NOBODY and not status(pc, 0xE1020000)
+        assert pc.config(2, 4, 0, function=1) == 0x00111B36
+        assert pc.command(0x0F, 4) == 0 and pc.slot(4) == WENT
+        assert pc.config(2, 4, 0) == pc.config(2, 4, 0, function=1) == NOBODY
+        assert pc.command(0x49) == 0 and pc.slot(2) == WENT  # the latch is open
+        assert pc.command(0x06, 2) == 0 and pc.slot(2) == 0x7F090D06
+        state = pc.save()
+        pc.number((0, 6), 3, 3)
+        assert pc.config(3, 2, 0) == NOBODY
+        pc.load(state)
+        pc.reset()
+        pc.number_it()
+        assert pc.slot(2) == pc.slot(4) == EMPTY and pc.config(2, 2, 0) == NOBODY
+    with Slots.of("q35") as pc:
+        pc.number_it()
+        for n in (2, 4):
+            assert pc.command(0x33, n) == 0 and pc.slot(n) == 0x7F000037  # disabled, the indicator still lit
+        assert pc.command(0x49) == 0 and pc.slot(2) == 0x7F000036 and pc.slot(1) == EMPTY
+        for n in (2, 4):
+            assert pc.command(0x03, n) == 0
+        assert pc.command(0x48) == 0 and pc.slot(4) == 0x7F000035 and pc.slot(1) == EMPTY
+
+
 def test_shpc_4_13_a_command_interrupts_when_it_may() -> None:
     bus = FakeBus(PciPciBridge())
     bus.write(CONFIG, BAR0, 0xE0000000, 4)
