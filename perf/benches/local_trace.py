@@ -1,8 +1,8 @@
 """What does the engine add to an access in one process?
 
-Each shipped recording of some length in one batch: time order, deadlines, interrupts, effects and every device, against the raw loop
-of engine.testing._walk over an equal machine, which finds the region in flat tables and calls the same device code.
-Short ones are left out: a few changes of the map, 80 us each, outweigh all their accesses.
+Each shipped recording of some length in one batch: time order, deadlines, interrupts, effects and every device, against
+the raw loop of engine.testing._walk over an equal machine, which finds the region in flat tables and calls the same
+device code.  Short ones are left out: a few changes of the map, 80 us each, outweigh all their accesses.
 """
 
 from __future__ import annotations
