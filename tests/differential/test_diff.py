@@ -217,6 +217,16 @@ def test_a_register_is_excluded_where_it_appears_again(board: Board) -> None:
     assert not f.allow(1, 0xFEEC07F9, 8, 1, init << 24)
 
 
+def test_an_exclusion_holds_behind_an_index(board: Board) -> None:
+    f = Filter(board)
+    assert f.allow(1, 0xFEC00000, 4, 1, 0x1B)  # IOREDTBL5, high
+    assert not f.allow(1, 0xFEC00010, 4, 1, 0x000F_0000)
+    assert f.allow(1, 0xFEC00010, 4, 1, 0)
+    assert f.allow(1, 0xFEC00010, 4, 1, 0x010F_0000)  # bits that `clear` names
+    assert f.allow(1, 0xFEC00000, 4, 1, 0x1A)
+    assert f.allow(1, 0xFEC00010, 4, 1, 0x000F_0000)
+
+
 def test_the_window_to_configuration_space_is_seen_through() -> None:
     f = Filter(Board("q35"))
     assert not f.allow(1, 0xB0000060, 4, 1, 0x1234_0001)  # PCIEXBAR

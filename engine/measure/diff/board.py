@@ -68,6 +68,8 @@ def _holds(rule: Mapping[str, Any], value: int, present: int) -> bool:
     bits = int(rule.get("bits", 0))
     if "only" in rule and present != int(rule["only"]):
         return False
+    if value & int(rule.get("clear", 0)):
+        return False
     if "below" in rule:
         return value & (bits or -1) < int(rule["below"])
     if "value" in rule:
@@ -318,7 +320,8 @@ class Board:
                     if w.space == Space.CONFIG and r.name in named:
                         self.base_bytes |= {w.base + r.offset + n: (part, r.offset) for n in range(r.width // 8)}
                 for at, width, r in w.indexed:
-                    self.index_ports[w.space, w.base + r.offset] = (w.base + at, width)
+                    for n in range(r.width // 8):
+                        self.index_ports[w.space, w.base + r.offset + n] = (w.base + at, width)
                 for kind, entries in (("difference", self.differences), ("excluded", self.excluded)):
                     for e in entries:
                         if e.part != part.type:
