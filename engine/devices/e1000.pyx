@@ -198,7 +198,7 @@ cdef class E1000(E1000Common):
     def restore(self, dict state not None):
         """As Device.restore.  Raises StateError, too, for more in the transmitter than it can hold."""
         size = state.get("tx_size")
-        if isinstance(size, int) and size > FRAME_MAX:
+        if isinstance(size, int) and size >= FRAME_MAX:
             raise StateError(f"{self.id}: field tx_size: {size} bytes in a transmitter of {FRAME_MAX}")
         PciFunction.restore(self, state)
 
@@ -470,7 +470,7 @@ cdef class E1000(E1000Common):
     cdef void transmit_descriptor(self, tx_desc *d) noexcept nogil:
         cdef e1000_state *s = self.s
         cdef uint8_t *data = <uint8_t *>s.tx_data
-        cdef uint32_t kind = d.lower & (TXD_DEXT | TXD_DTYP_DATA), left = d.lower & TXD_LENGTH, n, whole, header
+        cdef uint32_t kind = d.lower & (TXD_DEXT | TXD_DTYP_DATA), left = d.lower & TXD_LENGTH, n, end, whole, header
         cdef uint64_t addr = d.addr
         cdef tx_context *c
         if d.lower & <uint32_t>TXD_IDE:
@@ -497,11 +497,12 @@ cdef class E1000(E1000Common):
             while s.tx_size < whole:
                 n = min(left, min(whole - s.tx_size, <uint32_t>FRAME_MAX - s.tx_size))
                 self.dma.read(addr, data + s.tx_size, n)
-                if s.tx_size < header and s.tx_size + n >= header:
+                end = s.tx_size + n
+                if s.tx_size < header and end >= header:
                     memcpy(s.tx_header, data, header)
-                s.tx_size += n
+                s.tx_size = end % FRAME_MAX             # a full buffer begins again, as in the reference
                 addr += n
-                if s.tx_size == whole:
+                if end == whole:
                     self.transmit_segment()
                     memmove(data, s.tx_header, header)
                     s.tx_size = header
@@ -511,7 +512,7 @@ cdef class E1000(E1000Common):
         else:
             n = min(left, <uint32_t>FRAME_MAX - s.tx_size)
             self.dma.read(addr, data + s.tx_size, n)
-            s.tx_size += n
+            s.tx_size = (s.tx_size + n) % FRAME_MAX
         if not d.lower & TXD_EOP:
             return
         if not s.tx_tse or s.tx_size >= s.tx[TX_TSO].hdr_len:
@@ -534,7 +535,7 @@ cdef class E1000(E1000Common):
                 add16(data + c.ipcss + 4, s.tx_frames)
             else:
                 put16(data + c.ipcss + 4, n - c.ipcss)
-            length = n - c.tucss
+            length = (n - c.tucss) & 0xFFFF
             if c.tcp:
                 done = <uint32_t>s.tx_frames * c.mss
                 add32(data + c.tucss + 4, done)

@@ -357,6 +357,31 @@ def test_3_3_3_without_rs_there_is_no_txdw(wire):
     assert len(wire.sent()) == 1 and wire.get(ICR) == TXQE
 
 
+def test_3_3_a_full_transmitter_begins_again(wire):
+    """As the reference, whose count of the packet's bytes has 16 bits."""
+    p = bytes(range(100))
+    a = wire.buffer(p)
+    wire.tx((a, 0xC000, 0), (a, 0xC000, 0), (a, 100 | EOP, 0), (a, 0xFFFF, 0), (a, 1 | EOP, 0))
+    wire.put(TCTL, EN)
+    wire.put(TDT, 5)
+    assert wire.sent() == [p, b""] and wire.get(TPT) == 2
+
+
+def test_3_5_a_full_transmitter_begins_again(wire):
+    """A segment that would be longer: its size is not reached at 65,536, and the next bytes are its first."""
+    p = tcp_header(0) + bytes(range(100))
+    a = wire.buffer(p)
+    wire.tx(
+        context(paylen=65535, command=TSE | TCP | IP, hdr=54, mss=65535),
+        (TX_RING + 0x8000, DATA | TSE | 0x8000, 0),
+        (TX_RING + 0x8000, DATA | TSE | 0x8000, 0),
+        (a, DATA | TSE | EOP | len(p), 0),
+    )
+    wire.put(TCTL, EN)
+    wire.put(TDT, 4)
+    assert [len(p) for p in wire.sent()] == [154]
+
+
 def test_3_4_the_ring_wraps(wire):
     wire.put(TCTL, EN)
     for n in range(20):
@@ -871,8 +896,8 @@ def test_settings_are_checked(config, word):
 def test_a_state_with_too_much_in_the_transmitter_is_refused(nic):
     state = nic.dut.save()
     with pytest.raises(StateError, match="tx_size"):
-        nic.dut.restore(state | {"tx_size": 65537})
-    nic.dut.restore(state | {"tx_size": 65536})
+        nic.dut.restore(state | {"tx_size": 65536})
+    nic.dut.restore(state | {"tx_size": 65535})
 
 
 def test_inspect_names_registers(nic):
