@@ -113,6 +113,20 @@ NOTICES = {
 }
 # Properties of added devices that are settings of ours under the same name.
 SETTINGS = {"pvpanic": ("events",), "pvpanic-pci": ("events",), "pci-testdev": ("membar",), "edu": ("dma_mask",)}
+# Functions that a guest can be booted from: their node in an OpenFirmware device path, and what is below it.
+BOOTABLE: dict[str, tuple[str, str]] = {
+    "nvme": ("pci1b36,0010", "/namespace@1,0"),
+    **dict.fromkeys(("virtio-blk-pci", "virtio-blk-pci-transitional", "virtio-blk-pci-non-transitional"),
+                    ("scsi", "/disk@0,0")),
+    **dict.fromkeys(("e1000", "e1000-82540em", "e1000-82544gc", "e1000-82545em", "e1000e", "ne2k_pci", "pcnet",
+                     "rtl8139", "tulip", "vmxnet3", "virtio-net-pci", "virtio-net-pci-transitional",
+                     "virtio-net-pci-non-transitional", "i82550", "i82551", "i82557a", "i82557b", "i82557c",
+                     "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82562", "i82801"),
+                    ("ethernet", "/ethernet-phy@0")),
+}  # fmt: skip
+ROOT_NODE, BRIDGE_NODE, AHCI_NODE = "/pci@i0cf8", "pci-bridge", "pci8086,2922"
+ISA_NODES = {"i440fx": "isa@1", "q35": "isa@1f"}
+IDE_NODES = {"i440fx": "ide@1,1", "q35": f"{AHCI_NODE}@1f,2"}
 WATCHDOGS = ("ib700", "i6300esb")
 AHCI_PORTS = 6
 SERIAL_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # (base, interrupt) of COM1 to COM4
@@ -255,6 +269,9 @@ class Importer:
         self.unmodelled: list[tuple[str, str]] = []
         self.foreign: set[str] = set()  # ids of devices that are not modelled: what is on their buses is not, either
         self.ahcis: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}  # drives of added controllers, by id
+        self.boot_drives: dict[str, list[tuple[int, str]]] = {}  # by controller: bootindex and path below it
+        self.boot_paths: dict[int, str] = {}  # by bootindex
+        self.bus_paths = {"": ROOT_NODE}  # by the name of the bus: OpenFirmware device path of what it belongs to
         self.q35 = False
 
     def read(self, args: Sequence[str]) -> None:
@@ -506,9 +523,16 @@ class Importer:
         for n, d in enumerate(parts):
             self._isa_part(d, sum(e[""] == d[""] for e in parts[:n]))
         tables += self._flash() + self._tpms()
+        for index, below in self.boot_drives.get("", ()):
+            self._boot(index, f"{ROOT_NODE}/{IDE_NODES[board]}{below}")
+        for n in range(2):
+            if text := self.globals.get(f"isa-fdc.bootindex{'AB'[n]}", ""):
+                self._boot(int(text, 0), f"{ROOT_NODE}/{ISA_NODES[board]}/fdc@03f0/floppy@{n}")
         if (place := self._slots()) and self.vga == "none":
             remove.remove("vga")
             tables.append(("vga", place))
+        if self.boot_paths:
+            facts["bootorder"] = [path for _, path in sorted(self.boot_paths.items())]
         at = {"at": {"mem-hotplug": 0xA00}} if self.slots else {}
         if self.slots:
             power["memory_slots"] = self.slots
@@ -629,24 +653,26 @@ class Importer:
                 self.ahcis[d.setdefault("id", f"#{len(self.ahcis)}")] = {}
         by_id = {name: self._node(name) for name in self.nodes} | {d["id"]: d for d in self.drives if "id" in d}
         todo = [d for d in self.drives if d.get("if", "ide") in ("ide", "floppy", "virtio", "scsi", "pflash", "sd")]
+        last = ("", channels - 1)  # QEMU's choice of a bus: that of the controller named last, of its buses the last
         for dev in self.devices:
+            if PCI_DEVICES.get(dev.get("", "")) == "ich9-ahci":
+                last = (dev["id"], AHCI_PORTS - 1)
             if dev.get("") in ("ide-hd", "ide-cd", "ide-drive"):
                 drive = dict(by_id.get(dev.get("drive", ""), {}))
-                taken = [d.get("bus") for d in todo if not d.get("ahci")]
-                free = next((str(n) for n in range(channels) if taken.count(str(n)) < units), "0")
-                place = self._bus(dev, channels) if "bus" in dev else ("", int(free))
+                place = self._bus(dev, channels) if "bus" in dev else last
                 if place is None:
                     continue  # with a controller that is named as not modelled
                 bus = str(place[1])
                 drive["ahci"] = place[0]
                 drive |= {"if": "ide", "bus": bus, "media": "cdrom" if dev[""] == "ide-cd" else "disk"} | {
-                    k: dev[k] for k in (*_DRIVE, "id") if k in dev
+                    k: dev[k] for k in (*_DRIVE, "id", "bootindex") if k in dev
                 }
                 if place[0]:
                     drive["unit"] = "0"
-                drive.setdefault(
-                    "unit", "0" if not any(d.get("bus") == bus and d.get("unit") == "0" for d in todo) else "1"
-                )
+                own = [_place(d, units) for d in todo if d.get("if", "ide") == "ide" and not d.get("ahci")]
+                drive.setdefault("unit", "1" if (int(bus), 0) in own else "0")
+                if not place[0] and ((int(bus), int(drive["unit"])) in own or int(drive["unit"]) >= units):
+                    raise MachineError(f"QEMU command line: {dev['']}: no place is left on ide.{bus}")
                 todo.append(drive)
         for d in todo:
             where = d.get("if", "ide")
@@ -658,13 +684,7 @@ class Importer:
             if where != "ide":
                 self.unmodelled.append((f"{where} drive", ""))
                 continue
-            if "index" in d:
-                channel, unit = divmod(int(d["index"]), units)
-            elif "bus" in d or "unit" in d:
-                channel, unit = int(d.get("bus", "0")), int(d.get("unit", "0"))
-            else:
-                n = next(n for n in range(64) if divmod(n, units) not in ide)
-                channel, unit = divmod(n, units)
+            channel, unit = _place(d, units) or next(p for n in range(64) if (p := divmod(n, units)) not in ide)
             size, image = self._medium(d)
             kind = "cdrom" if d.get("media") == "cdrom" else "disk"
             row: dict[str, Any] = {"channel": channel, "unit": unit, "kind": kind}
@@ -692,6 +712,9 @@ class Importer:
             if d.get("bios-chs-trans", "auto") != "auto":
                 row["translation"] = d["bios-chs-trans"]
             (self.ahcis[d["ahci"]] if d.get("ahci") else ide)[channel, unit] = row
+            if "bootindex" in d:
+                below = (int(str(d["bootindex"]), 0), f"/drive@{channel:x}/disk@{unit}")
+                self.boot_drives.setdefault(d.get("ahci", ""), []).append(below)
         named = {d.get("", "") for d in self.devices}
         for n, d in enumerate(d for d in self.devices if d.get("", "") == "floppy"):
             medium = self._medium(by_id[d["drive"]]) if d.get("drive") in by_id else (0, "")
@@ -784,10 +807,12 @@ class Importer:
             if _busless(d[""]):
                 if d[""] not in ("isa-serial", "isa-parallel"):
                     self._not_modelled(d)
+                self._boot_unknown(d)
                 continue
             bus = "" if d.get("bus", "") in ROOT_BUSES else d.get("bus", "")
             if bus and {bus, bus.rpartition(".")[0]} & self.foreign:
                 self._not_modelled(d)  # on a bus of something that is not modelled either
+                self._boot_unknown(d)
                 continue
             if bus and bus not in self.bridges:
                 raise MachineError(f"QEMU command line: {d['']}: bus {bus!r} is that of no bridge named before it")
@@ -808,6 +833,7 @@ class Importer:
             if d[""] == "VGA" and self.vga == "none" and not vga and not bus:
                 vga = {"bdf": f"00:{dev:02x}.{fn}"}
                 continue
+            self._boot_function(d, dev, fn, bus)
             self._pci_device(d, dev, fn, bus)
         return vga
 
@@ -850,6 +876,31 @@ class Importer:
         if id in taken:  # of a device of the board, or without a name and in a slot that has been emptied and filled
             id = next(f"{id}.{n}" for n in range(len(taken) + 1) if f"{id}.{n}" not in taken)
         return DeviceSpec(**{**table, "id": id, "bdf": Bdf.parse(table["bdf"]), "source": "device_add"})
+
+    def _boot(self, index: int, path: str) -> None:
+        """What firmware tries to boot from, at its place in the order; below 0 not at all."""
+        if index >= 0 and self.boot_paths.setdefault(index, path) != path:
+            raise MachineError(f"QEMU command line: two devices with bootindex {index}")
+
+    def _boot_unknown(self, d: Mapping[str, str]) -> None:
+        if int(str(d.get("bootindex", "-1")), 0) >= 0:
+            self.remarks.append(f"{d['']}: its place in the boot order is not modelled")
+
+    def _boot_function(self, d: Mapping[str, str], dev: int, fn: int, bus: str) -> None:
+        """A PCI function's places in the boot order: its own, those of the drives on it.
+
+        Device paths: IEEE 1275, PCI Bus Binding 2.1, 2.2.1.3.
+        """
+        where = f"@{dev:x},{fn:x}" if fn else f"@{dev:x}"
+        if d[""] in BRIDGES and "id" in d:
+            self.bus_paths[d["id"]] = f"{self.bus_paths[bus]}/{BRIDGE_NODE}{where}"
+        for index, below in self.boot_drives.get(d["id"], ()) if d.get("id") in self.ahcis else ():
+            self._boot(index, f"{self.bus_paths[bus]}/{AHCI_NODE}{where}{below}")
+        if d[""] not in BOOTABLE:
+            self._boot_unknown(d)
+        elif "bootindex" in d:
+            node, below = BOOTABLE[d[""]]
+            self._boot(int(str(d["bootindex"]), 0), f"{self.bus_paths[bus]}/{node}{where}{below}")
 
     def _intx(self, bus: str, dev: int) -> str:
         """The wire of INTA# of a function: swizzled by each bridge above, then by the board.
@@ -961,6 +1012,15 @@ class Importer:
         )
         self.macs.add(number)
         return number.to_bytes(6, "big").hex(":")
+
+
+def _place(d: Mapping[str, str], units: int) -> tuple[int, int] | None:
+    """(channel, unit) that an IDE drive is given; None: the first one that is free."""
+    if "index" in d:
+        return divmod(int(d["index"]), units)
+    if "bus" in d or "unit" in d:
+        return int(d.get("bus", "0")), int(d.get("unit", "0"))
+    return None
 
 
 def _mebibytes(text: str) -> int:

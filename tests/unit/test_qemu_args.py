@@ -247,6 +247,45 @@ def test_machine_types_of_older_versions(machine: str, reserved: int, signature:
     assert signature.to_bytes(4, "little") + bytes.fromhex("fdfb8b07") in table
 
 
+@pytest.mark.parametrize(
+    ("line", "order"),
+    [
+        ("-M pc -device ide-hd,drive=a,bootindex=1 -device ide-cd,drive=b,bootindex=0",
+         "ide@1,1/drive@1/disk@1 ide@1,1/drive@1/disk@0"),
+        ("-M pc -drive if=ide,index=2,driver=null-co,size=1M -device ide-hd,drive=a,bootindex=1",
+         "ide@1,1/drive@1/disk@1"),
+        ("-M pc -device ide-hd,drive=a,bootindex=1 -device ahci -device ide-hd,drive=b,bootindex=2",
+         "ide@1,1/drive@1/disk@0 pci8086,2922@2/drive@5/disk@0"),
+        ("-M pc -device ahci,id=h -device ide-hd,drive=a,bus=h.4,bootindex=3 "
+         "-device virtio-blk-pci,drive=b,bootindex=1 -device nvme,drive=c,serial=x,bootindex=2 -device rtl8139,bootindex=4 "
+         "-device e1000,bootindex=-1",
+         "scsi@3/disk@0,0 pci1b36,0010@4/namespace@1,0 pci8086,2922@2/drive@4/disk@0 ethernet@5/ethernet-phy@0"),
+        ("-M pc -device pci-bridge,id=b1,chassis_nr=1,addr=7 -device pci-bridge,id=b2,chassis_nr=2,addr=7.3,bus=b1 "
+         "-device e1000,bus=b2,addr=3,bootindex=7 -global isa-fdc.bootindexA=9 -global isa-fdc.bootindexB=0",
+         "isa@1/fdc@03f0/floppy@1 pci-bridge@7/pci-bridge@7,3/ethernet@3/ethernet-phy@0 isa@1/fdc@03f0/floppy@0"),
+        ("-M q35 -device ide-hd,drive=a,bootindex=3 -device pcie-root-port,id=rp,chassis=1,slot=1 "
+         "-device e1000e,bus=rp,bootindex=0",
+         "pci-bridge@1/ethernet@0/ethernet-phy@0 pci8086,2922@1f,2/drive@5/disk@0"),
+    ],
+)  # fmt: skip
+def test_boot_order(line: str, order: str) -> None:
+    """The file `bootorder` that QEMU 7.2.22 makes of the same lines."""
+    drives = [w for id in "abc" for w in ("-drive", f"if=none,id={id},driver=null-co,size=64M")]
+    got = from_qemu(["-nodefaults", "-vga", "none", *drives, *line.split()])
+    items = {i.key: i.data for i in derive(got.spec()).device("fwcfg").config["items"]}
+    assert items["bootorder"] == "\n".join(f"/pci@i0cf8/{path}" for path in order.split()).encode() + b"\0"
+    assert got.remarks == []
+
+
+def test_a_place_in_the_boot_order_that_is_not_known() -> None:
+    got = from_qemu(
+        ["-device", "usb-ehci,id=u", "-device", "usb-storage,drive=x,bootindex=1", "-device", "vfio-pci,bootindex=2"]
+    )
+    assert got.remarks == [
+        f"{name}: its place in the boot order is not modelled" for name in ("usb-storage", "vfio-pci")
+    ]
+
+
 def test_the_manuals_quick_start(tmp_path: Path) -> None:
     """qemu-system-x86_64 [options] disk_image"""
     image = tmp_path / "disk.img"
@@ -424,6 +463,11 @@ BAD = {
     "broken JSON": (["-device", "{"], "QEMU command line"),
     "JSON without a driver": (["-device", '{"id": "x"}'], "driver"),
     "no slot": (["-device", "nvme,addr=zz"], "zz"),
+    "one place in the boot order twice": (
+        ["-device", "e1000,bootindex=1", "-device", "e1000,bootindex=1"],
+        "two devices with bootindex 1",
+    ),
+    "more drives than there are places": (["-M", "q35", *["-device", "ide-hd"] * 2], "no place is left on ide.5"),
     "too many functions": (["-nodefaults", *["-device", "nvme"] * 40], "PCI slot"),
 }
 
