@@ -149,8 +149,8 @@ cdef class Walk:
     def local(self, acc):
         """(seconds, value u64[n]) of one pass in this process."""
         cdef const unsigned char[::1] a = acc.view(np.uint8).reshape(-1)
-        value = np.zeros(len(acc), np.uint64)
-        status = np.zeros(len(acc), np.uint8)
+        value = np.empty(len(acc), np.uint64)         # not cleared: whether the allocator has to is chance
+        status = np.empty(len(acc), np.uint8)
         cdef uint64_t[::1] v = value
         cdef uint8_t[::1] s = status
         cdef uint64_t took = 0, n = len(acc)
