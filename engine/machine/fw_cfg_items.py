@@ -29,6 +29,7 @@ ACPI_TABLE_BLOCK = 0x20000  # the tables are padded to a multiple of this
 ACPI_LOADER_BLOCK = 0x1000
 ACPI_DATA = 0x20000 + 0x8000  # below the end of low RAM, kept free of an initrd
 HPET_ID, HPET_BASE = 0x8086A201, 0xFED00000
+SETUP_MOST = 256 * 512  # bytes of set-up code that a kernel's header can ask for
 SMI_FEATURES = 7  # broadcast, CPU hotplug, CPU hot-unplug
 
 
@@ -63,7 +64,8 @@ CHIPSETS = {
 class Facts:
     """What a machine's fw_cfg depends on.
 
-    ROMs and files: name -> bytes, or a size for bytes that are not known; in machine files text, or {path = FILE}, too.
+    ROMs, files, kernel and initrd: bytes, or a size for bytes that are not known; in machine files a file is text, or
+    {path = FILE}, too.
     `numa`: (RAM, CPUs) of each node.
     `bootorder` and `geometry`: lines in OpenFirmware device-path form.
     """
@@ -99,8 +101,8 @@ class Facts:
     geometry: tuple[str, ...] = ()
     system: Mapping[str, str] = field(default_factory=dict)  # strings of SMBIOS type 1
     smbios_bits: int = 32
-    kernel: bytes | None = None
-    initrd: bytes | None = None
+    kernel: bytes | int | None = None
+    initrd: bytes | int | None = None
     cmdline: str = ""
     roms: Mapping[str, bytes | int] = field(default_factory=lambda: {"kvmvapic.bin": 9216})
     files: Mapping[str, bytes | int] = field(default_factory=dict)
@@ -173,9 +175,39 @@ def _lines(lines: Sequence[str]) -> bytes:
     return "\n".join(lines).encode() + b"\0" if lines else b""
 
 
+def _bytes_and_size(given: bytes | int | None) -> tuple[bytes | None, int | None]:
+    """The bytes, None if they are not known, and their number, None if there is nothing."""
+    if given is None or isinstance(given, int):
+        return None, given
+    return given, len(given)
+
+
 def _linux(f: Facts) -> list[Item]:
     """The parts of a Linux kernel, patched as its boot protocol asks of a loader (Linux, Documentation/x86/boot)."""
     assert f.kernel is not None
+    real, cmdline_at, protected = 0x10000, 0x20000, 0x100000
+    text = f.cmdline.encode() + b"\0"
+    items = [
+        Item(CMDLINE_ADDR, struct.pack("<I", cmdline_at), 4),
+        Item(CMDLINE_SIZE, struct.pack("<I", len(text)), 4),
+        Item(CMDLINE_DATA, text, len(text)),
+        Item(KERNEL_ADDR, struct.pack("<I", protected), 4),
+        Item(SETUP_ADDR, struct.pack("<I", real), 4),
+    ]
+    initrd, initrd_size = _bytes_and_size(f.initrd)
+    if initrd_size is not None:
+        items += [
+            Item(INITRD_SIZE, struct.pack("<I", initrd_size), 4),
+            Item(INITRD_DATA, initrd, initrd_size, content=True),
+        ]
+    if isinstance(f.kernel, int):  # where its set-up code ends, and what it says of addresses, is content, too
+        items += [
+            Item(KERNEL_SIZE, None, 4, content=True),
+            Item(KERNEL_DATA, None, f.kernel, content=True),
+            Item(SETUP_SIZE, None, 4, content=True),
+            Item(SETUP_DATA, None, min(f.kernel, SETUP_MOST), content=True),
+        ]
+        return items + ([Item(INITRD_ADDR, None, 4, content=True)] if initrd_size is not None else [])
     image = bytearray(f.kernel)
     header = image[:8192].ljust(8192, b"\0")
 
@@ -188,13 +220,6 @@ def _linux(f: Facts) -> list[Item]:
     if header[0x202:0x206] != b"HdrS" or u16(0x206) < 0x202 or not header[0x211] & 1:
         raise MachineError("kernel: only bzImages of boot protocol 2.02 and later can be loaded")
     protocol = u16(0x206)
-    real, cmdline_at, protected = 0x10000, 0x20000, 0x100000
-    text = f.cmdline.encode() + b"\0"
-    items = [
-        Item(CMDLINE_ADDR, struct.pack("<I", cmdline_at), 4),
-        Item(CMDLINE_SIZE, struct.pack("<I", len(text)), 4),
-        Item(CMDLINE_DATA, text, len(text)),
-    ]
     struct.pack_into("<I", header, 0x228, cmdline_at)
     if "vga=" in f.cmdline:
         word = f.cmdline.split("vga=", 1)[1]
@@ -204,19 +229,15 @@ def _linux(f: Facts) -> list[Item]:
     header[0x210] = 0xB0  # loader type
     header[0x211] |= 0x80  # CAN_USE_HEAP
     struct.pack_into("<H", header, 0x224, cmdline_at - real - 0x200)
-    if f.initrd is not None:
+    if initrd_size is not None:
         high = protocol >= 0x20C and u16(0x236) & 2  # XLF_CAN_BE_LOADED_ABOVE_4G
         top = 0xFFFFFFFF if high else u32(0x22C) if protocol >= 0x203 else 0x37FFFFFF  # initrd_addr_max
         top = min(top, memory(f)[0][1] - ACPI_DATA - 1)
-        if len(f.initrd) >= top:
-            raise MachineError(f"initrd: {len(f.initrd)} bytes do not fit below {top:#x}")
-        at = (top - len(f.initrd)) & ~0xFFF
-        items += [
-            Item(INITRD_ADDR, struct.pack("<I", at), 4),
-            Item(INITRD_SIZE, struct.pack("<I", len(f.initrd)), 4),
-            Item(INITRD_DATA, f.initrd, len(f.initrd), content=True),
-        ]
-        struct.pack_into("<II", header, 0x218, at, len(f.initrd))
+        if initrd_size >= top:
+            raise MachineError(f"initrd: {initrd_size} bytes do not fit below {top:#x}")
+        at = (top - initrd_size) & ~0xFFF
+        items.append(Item(INITRD_ADDR, struct.pack("<I", at), 4))
+        struct.pack_into("<II", header, 0x218, at, initrd_size)
     setup_size = ((header[0x1F1] or 4) + 1) * 512
     if setup_size > len(image):
         raise MachineError(f"kernel: its header asks for {setup_size} bytes of set-up code, the file has {len(image)}")
@@ -224,10 +245,8 @@ def _linux(f: Facts) -> list[Item]:
     body = bytes(image[setup_size:])
     return [
         *items,
-        Item(KERNEL_ADDR, struct.pack("<I", protected), 4),
         Item(KERNEL_SIZE, struct.pack("<I", len(body)), 4),
         Item(KERNEL_DATA, body, len(body), content=True),
-        Item(SETUP_ADDR, struct.pack("<I", real), 4),
         Item(SETUP_SIZE, struct.pack("<I", setup_size), 4),
         Item(SETUP_DATA, setup, setup_size, content=True),
     ]

@@ -359,7 +359,8 @@ class Importer:
         elif name == "-append":
             self.facts["cmdline"] = value
         elif name in ("-kernel", "-initrd"):
-            self.facts[name[1:]] = self._path(value)
+            if given := self._path(value) or self.sizes.get(value[1:-1], 0):
+                self.facts[name[1:]] = given
         elif name in ("-nic", "-net"):
             self.default_nic = False
             if o.get("", "") != "none" if name == "-nic" else o.get("", "") == "nic":

@@ -202,7 +202,7 @@ def test_linux_pc(tmp_path: Path) -> None:
     args, sizes = RECORDED["linux-amd64-pc"]
     facts = from_qemu(args, sizes=sizes).spec().board.facts
     assert facts["cmdline"] == "console=ttyS0,115200n8 priority=critical vga=normal fb=false"
-    assert (facts["kernel"], facts["initrd"]) == ("", "")
+    assert (facts["kernel"], facts["initrd"]) == (8222656, 40810276), "their sizes"
     kernel = tmp_path / "linux"
     kernel.write_bytes(b"k" * 512)
     assert from_qemu(args, {"kernel": str(kernel)}, sizes).spec().board.facts["kernel"] == str(kernel)
@@ -257,8 +257,8 @@ def test_machine_types_of_older_versions(machine: str, reserved: int, signature:
         ("-M pc -device ide-hd,drive=a,bootindex=1 -device ahci -device ide-hd,drive=b,bootindex=2",
          "ide@1,1/drive@1/disk@0 pci8086,2922@2/drive@5/disk@0"),
         ("-M pc -device ahci,id=h -device ide-hd,drive=a,bus=h.4,bootindex=3 "
-         "-device virtio-blk-pci,drive=b,bootindex=1 -device nvme,drive=c,serial=x,bootindex=2 -device rtl8139,bootindex=4 "
-         "-device e1000,bootindex=-1",
+         "-device virtio-blk-pci,drive=b,bootindex=1 -device nvme,drive=c,serial=x,bootindex=2 "
+         "-device rtl8139,bootindex=4 -device e1000,bootindex=-1",
          "scsi@3/disk@0,0 pci1b36,0010@4/namespace@1,0 pci8086,2922@2/drive@4/disk@0 ethernet@5/ethernet-phy@0"),
         ("-M pc -device pci-bridge,id=b1,chassis_nr=1,addr=7 -device pci-bridge,id=b2,chassis_nr=2,addr=7.3,bus=b1 "
          "-device e1000,bus=b2,addr=3,bootindex=7 -global isa-fdc.bootindexA=9 -global isa-fdc.bootindexB=0",
