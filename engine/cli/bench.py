@@ -152,6 +152,12 @@ def show(out: dict[str, Any]) -> None:
                 for r in out["results"]
             ],
         )
+    bounds: dict[str, list[str]] = {}
+    for r in out["results"]:
+        if r.get("bound"):
+            bounds.setdefault(r["bound"], []).append(r["name"])
+    for why, rows in bounds.items():
+        o.line(f"short of goal or aim: {', '.join(rows)}: {why}", NOTE)
     if out["peers"]:
         o.line()
         o.table(

@@ -26,6 +26,7 @@ def run(quick: bool = False) -> list[Row]:
             "n": b["n"],
             "spread": b["spread"],
             "aim": None,
+            "bound": "",
         }
         for b in judged
     ]
