@@ -890,7 +890,7 @@ class Importer:
     def _boot_function(self, d: Mapping[str, str], dev: int, fn: int, bus: str) -> None:
         """A PCI function's places in the boot order: its own, those of the drives on it.
 
-        Device paths: IEEE 1275, PCI Bus Binding 2.1, 2.2.1.3.
+        Device paths: IEEE 1275, PCI Bus Binding, unit addresses as text.
         """
         where = f"@{dev:x},{fn:x}" if fn else f"@{dev:x}"
         if d[""] in BRIDGES and "id" in d:
