@@ -230,6 +230,7 @@ cdef class E1000Common(NetController):
         if self.wire > ROUNDS:
             count(self.m, MPC)
         elif turns:
-            self.receive_packet(p, n)
+            if self.ready():                    # no overrun where nothing is received
+                self.receive_packet(p, n)
         else:
             self.arrive(p, n)

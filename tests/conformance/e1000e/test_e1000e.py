@@ -559,6 +559,18 @@ def test_10_2_5_1_loopback_in_the_mac_and_in_the_phy(wire, mac):
     assert wire.sent() == [] and wire.data(0, len(p)) == p and wire.get(GPRC) == 1
 
 
+def test_10_2_5_1_what_turns_around_is_no_overrun_where_nothing_is_received(wire):
+    wire.listen(EN | SECRC | LBM | 3 << 16)
+    p = ME + b"\x88\xb5" + bytes(600)
+    wire.hold(p)
+    wire.put(RDT, wire.get(RDH))  # no descriptor: not ready
+    wire.send((TX_BUFFER, len(p) | EOP, 0))
+    assert not wire.get(ICR) & (RXO | RXT0) and wire.get(GPTC) == 1
+    wire.put(RDT, wire.get(RDH) + 1)  # one, which is too little
+    wire.send((TX_BUFFER, len(p) | EOP, 0))
+    assert wire.get(ICR) & (RXO | RXT0) == RXO
+
+
 @pytest.mark.parametrize(
     "data", [ME[:10], ME + b"\x08\x00" + bytes(10), ME + b"\x08\x00\x4f" + bytes(40), ME + b"\x86\xdd" + bytes(20)]
 )
