@@ -859,7 +859,9 @@ cdef class Sequencer:
         return 0
 
     cdef int _one_more_reset(self) except -1 nogil:
-        """A reset begins.  One that is asked for during a reset follows it; a chain of them that does not end is an error."""
+        """A reset begins: behind the access that asked for it, so what it changes is before the next one.  One that is asked for
+        during a reset follows it; a chain of them that does not end is an error."""
+        self.key += self.key & 1
         self.reset_pending = 0
         self.resets += 1
         self.nested_resets += 1

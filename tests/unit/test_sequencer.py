@@ -259,6 +259,13 @@ def test_a_reset_asked_for_by_a_device(path):
         assert b.devices["d0"].save()["levels"] == 0
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_what_a_reset_changes_is_before_the_next_access(path):
+    with bench(path, board(PROBE, wires=[(0, "steady", None, None)])) as b:
+        b.sequencer.run(batch(write(0, 0x11), (5, 0, 0x2000, 1, 1, 1), read(6)), None, path)
+        assert rows(b.sequencer.take_lines()) == [(0, 0, 0, 1, 1), (2, 5, 0, 0, 0)]
+
+
 def test_the_latency_histogram():
     ticks = Sequencer.bucket_ticks()
     assert len(ticks) == 2048 and ticks[:65].tolist() == [*range(64), 64] and int(ticks[65]) == 66
