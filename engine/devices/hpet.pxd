@@ -65,7 +65,8 @@ cdef struct hpet_state:
     uint32_t gen_conf
     uint32_t status
     uint8_t at_wrap[4]       # the timer is armed for the wrap of a 32-bit one-shot, its match comes after
-    uint8_t rtc_level        # level of the input pin
+    uint8_t rtc_level        # levels of the input pins
+    uint8_t pit_level
 
 cdef class Hpet(Device):
     cdef hpet_state *s

@@ -75,7 +75,7 @@ cdef class Hpet(Device):
     STATE = (("counter", "u8"), ("offset", "u8"), ("comparator", "u8", N_SLOTS), ("period", "u8", N_SLOTS),
              ("fsb", "u8", N_SLOTS), ("expiry", "u8", N_SLOTS), ("armed", "u8", N_SLOTS), ("armings", "u8"),
              ("conf", "u4", N_SLOTS), ("gen_conf", "u4"),
-             ("status", "u4"), ("at_wrap", "u1", N_SLOTS), ("rtc_level", "u1"))
+             ("status", "u4"), ("at_wrap", "u1", N_SLOTS), ("rtc_level", "u1"), ("pit_level", "u1"))
     REGISTERS = (
         Register("GCAP_ID", GCAP_ID, 32, RO, VENDOR_INTEL << 16 | GCAP_LEG_RT | GCAP_COUNT_SIZE
                  | (N_TIMERS - 1) << GCAP_NUM_TIM_SHIFT | GCAP_REV, 0, "", "HPET 2.3.4"),
@@ -97,9 +97,11 @@ cdef class Hpet(Device):
         return (Region("hpet", Space.MMIO, 0x400, accepts=(4, 8), implements=(4, 4)),)
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        # HPET 2.3.5, 2.3.8: the counter halts at 0, timers are off, legacy replacement ends.  The legacy lines are low
-        # too: their sources are under the same reset.  The block behind the last timer has no reset in the reference.
+        # HPET 2.3.5, 2.3.8: the counter halts at 0, timers are off, legacy replacement ends.  The RTC's line is low, as
+        # its source is under the same reset; the 8254's stays as it is, low if it was cut.  The block behind the last
+        # timer has no reset in the reference.
         cdef uint32_t n
+        cdef bint pit = self.s.pit_level and not self.s.gen_conf & LEG_RT_CNF
         if kind == RESET_POWER_ON:
             for n in range(N_SLOTS):
                 self.s.conf[n] = 0
@@ -109,6 +111,7 @@ cdef class Hpet(Device):
                 self.s.expiry[n] = NEVER
                 self.s.at_wrap[n] = 0
             self.s.status = 0
+            pit = 0
         for n in range(N_TIMERS):
             self.s.conf[n] = TN_PER_INT_CAP | TN_SIZE_CAP
             self.s.comparator[n] = ~<uint64_t>0
@@ -120,8 +123,10 @@ cdef class Hpet(Device):
         self.s.counter = 0
         self.s.offset = 0
         self.s.rtc_level = 0
+        self.s.pit_level = pit
         for n in range(N_GSI):
             self.set_line(n, 0)
+        self.set_line(GSI_PIT, pit)
         self.set_line(OUT_PIT_DISABLE, 0)
         self.publish()
 
@@ -163,6 +168,8 @@ cdef class Hpet(Device):
         if kind == INPUT_LINE:
             if pin == IN_RTC:
                 self.s.rtc_level = value != 0
+            else:
+                self.s.pit_level = value != 0
             if not self.s.gen_conf & LEG_RT_CNF:
                 self.set_line(GSI_RTC if pin == IN_RTC else GSI_PIT, value != 0)
         return ~<uint64_t>0

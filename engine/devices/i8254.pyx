@@ -93,10 +93,11 @@ cdef class I8254(Device):
                 self.s.write_latch[n] = 0
                 self.s.rw[n] = 0
                 self.s.bcd[n] = 0
-        # What listens is under the same reset, and takes its inputs for low: the next rising edge must reach it.
-        self.s.irq_disable = 0
-        self.set_line(OUT_OUT0, 0)
+        # The HPET's reset, which comes first, has OUT0 driven once more as the counter stands; what legacy replacement
+        # cut off stays low.
+        self.set_line(OUT_OUT0, kind != RESET_POWER_ON and not self.s.irq_disable and self.output(0))
         self.set_line(OUT_OUT2, 0)
+        self.s.irq_disable = 0
         for n in range(3):
             self.s.mode[n] = FIRST_MODE
             self.s.gate[n] = n != 2

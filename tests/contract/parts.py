@@ -35,6 +35,7 @@ class Part:
     )  # -> (state field, first element) that holds the bits
     survives: tuple[str, ...] = ()  # state that a power-on reset of a running part leaves alone
     longest_ns: int = 10**15  # longest jump in time; shorter where each period is an effect, and so takes work
+    resets: int = 1  # bus resets after which one more changes nothing
     content: tuple[int, ...] = ()  # regions of memory or media, which save() does not hold
 
 
@@ -108,7 +109,11 @@ PARTS: dict[str, Part] = {
         survives=("lint",),  # levels of input pins
         skip={"ICR_LOW": "a command; one of the patterns is an INIT of the own vCPU"},
     ),
-    "i8254": Part(longest_ns=10**7, skip={"NMISC": "each read inverts bit 4"}),
+    "i8254": Part(
+        longest_ns=10**7,
+        skip={"NMISC": "each read inverts bit 4"},
+        resets=2,  # one drives OUT0 as the counter stood before
+    ),
     "mc146818": Part(
         indexes={(0, 1): Index(0, 0)},
         survives=("ram", "index", "base_s", "last_set", "offset"),  # the battery

@@ -378,6 +378,25 @@ def test_reset_halts_and_forgets(hpet):
         assert hpet.get(offset, 8) == fresh.get(offset, 8)
 
 
+def test_reset_keeps_the_level_of_the_8254s_line(hpet):
+    hpet.set("pit", 1)
+    hpet.set("rtc", 1)
+    hpet.reset()
+    assert hpet.level("gsi0")
+    assert not hpet.level("gsi8")  # the RTC is reset with it
+    hpet.set("pit", 0)
+    assert not hpet.level("gsi0")
+    hpet.reset()
+    assert not hpet.level("gsi0")
+
+
+def test_reset_leaves_a_line_low_that_legacy_replacement_cut(hpet):
+    hpet.set("pit", 1)
+    hpet.put(CONF, LEGACY)
+    hpet.reset()
+    assert not hpet.level("gsi0")
+
+
 def test_save_and_restore_go_on_counting():
     a, b = Timers(), Timers()
     start_periodic(a, 0, 1000, 333)

@@ -357,7 +357,7 @@ def test_bus_reset_restarts_the_counters_in_mode_3(bus):
     program(bus, 0, 2, 1000)
     program(bus, 2, 0, 10)
     bus.write(PORT61, 0, 3)
-    bus.step(at(5000))
+    bus.step(at(5500))
     bus.reset()
     start = bus.t_ns
     bus.take()
@@ -367,6 +367,29 @@ def test_bus_reset_restarts_the_counters_in_mode_3(bus):
     assert bus.read(PORT61, 0) & 3 == 2  # the gate closes; the speaker bit has no reset in the reference
     bus.goto(start + at(0x8000))
     assert [level for _, level in bus.edges("out0")] == [1, 0]  # the first half ends: see docs/devices/i8254.md
+
+
+def test_bus_reset_drives_out0_once_more_as_the_counter_stood(bus):
+    program(bus, 0, 3, 1000)
+    bus.set("lower", 1)
+    assert not bus.level("out0")
+    bus.step(at(10))
+    bus.reset()
+    assert bus.level("out0")  # the first half of mode 3, and of the period that the reset begins
+    bus.step(at(0x8000))
+    assert not bus.level("out0")
+    program(bus, 0, 3, 1000)
+    bus.step(at(600))
+    bus.reset()
+    assert not bus.level("out0")  # the second half
+
+
+def test_bus_reset_leaves_out0_low_that_legacy_replacement_cut(bus):
+    program(bus, 0, 3, 1000)
+    bus.set("irq_disable", 1)
+    bus.step(at(10))
+    bus.reset()
+    assert not bus.level("out0")
 
 
 def test_save_and_restore_go_on_counting():
