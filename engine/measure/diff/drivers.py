@@ -523,6 +523,109 @@ def fdc(h: Hands) -> None:
             h.look(at, size)
 
 
+# ---------------------------------------------------------------------- network controllers: packets that come back
+
+DEXT, EOP, RS, IFCS, IDE = 1 << 29, 1 << 24, 1 << 27, 1 << 25, 1 << 31
+
+
+def frame(h: Hands, station: bytes) -> bytes:
+    """An Ethernet frame: to this station, to all, or to somebody; IPv4 or IPv6, with TCP or UDP, or something else."""
+    to = h.random.choice(
+        (station, station, b"\xff" * 6, b"\x01\x00\x5e" + h.random.randbytes(3), h.random.randbytes(6))
+    )
+    kind = h.random.choice((0x0800, 0x0800, 0x86DD, 0x0806, 0x8100))
+    head = to + h.random.randbytes(6)
+    if kind == 0x8100:
+        head += struct.pack(">HH", kind, h.random.getrandbits(16))
+        kind = 0x0800
+    size = h.random.choice((20, 46, 100, h.random.randrange(20, 600), 1480))
+    protocol = h.random.choice((6, 17, 1))
+    if kind == 0x0800:
+        body = struct.pack(
+            ">BBHHHBBH", 0x45, 0, 20 + size, 1, h.random.choice((0, 0, 0x2000)), 64, protocol, 0
+        ) + h.random.randbytes(8)
+    elif kind == 0x86DD:
+        body = struct.pack(">IHBB", 6 << 28, size, protocol, 64) + h.random.randbytes(32)
+    else:
+        body = b""
+    upper = h.random.randbytes(12) + bytes([0x50, 0x18]) + h.random.randbytes(6)
+    return head + struct.pack(">H", kind) + body + (upper + h.bytes(size))[:size]
+
+
+def e1000(h: Hands) -> None:
+    """The 82540EM: rings, loopback, packets out and in again; then descriptors, buffers, causes and statistics."""
+    station = bytes.fromhex("525400123457" if h.g.board.name == "q35-full" else "525400123456")
+    ring = h.random.choice((8, 8, 16))
+    tx, rx = h.place(16 * ring, 16), h.place(16 * ring, 16)
+    buffers = [h.place(4096, 16) for _ in range(ring)]
+    setup = h.chance(0.7)
+    if setup:
+        h.master()
+        h.put("IMC", 0xFFFFFFFF)
+        h.get("ICR")
+        loop = h.chance(0.7)  # of the PHY
+        h.put("MDIC", 0x04200000 | (0x4140 if loop else 0x1140))
+        h.put("RCTL", 0)
+        h.put("RAL0", int.from_bytes(station[:4], "little"))
+        h.put("RAH0", int.from_bytes(station[4:], "little") | 1 << 31)
+        for name, value in (("RDBAL", rx), ("RDBAH", 0), ("RDLEN", 16 * ring), ("RDH", 0), ("RDT", 0)):
+            h.put(name, value)
+        size = h.random.choice((0, 0, 0x10000, 0x20000, 0x30000))
+        mode = h.random.choice((0, 0x8, 0x10, 0x18)) | h.random.choice((0, 0x40)) | h.random.choice((0, 0x20)) | size
+        h.put("RCTL", 0x8002 | mode | h.random.choice((0, 0x04000000, 0x40000)))
+        h.put("VET", 0x8100)
+        h.fill(rx, b"".join(struct.pack("<QQ", a, 0) for a in buffers))
+        h.put("RDT", ring - 1)
+        for name, value in (("TDBAL", tx), ("TDBAH", 0), ("TDLEN", 16 * ring), ("TDH", 0), ("TDT", 0)):
+            h.put(name, value)
+        h.put("TCTL", 0x4010A)
+        h.put("IMS", h.random.choice((0, 0x9D, 0xFFFFFFFF)))
+        h.wait(1200 * MS)
+    tail = 0
+    for _ in range(h.random.choice((1, 2, 3)) if setup else 1):
+        rows = []
+        data = frame(h, station)
+        at = h.place(len(data))
+        h.fill(at, data)
+        flags = RS | IFCS | h.random.choice((0, 0, IDE))
+        if h.chance(0.5):
+            cut = h.random.randrange(1, len(data)) if h.chance(0.3) else len(data)
+            rows.append(struct.pack("<QII", at, cut | flags | EOP * (cut == len(data)), 0))
+            if cut < len(data):
+                rows.append(struct.pack("<QII", at + cut, len(data) - cut | flags | EOP, 0))
+        else:
+            tucmd = h.random.choice((0, 1, 2, 3)) << 24
+            tse = h.chance(0.3)
+            header = 54
+            context = (14, 24, 33, 34, 34 + 16, 0)
+            rows.append(
+                struct.pack(
+                    "<BBHBBHIBBH", *context, max(0, len(data) - header) | DEXT | tucmd | tse << 26 | RS, 0, header, 64
+                )
+            )
+            rows.append(
+                struct.pack(
+                    "<QII", at, len(data) | DEXT | 1 << 20 | flags | tse << 26 | EOP, h.random.randrange(4) << 8
+                )
+            )
+        if tail + len(rows) > ring:
+            break
+        h.fill(tx + 16 * tail, b"".join(rows))
+        tail = (tail + len(rows)) % ring
+        h.put("TDT", tail)
+        h.wait(h.random.choice((1000, MS, 10 * MS)))
+        if h.chance(0.7):
+            h.get("ICR")
+    h.wait(h.random.choice((0, 2 * MS)))
+    for name in ("TDH", "RDH", "STATUS", "GPRC", "GPTC", "TPT", "TPR"):
+        h.get(name)
+    h.look(tx, 16 * ring, 16 * ring)
+    h.look(rx, 16 * ring, 16 * ring)
+    for a in buffers[:4]:
+        h.look(a, 256)
+    h.get("ICR")
+
+
 # ---------------------------------------------------------------------- the chipset's small parts
 
 
@@ -612,6 +715,7 @@ DRIVERS: dict[str, Callable[[Hands], None]] = {
     "piix3-ide": ide,
     "ich9-ahci": ahci,
     "fdc": fdc,
+    "e1000": e1000,
     "i8254": pit,
     "i8259": pic,
     "mc146818": rtc,
