@@ -2,9 +2,10 @@
 
 Documents: PCI-to-PCI Bridge Architecture Specification 1.2 (Bridge); PCI Express Base Specification 3.0 (PCIe); PCI Standard
 Hot-Plug Controller and Subsystem Specification 1.0 (SHPC); Intel ICH9 data sheet 316972 (the DMI-to-PCI bridge); Intel 5520
-Chipset data sheet 321328 (3420h).  Modelled: bus numbers, the I/O, memory and prefetchable windows, VGA enable, secondary bus
-reset, the capabilities with their write masks.  The hot-plug controller carries out its commands; functions go by
-them, none comes.  Not modelled: hot-plug events (the slot registers of root ports hold their reset values and what is written), error reporting, ISA enable, discard timers, the windows' effect on upstream transfers.
+Chipset data sheet 321328 (3420h). Modelled: bus numbers, the I/O, memory and prefetchable windows, VGA enable, secondary bus
+reset, the capabilities with their write masks. The hot-plug controller carries out its commands; functions go by them, none
+comes. Not modelled: hot-plug events (the slot registers of root ports hold their reset values and what is written), error
+reporting, ISA enable, discard timers, the windows' effect on upstream transfers.
 Deviations: docs/devices/pci_bridge.md.  Called by the owning worker only.
 
 A bridge and every function behind it are one unit: the bridge tells its functions where their configuration space answers, and
