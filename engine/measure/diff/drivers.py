@@ -699,6 +699,7 @@ def kbc(h: Hands) -> None:
         if data is not None:
             h.out(0x60, data)
     else:
+        h.out(0x60, 0xDF)  # for a command at random that waits for its data: D1h with bit 0 clear would reset
         if h.chance(0.4):
             h.out(0x64, 0xD4)
         h.out(0x60, h.random.choice((0xF2, 0xF4, 0xF5, 0xF6, 0xFF, 0xEE, 0xE9, 0xEB, 0xED, 0xF0, 0xF3, 0xE8)))
