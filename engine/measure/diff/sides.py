@@ -126,7 +126,8 @@ class EngineSide:
         access = (program["space"] <= Space.MMIO) | (program["space"] == RESET)
         acc = program[access]
         acc["value"][acc["dir"] == 0] = 0
-        acc["space"][acc["space"] == RESET] = Space.PIO
+        reset = acc["space"] == RESET
+        acc["space"][reset] = Space.PIO
         before = np.cumsum(access) - access  # accesses before each record
         looks = np.flatnonzero((program["space"] == MEM) & (program["dir"] == 0))
         event = ~access
@@ -165,6 +166,10 @@ class EngineSide:
                     value[look] = int.from_bytes(memoryview(machine.ram)[at : at + size], "little")
                 a, g = b, h
         changes = np.concatenate(lines)
+        # What a reset changes comes before the next access: it belongs to the access that asked for it.
+        of_one = np.append(False, reset)[changes["index"]] & (changes["phase"] == 0)
+        of_one &= changes["t_ns"] <= np.append(0, acc["t_ns"])[changes["index"]].astype(np.uint64)
+        changes["index"] -= of_one.astype(np.uint64)
         value[access] = values
         told = answers[first[:-1] + np.isin(of[:-1], doubled)].astype(np.int64).view(np.uint64)
         value[event] = told & np.uint64(0xFFFFFFFF)
