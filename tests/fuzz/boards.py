@@ -30,8 +30,8 @@ from . import programs, subjects
 
 DISPLAY_AND_PORTS = ("-nodefaults", "-vga", "std", "-serial", "null", "-parallel", "null")
 MORE = ("e1000", "e1000e", "edu", "i6300esb", "pvpanic-pci", "pci-testdev", "isa-debug-exit", "ib700")
-DISK = ("-drive", "file={disk},format=raw,if=none,id=hd", "-device", "ide-hd,drive=hd")
-DISC = ("-drive", "file={disc},if=none,id=cd,format=raw,media=cdrom", "-device", "ide-cd,drive=cd")
+DISK = ("-drive", "file={disk},format=raw,if=none,id=hd", "-device", "ide-hd,drive=hd,bus=ide.0")
+DISC = ("-drive", "file={disc},if=none,id=cd,format=raw,media=cdrom", "-device", "ide-cd,drive=cd,bus=ide.1")
 COMMON = [*DISPLAY_AND_PORTS, *(word for part in MORE for word in ("-device", part)), *DISK, *DISC]
 FLOPPY = ("-drive", "if=floppy,file={floppy},format=raw")
 BOARDS = {
