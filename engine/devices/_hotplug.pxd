@@ -44,6 +44,11 @@ cdef enum:                    # memory modules: 4 bytes each, of the slot that M
     MEM_FLAGS = 0x14          # RW
     MEM_HOTPLUG_SIZE = 0x18
 
+cdef enum:                    # blocks, in the order of a part's three regions
+    HOTPLUG_PCI = 0
+    HOTPLUG_CPU = 1
+    HOTPLUG_MEMORY = 2
+
 cdef enum:                    # general purpose events
     GPE_PCI = 0x02
     GPE_CPU = 0x04
@@ -78,9 +83,5 @@ cdef int hotplug_facts_of(hotplug_facts *f, str id, dict config) except -1
 cdef list hotplug_taken(acpi_hotplug *h, const hotplug_facts *f)
 cdef uint8_t hotplug_input(acpi_hotplug *h, const hotplug_facts *f, uint32_t pin, uint64_t addr) noexcept nogil
 cdef bint hotplug_reset(acpi_hotplug *h, const hotplug_facts *f) noexcept nogil
-cdef uint32_t pcihp_read(acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t size) noexcept nogil
-cdef bint pcihp_write(acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t size, uint32_t value) noexcept nogil
-cdef int cpuhp_read(const acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
-cdef int cpuhp_write(acpi_hotplug *h, const hotplug_facts *f, uint32_t offset, uint32_t value) noexcept nogil
-cdef uint32_t memhp_read(const acpi_hotplug *h, const hotplug_facts *f, uint32_t offset) noexcept nogil
-cdef void memhp_write(acpi_hotplug *h, uint32_t offset, uint32_t value) noexcept nogil
+cdef int hotplug_read(acpi_hotplug *h, const hotplug_facts *f, uint32_t block, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil
+cdef int hotplug_write(acpi_hotplug *h, const hotplug_facts *f, uint32_t block, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil

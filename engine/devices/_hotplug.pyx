@@ -8,6 +8,7 @@ Functions over structs, called by the worker that owns them only.
 from libc.string cimport memset
 
 from engine.errors import MachineError
+from engine.types import RO, RW, WO, Register
 
 HOTPLUG_STATE = (("pci_select", "u4"), ("pci_index", "u4"), ("pci_up", "u4", PCI_BUSES), ("pci_down", "u4", PCI_BUSES),
                  ("pci_gone", "u4", PCI_BUSES), ("cpu_select", "u4"), ("mem_select", "u4"), ("cpu_modern", "u1"), ("cpu_command", "u1"),
@@ -229,3 +230,41 @@ cdef uint32_t memhp_read(const acpi_hotplug *h, const hotplug_facts *f, uint32_t
 cdef void memhp_write(acpi_hotplug *h, uint32_t offset, uint32_t value) noexcept nogil:
     if offset == MEM_SELECT:
         h.mem_select = value
+
+
+# ---------------------------------------------------------------------- the three blocks
+
+cdef int hotplug_read(acpi_hotplug *h, const hotplug_facts *f, uint32_t block, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
+    """0, or -1 where there is no register, or no such block."""
+    if block == HOTPLUG_PCI:
+        value[0] = pcihp_read(h, f, offset, size)
+    elif block == HOTPLUG_MEMORY:
+        value[0] = memhp_read(h, f, offset)
+    else:
+        return cpuhp_read(h, f, offset, size, value) if block == HOTPLUG_CPU else -1
+    return 0
+
+
+cdef int hotplug_write(acpi_hotplug *h, const hotplug_facts *f, uint32_t block, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
+    """1 if a function or a CPU has been let go, else 0; -1 where there is no register, or no such block."""
+    if block == HOTPLUG_PCI:
+        return pcihp_write(h, f, offset, size, <uint32_t>value)
+    if block == HOTPLUG_CPU:
+        return cpuhp_write(h, f, offset, <uint32_t>value)
+    if block != HOTPLUG_MEMORY:
+        return -1
+    memhp_write(h, offset, <uint32_t>value)
+    return 0
+
+
+def hotplug_registers(region, removable):
+    """The PCI block's registers.  removable: what PCI_REMOVABLE holds after power-on, None if the board decides."""
+    said = "acpi_pci_hotplug"
+    return (
+        Register("PCI_UP", PCI_UP, 32, RO, 0, 0, "cleared by reading", said, region),
+        Register("PCI_DOWN", PCI_DOWN, 32, RO, 0, section=said, region=region),
+        Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "empties the lowest slot named", said, region),
+        Register("PCI_REMOVABLE", PCI_REMOVABLE, 32, RO, removable, section=said, region=region),
+        Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0, "selects bus 0 to 255, else all read zero", said, region),
+        Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", said, region),
+    )

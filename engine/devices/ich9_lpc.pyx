@@ -20,18 +20,17 @@ from engine._abi cimport ENGINE_EFFECT_RESET
 from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_BUS, RESET_POWER_ON, io_status, reset_kind
 from engine.devices._acpi_pm cimport (PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, pm_acpi_mode,
                                       pm_control_write, pm_event_write, pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
-from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE,
-                                      PCI_SELECT, PCI_UP, cpuhp_read, cpuhp_write, hotplug_facts_of, hotplug_input, hotplug_reset,
-                                      hotplug_taken, memhp_read, memhp_write, pcihp_read, pcihp_write)
+from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_HOTPLUG_SIZE, hotplug_facts_of, hotplug_input, hotplug_read,
+                                      hotplug_reset, hotplug_taken, hotplug_write)
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
 from engine.devices._acpi_pm import ACPI_PM_STATE
-from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE
+from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE, hotplug_registers
 from engine.devices._watchdog import checked_action
 from engine.errors import StateError
 from engine.pci._config import PCI_CONFIG, PCI_STATE
-from engine.types import RO, RW, RW1C, WO, Region, Register, Space
+from engine.types import RO, RW, RW1C, Region, Register, Space
 
 _S = "316972-004 13."
 
@@ -90,12 +89,7 @@ REGISTERS = (
     Register("APM_CNT", 0, 8, RW, 0, 0xFF, "SMI; 02h and 03h set and clear SCI_EN", _S + "7 APM_CNT", APM_REGION),
     Register("APM_STS", 1, 8, RW, 0, 0xFF, "none", _S + "7 APM_STS", APM_REGION),
     Register("RST_CNT", 0, 8, RW, 0, SYS_RST | FULL_RST, "bit 2 resets the machine", _S + "7 RST_CNT", RST_REGION),
-    Register("PCI_UP", PCI_UP, 32, RO, 0, 0, "cleared by reading", "acpi_pci_hotplug", PCIHP_REGION),
-    Register("PCI_DOWN", PCI_DOWN, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "empties the lowest slot named", "acpi_pci_hotplug", PCIHP_REGION),
-    Register("PCI_REMOVABLE", PCI_REMOVABLE, 32, RO, 0xFFFFFFFF, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0, "selects bus 0 to 255, else all read zero", "acpi_pci_hotplug", PCIHP_REGION),
-    Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", "acpi_pci_hotplug", PCIHP_REGION),
+    *hotplug_registers(PCIHP_REGION, 0xFFFFFFFF),
 )
 IN = (*(f"pirq{c}" for c in "abcdefgh"), *(f"d{slot}{pin}" for slot in range(25, 32) for pin in "abcd"), "pwrbtn", *HOTPLUG_PINS)
 OUT = ("inta", *(f"gsi{n}" for n in range(N_GSI)), "smi", "power_off", "suspend", "watchdog", "eject")
@@ -210,11 +204,7 @@ cdef class Ich9Lpc(PciFunction):
             value[0] = self.s.apms if offset & 1 else self.s.apmc
         elif region == RST_REGION:
             value[0] = self.s.rst_cnt
-        elif region == PCIHP_REGION:
-            value[0] = pcihp_read(&self.s.hotplug, &self.facts, offset, size)
-        elif region == MEMHP_REGION:
-            value[0] = memhp_read(&self.s.hotplug, &self.facts, offset)
-        elif region != CPUHP_REGION or cpuhp_read(&self.s.hotplug, &self.facts, offset, size, value):
+        elif hotplug_read(&self.s.hotplug, &self.facts, region - PCIHP_REGION, offset, size, value):
             return IO_NO_REGISTER
         return IO_OK
 
@@ -254,19 +244,12 @@ cdef class Ich9Lpc(PciFunction):
                 self.emit(ENGINE_EFFECT_RESET, 0, 0, RESET_BUS)
             else:
                 self.s.rst_cnt = <uint8_t>(value & (SYS_RST | FULL_RST))
-        elif region == PCIHP_REGION:
-            if pcihp_write(&self.s.hotplug, &self.facts, offset, size, <uint32_t>value):
-                self.eject()
-        elif region == MEMHP_REGION:
-            memhp_write(&self.s.hotplug, offset, <uint32_t>value)
-        elif region == CPUHP_REGION:
-            gone = cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value)
+        else:
+            gone = hotplug_write(&self.s.hotplug, &self.facts, region - PCIHP_REGION, offset, size, value)
             if gone < 0:
                 return IO_NO_REGISTER
             if gone:
                 self.eject()
-        else:
-            return IO_NO_REGISTER
         return IO_OK
 
     cdef uint64_t on_input(self, uint32_t kind, uint32_t pin, uint64_t addr, uint64_t value) noexcept nogil:

@@ -16,18 +16,17 @@ from libc.string cimport memset
 from engine._device cimport INPUT_LINE, IO_NO_REGISTER, IO_OK, RESET_POWER_ON, io_status, reset_kind
 from engine.devices._acpi_pm cimport (PM1_EN, PM1_STS, PM_TIMER_MASK, PWRBTN_STS, SLEEP_OFF, SLEEP_SUSPEND, SLP_EN, pm_acpi_mode,
                                       pm_control_write, pm_event_write, pm_gpe_write, pm_reset, pm_sci, pm_status, pm_ticks)
-from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_DOWN, PCI_EJECT, PCI_HOTPLUG_SIZE, PCI_INDEX, PCI_REMOVABLE,
-                                      PCI_SELECT, PCI_UP, cpuhp_read, cpuhp_write, hotplug_facts_of, hotplug_input, hotplug_reset,
-                                      hotplug_taken, memhp_read, memhp_write, pcihp_read, pcihp_write)
+from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_HOTPLUG_SIZE, hotplug_facts_of, hotplug_input, hotplug_read,
+                                      hotplug_reset, hotplug_taken, hotplug_write)
 from engine.devices._smbus cimport SMB_SIZE, eeproms_reset, smbus_init, smbus_read, smbus_write
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
 from engine.devices._acpi_pm import ACPI_PM_STATE
-from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE
+from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE, hotplug_registers
 from engine.devices._smbus import SMBUS_STATE, spd_contents
 from engine.pci._config import PCI_CONFIG, PCI_STATE
-from engine.types import RO, RW, RW1C, WO, Region, Register, Space
+from engine.types import RO, RW, RW1C, Region, Register, Space
 
 _S = "290562-001 7."
 
@@ -78,12 +77,7 @@ REGISTERS = (
     Register("SMBHSTDAT1", 0x06, 8, RW, 0, 0xFF, "none", "290562-001 7.3", SMB_REGION),
     Register("SMBBLKDAT", 0x07, 8, RW, 0, 0, "a window to 32 bytes, which moves on", "290562-001 7.3", SMB_REGION),
     Register("SMBAUXCTL", 0x0D, 8, RW, 0x02, 0x03, "selects the 32-byte buffer", "ICH9 20.2.12", SMB_REGION),
-    Register("PCI_UP", PCI_UP, 32, RO, 0, 0, "cleared by reading", "acpi_pci_hotplug", PCIHP_REGION),
-    Register("PCI_DOWN", PCI_DOWN, 32, RO, 0, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_EJECT", PCI_EJECT, 32, WO, 0, 0, "empties the lowest slot named", "acpi_pci_hotplug", PCIHP_REGION),
-    Register("PCI_REMOVABLE", PCI_REMOVABLE, 32, RO, None, section="acpi_pci_hotplug", region=PCIHP_REGION),
-    Register("PCI_SELECT", PCI_SELECT, 32, RW, 0, 0, "selects bus 0 to 255, else all read zero", "acpi_pci_hotplug", PCIHP_REGION),
-    Register("PCI_INDEX", PCI_INDEX, 32, RW, 0, 0, "asks for a slot's index", "acpi_pci_hotplug", PCIHP_REGION),
+    *hotplug_registers(PCIHP_REGION, None),
 )
 
 
@@ -167,13 +161,7 @@ cdef class Piix4Pm(PciFunction):
             value[0] = self.s.apms if offset & 1 else self.s.apmc
         elif region == SMB_REGION:
             value[0] = smbus_read(&self.s.smb, offset)
-        elif region == PCIHP_REGION:
-            value[0] = pcihp_read(&self.s.hotplug, &self.facts, offset, size)
-        elif region == CPUHP_REGION:
-            return IO_NO_REGISTER if cpuhp_read(&self.s.hotplug, &self.facts, offset, size, value) else IO_OK
-        elif region == MEMHP_REGION:
-            value[0] = memhp_read(&self.s.hotplug, &self.facts, offset)
-        else:
+        elif hotplug_read(&self.s.hotplug, &self.facts, region - PCIHP_REGION, offset, size, value):
             return IO_NO_REGISTER
         return IO_OK
 
@@ -198,19 +186,12 @@ cdef class Piix4Pm(PciFunction):
                 self.apmc_write(<uint8_t>value)
         elif region == SMB_REGION:
             smbus_write(&self.s.smb, offset, <uint8_t>value)
-        elif region == PCIHP_REGION:
-            if pcihp_write(&self.s.hotplug, &self.facts, offset, size, <uint32_t>value):
-                self.eject()
-        elif region == CPUHP_REGION:
-            gone = cpuhp_write(&self.s.hotplug, &self.facts, offset, <uint32_t>value)
+        else:
+            gone = hotplug_write(&self.s.hotplug, &self.facts, region - PCIHP_REGION, offset, size, value)
             if gone < 0:
                 return IO_NO_REGISTER
             if gone:
                 self.eject()
-        elif region == MEMHP_REGION:
-            memhp_write(&self.s.hotplug, offset, <uint32_t>value)
-        else:
-            return IO_NO_REGISTER
         return IO_OK
 
     # ------------------------------------------------------------------ configuration space: 7.1
