@@ -155,7 +155,7 @@ cdef inline int64_t link_reserve(link_view *l, uint64_t n) noexcept nogil:
     return <int64_t>n
 
 cdef inline engine_rec *link_request(link_view *l, uint64_t k) noexcept nogil:
-    """The k-th reserved record, to be filled."""
+    """The k-th reserved record, to be filled; the worker's k-th peeked one."""
     return <engine_rec *>l.requests.items + ((l.requests.mine + k) & l.requests.mask)
 
 cdef inline uint64_t link_commit(link_view *l, uint64_t n) noexcept nogil:
@@ -207,7 +207,7 @@ cdef inline int64_t link_peek(link_view *l, uint64_t n) noexcept nogil:
 
 cdef inline void link_take(link_view *l, uint64_t k, engine_rec *out) noexcept nogil:
     """Copy the k-th peeked record.  The copy is what must be checked and used."""
-    ring_copy(out, <engine_rec *>l.requests.items + ((l.requests.mine + k) & l.requests.mask), sizeof(engine_rec))
+    ring_copy(out, link_request(l, k), sizeof(engine_rec))
 
 cdef inline void link_answer(link_view *l, uint64_t k, uint64_t value, uint32_t status, uint32_t flags) noexcept nogil:
     """Write the completion of the k-th peeked record; valid once link_execute passed it."""

@@ -168,6 +168,15 @@ cdef inline uint8_t log2_size(uint32_t size) noexcept nogil:
     return <uint8_t>((size >> 1) - (size >> 3))
 
 
+cdef inline void fill(engine_rec *rec, const engine_acc *a, uint64_t addr, uint32_t space, uint32_t region) noexcept nogil:
+    """An access as a record has it.  Its last word is one store: a copy would wait for narrower ones."""
+    rec.t_ns = a.t_ns
+    rec.addr = addr
+    rec.value = a.value
+    (<uint64_t *>rec)[3] = region | <uint64_t>a.vcpu << 32 | <uint64_t>(
+        space | a.dir << 4 | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT) << 48
+
+
 def vet(acc, inputs, uint64_t now):
     """What a batch is like: (index of the first record that no guest can make, or -1; whether times never decrease).
 
@@ -1689,11 +1698,7 @@ cdef class Sequencer:
                     h.delta = 0
                     h.aux = NO_AUX
                     rec = &h.rec
-                rec.t_ns = a.t_ns
-                rec.addr = addr
-                rec.value = a.value
-                (<uint64_t *>rec)[3] = to.region | <uint64_t>a.vcpu << 32 | <uint64_t>(
-                    space | a.dir << 4 | <uint32_t>log2_size(size) << ENGINE_OP_SIZE_SHIFT) << 48
+                fill(rec, a, addr, space, to.region)
                 if l != NULL:
                     l.open += 1
                     l.batch += 1
@@ -1797,13 +1802,12 @@ cdef class Sequencer:
         return 0
 
     cdef int _run_waiting(self, bint buffered) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, v, ticks = 0, at, word, base = self.base
+        cdef uint64_t i, j = 0, addr = 0, v, ticks = 0, at, base = self.base
         cdef uint64_t next_input = self.inp[0].index if self.n_inp else <uint64_t>-1
         cdef uint32_t place, space = 0, found, st
         cdef bint posted = False
         cdef const engine_acc *a
         cdef engine_rec rec
-        cdef engine_rec *slot
         cdef route to
         cdef unit_route *unit = NULL
         cdef seq_link *l = NULL
@@ -1836,8 +1840,6 @@ cdef class Sequencer:
                     unit = &self.units[to.unit]
                     l = &self.link[unit.link]
                     posted = buffered and to.flags & DISPATCH_POSTED and not unit.is_sync
-                word = to.region | <uint64_t>a.vcpu << 32 | <uint64_t>(
-                    space | a.dir << 4 | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT) << 48
                 self.key = access_key(base + i)
                 if unit.level or unit.pend.n:
                     self._bring_up(to.unit, a.t_ns)
@@ -1849,11 +1851,7 @@ cdef class Sequencer:
                         self._commit(unit.link)
                         self._collect(unit.link)
                     if link_reserve(l.v, l.open + 1) > <int64_t>l.open:
-                        slot = link_request(l.v, l.open)
-                        slot.t_ns = a.t_ns
-                        slot.addr = addr
-                        slot.value = a.value
-                        (<uint64_t *>slot)[3] = word
+                        fill(link_request(l.v, l.open), a, addr, space, to.region)
                         at = l.v.requests.mine + l.open
                         l.meta[at & l.v.requests.mask] = self.key << 6
                         if not at & (SAMPLE - 1):
@@ -1872,10 +1870,7 @@ cdef class Sequencer:
                             self._sample(tsc() - ticks)
                         continue
                     self.counts.fallback += 1
-                rec.t_ns = a.t_ns
-                rec.addr = addr
-                rec.value = a.value
-                (<uint64_t *>&rec)[3] = word
+                fill(&rec, a, addr, space, to.region)
                 self._sync(to.unit, &rec, self.key, 0, &v, &st)
                 self.counts.sync += 1
                 if ticks:
