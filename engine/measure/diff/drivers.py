@@ -314,19 +314,13 @@ def ide(h: Hands) -> None:
     count = h.random.choice((1, 1, 2, 3, 8))
     at = address(h, total, count)
     pick = h.random.random()
-    if pick < 0.3:
-        command, wide = h.random.choice(list(PIO_IN.items()))
+    if pick < 0.5:
+        out = pick >= 0.3
+        command, wide = h.random.choice(list((PIO_OUT if out else PIO_IN).items()))
         task(command, at, count, wide)
         for _ in range(count):
             done()
-            words(SECTOR, False)
-        done()
-    elif pick < 0.5:
-        command, wide = h.random.choice(list(PIO_OUT.items()))
-        task(command, at, count, wide)
-        for _ in range(count):
-            done()
-            words(SECTOR, True)
+            words(SECTOR, out)
         done()
     elif pick < 0.8:
         to_ram = h.chance(0.6)
