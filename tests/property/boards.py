@@ -433,6 +433,8 @@ class Model:
                             self.hosts[sink], lambda h, p=sink_pin, v=int(not was): h.logic.on_input(LINE, p, 0, v), t
                         )
         if reset:
+            if self.place[1]:  # behind the access that asked for it
+                self.place = (self.place[0] + 1, 0)
             for h in self.hosts:
                 h.now = self.now
                 h.logic.on_reset(BUS_RESET)
