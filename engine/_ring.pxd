@@ -25,6 +25,9 @@ from engine._shm cimport Segment
 cdef enum:
     RING_BAD = -1          # the other side's words are impossible
 
+cdef enum:
+    SAMPLE = 64            # both sides stamp one ring record in so many (at most one of a worker's chunk), and one synchronous access
+
 cdef struct ring_counts:   # one side's counts; `shared` is its copy for tools, or NULL
     uint64_t full, dropped, stalled, bad
     engine_counters *shared

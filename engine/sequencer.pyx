@@ -28,10 +28,10 @@ from engine._atomics cimport load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
-from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM, DISPATCH_UNALIGNED,
-                               Dispatcher, dispatch_fill, dispatch_find)
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
+                               DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
-from engine._ring cimport (Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
+from engine._ring cimport (SAMPLE, Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
                            link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, WAIT_SPIN_NS, wait_any, wait_word, waiter_init,
                                    wake)
@@ -46,7 +46,6 @@ cdef enum:
     POST_AT = 32           # posted writes published at once, if nothing is waited for before
     TIME_ONE_IN = 61       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
     LOOKS = 16             # at a slot, before the waiting policy is asked
-    SAMPLE = 64            # one record in so many is stamped for latency
     NO_AUX = 0xFFFFFFFF
     SLOT_CAUSE_BIT = 62
     META_LOW = (1 << 27) - 1               # of a record's meta word, key << 6 | delta: place, phase and delta

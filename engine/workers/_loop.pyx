@@ -13,7 +13,7 @@ from engine._abi cimport *
 from engine._atomics cimport load_acquire32, load_relaxed32, tsc
 from engine._device cimport NEVER
 from engine._executor cimport Executor, owned, quick_execute
-from engine._ring cimport (Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_stamp, link_take,
+from engine._ring cimport (SAMPLE, Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_stamp, link_take,
                            link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp, slot_take)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, WAIT_SPIN_NS, wait_any, wait_index, wait_word,
                                    waiter, waiter_init, wake)
@@ -27,7 +27,6 @@ cdef extern from "Python.h" nogil:
 
 cdef enum:
     CHUNK = 64             # records between two publications
-    SAMPLE = 64            # one ring record in so many is stamped, so at most one of a chunk, and one synchronous access
     SLOT_CAUSE_BIT = 62
 
 POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
