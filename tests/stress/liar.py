@@ -241,7 +241,9 @@ def last(what):
 def goes_back(liar):
     """The answer is seen, and then was never there."""
     liar.complete()
-    time.sleep(0.05)
+    end = time.monotonic() + PATIENCE / 2
+    while liar.word(SEEN) < liar.executed and time.monotonic() < end:
+        time.sleep(0.001)
     liar.set(EXECUTED, liar.executed - 1)
 
 
