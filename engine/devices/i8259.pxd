@@ -67,6 +67,7 @@ cdef enum init_step:      # what a write to offset 1 is
 # [0] is the master, [1] the slave.
 cdef struct i8259_state:
     device_core core
+    uint64_t reset_at     # the moment of the last bus reset; NEVER: none since power-on
     uint8_t irr[2]
     uint8_t isr[2]
     uint8_t imr[2]

@@ -8,7 +8,7 @@ docs/devices/i8259.md.  Called by the owning worker only.
 """
 cimport cython
 
-from engine._device cimport INPUT_INTACK, INPUT_LINE, IO_OK
+from engine._device cimport INPUT_INTACK, INPUT_LINE, IO_OK, NEVER, RESET_BUS
 
 from engine.types import RO, RW, WO, Region, Register, Space
 
@@ -23,7 +23,7 @@ cdef inline uint32_t first_ir(uint32_t mask, uint32_t top) noexcept nogil:
     return place
 
 
-_STATE = tuple((name, "u1", 2) for name in (
+_STATE = (("reset_at", "u8"),) + tuple((name, "u1", 2) for name in (
     "irr", "isr", "imr", "sensed", "elcr", "base", "icw1", "icw4", "step", "top", "rotate_aeoi", "smm", "read_isr", "poll"))
 
 _REGISTERS = tuple(
@@ -104,6 +104,7 @@ cdef class I8259(Device):
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         # 290550 3.8: the ELCRs become 00h.  The rest is undefined until ICW1; here it is as after one.
         self.s.elcr[0] = self.s.elcr[1] = 0
+        self.s.reset_at = self.core.now if kind == RESET_BUS else NEVER
         self.initialise(1)
         self.initialise(0)
 
@@ -122,11 +123,12 @@ cdef class I8259(Device):
         return NO_IR
 
     cdef void sense(self, uint32_t chip, uint32_t ir, bint level) noexcept nogil:
-        """The level of one request input, latched as its edge or level detector does."""
+        """The level of one request input, latched as its edge or level detector does.  An edge that a reset makes in other
+        parts is none: this one is under the same reset."""
         cdef i8259_state *s = self.s
         cdef uint8_t bit = <uint8_t>(1 << ir)
         if level:
-            if s.elcr[chip] & bit or not s.sensed[chip] & bit:
+            if s.elcr[chip] & bit or not (s.sensed[chip] & bit or self.core.now == s.reset_at):
                 s.irr[chip] |= bit
             s.sensed[chip] |= bit
         else:

@@ -311,6 +311,16 @@ def test_reset_clears_elcr_and_requests(bus: FakeBus) -> None:
     assert status(bus, PIC1, READ_IRR) == 0
 
 
+def test_an_edge_that_a_reset_makes_elsewhere_is_no_request(bus: FakeBus) -> None:
+    bus.reset()
+    bus.set("ir0", 1)  # the same moment: a part under the same reset
+    assert status(bus, PIC0, READ_IRR) == 0
+    bus.step(1)
+    bus.set("ir0", 0)
+    bus.set("ir0", 1)
+    assert status(bus, PIC0, READ_IRR) == 1
+
+
 def test_save_restore(bus: FakeBus) -> None:
     """A pair restored in the middle of everything goes on as the first one does, and makes no edge."""
     bus.write(ELCR0, 0, 0x20)
