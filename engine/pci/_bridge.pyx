@@ -295,6 +295,8 @@ cdef class PciPciBridge(PciBridge):
     cdef void shpc_store(self, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint8_t *r = self.s.extended
         cdef uint32_t i, at
+        if offset >= SHPC_BYTES:
+            return
         for i in range(size):
             at = offset + i
             if at < SHPC_BYTES:

@@ -464,6 +464,22 @@ def test_shpc_4_13_a_command_interrupts_when_it_may() -> None:
     assert bus.read(0, 0x18, 4) == 0 and not bus.level("inta")
 
 
+def test_shpc_4_15_messages_and_intx() -> None:
+    """With messages on a change of the request is one.  A write of a register that changes nothing sets INTA#, one behind
+    the registers does nothing."""
+    bus = FakeBus(PciPciBridge())
+    bus.write(CONFIG, BAR0, 0xE0000000, 4)
+    bus.write(CONFIG, COMMAND, 7, 2)
+    bus.write(CONFIG, 0x4E, 1, 2)
+    bus.write(0, 0x14, 0x40, 2)
+    bus.write(0, 0x20, 0x0A, 1)
+    assert bus.read(0, 0x18, 4) == 1 and not bus.level("inta")
+    bus.write(0, 0xA0, 0, 4)
+    assert not bus.level("inta")
+    bus.write(0, 0x9C, 0, 4)
+    assert bus.level("inta")
+
+
 def test_bytes_of_no_register_survive_a_bus_reset_and_messages_do_not() -> None:
     bus = FakeBus(PciPciBridge())
     caps = capabilities(bus)
