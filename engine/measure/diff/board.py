@@ -46,13 +46,19 @@ BOARDS = {
         -device e1000e,romfile=,mac=52:54:00:12:34:56 -device e1000,romfile=,mac=52:54:00:12:34:57
         -device pcie-root-port,id=root,chassis=1,slot=1 -device ioh3420,id=ioh,chassis=2,slot=2
         -device i82801b11-bridge,id=dmi""".split(),
+    "i440fx-more": f"""-M pc {COMMON}
+        -drive if=pflash,unit=0,format=raw,readonly=on,file={{firmware}}
+        -drive if=pflash,unit=1,format=raw,cache=unsafe,file={{variables}}""".split(),
 }
 TESTED = {
     "i440fx-full": ("piix3-ide", "fdc", "edu", "pci-testdev", "pvpanic-pci", "i6300esb", "pci-bridge", "pvpanic",
                     "ib700", "isa-debug-exit", "pc-testdev"),
     "q35-full": ("ich9-ahci", "e1000e", "e1000", "pcie-root-port", "ioh3420", "i82801b11"),
+    "i440fx-more": ("pflash",),
 }  # fmt: skip
-MEDIA = {"disk": 3 << 20, "small": 300_032, "disc": 1 << 19, "floppy": 1_474_560}  # bytes
+MEDIA = {"disk": 3 << 20, "small": 300_032, "disc": 1 << 19, "floppy": 1_474_560, "firmware": 1 << 16,
+         "variables": 1 << 17}  # fmt: skip  # bytes
+COMMANDED = ("pflash",)  # whose registers a command shows, and no index register
 # Spaces of records that are no accesses: an interrupt taken, a key typed, an input line driven, guest RAM written or
 # looked at, a write of a port that resets the machine.
 ACK, KEY, LINE, MEM, RESET = range(8, 13)
@@ -297,7 +303,7 @@ class Board:
             tuple(
                 (i["at"], i.get("width", 8) // 8, x)
                 for x in registers
-                if x.index is not None
+                if x.index is not None and p.spec.type not in COMMANDED
                 for i in [how[r.name, x.offset]]
             ),
         )

@@ -620,6 +620,56 @@ def e1000(h: Hands) -> None:
     h.get("ICR")
 
 
+# ---------------------------------------------------------------------- parallel flash: commands in the array
+
+BLOCK_BYTES, BUFFER_BYTES = 4096, 256
+
+
+def flash(h: Hands) -> None:
+    """A command with its data, right or nearly so; its status; what it left in the array."""
+    w = h.g.part.windows[0]
+    at = h.random.randrange(w.size // BLOCK_BYTES) * BLOCK_BYTES + h.random.randrange(BLOCK_BYTES - BUFFER_BYTES)
+
+    def put(offset: int, value: int, size: int = 1) -> None:
+        h.g.emit(w.space, w.base + offset, size, 1, value)
+
+    def get(offset: int, size: int = 1) -> None:
+        h.g.emit(w.space, w.base + offset, size, 0, 0)
+
+    if h.chance(0.5):
+        put(at, 0xFF)
+    command = h.random.choice((0x10, 0x40, 0x40, 0x20, 0x20, 0xE8, 0xE8, 0xE8, 0x60, 0x70, 0x90, 0x98, 0xB0, 0xD0))
+    size = h.random.choice((1, 1, 2, 4))
+    put(at, command)
+    if command in (0x10, 0x40):
+        put(at, h.random.getrandbits(8 * size), size)
+    elif command == 0xE8:
+        get(at)
+        cycles = h.random.randrange(1, 1 + h.random.choice((4, 64)))
+        put(at, cycles - 1)
+        for n in range(cycles):
+            put(
+                at - at % BUFFER_BYTES + n * size if h.chance(0.99) else at + BUFFER_BYTES,
+                h.random.getrandbits(8 * size),
+                size,
+            )
+        put(at, h.random.choice((0xD0, 0xD0, 0xD0, 0xFF)))
+    elif command in (0x20, 0x60):
+        put(at, h.random.choice((0xD0, 0xD0, 0xD0, 0x01, 0x70)))
+    elif command in (0x90, 0x98):
+        for n in range(0x34):
+            get(n)
+        get(at, h.random.choice((2, 4)))
+    get(at, size)
+    if h.chance(0.3):
+        put(at, 0x50)
+        put(at, 0x70)
+        get(at)
+    put(at, 0xFF)
+    for n in range(0, 64, 8):
+        get(at - at % 8 + n, 8)
+
+
 # ---------------------------------------------------------------------- the chipset's small parts
 
 
@@ -711,6 +761,7 @@ DRIVERS: dict[str, Callable[[Hands], None]] = {
     "ich9-ahci": ahci,
     "fdc": fdc,
     "e1000": e1000,
+    "pflash": flash,
     "i8254": pit,
     "i8259": pic,
     "mc146818": rtc,

@@ -436,7 +436,7 @@ class _Qemu:
         path, rom = Path(self.folder.name, "qtest"), Path(self.folder.name, "rom")
         files = {name: shutil.copy(file, Path(self.folder.name, name)) for name, file in self.side.board.files.items()}
         args = [re.sub(r"\{(\w+)\}", lambda m: str(files[m[1]]), a) for a in self.side.board.args]
-        if self.side.board.own:
+        if self.side.board.own and "firmware" not in files:
             rom.write_bytes(bytes(ROM_BYTES))
             args += ["-bios", str(rom)]
         command = [
