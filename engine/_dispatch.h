@@ -1,7 +1,10 @@
 /*
- * The published address map: one contiguous, position-independent block (offsets, no pointers), read-only once published.
+ * The published address map: offsets, no pointers, read-only once published.
  *
- * dispatch_table | for each view: dispatch_entry[], dispatch_node[], uint32_t slots[]
+ * dispatch_table | for each view: dispatch_entry[], uint32_t slots[], dispatch_node[]
+ *
+ * As one block it may lie anywhere (Table.to_bytes, Table.over).  In the process that publishes it, each view is a block of
+ * its own, which the tables before and after may share: offsets are then differences of addresses, modulo 2^64.
  *
  * A view is one address space as one kind of access sees it.  Its entries are sorted by address and do not overlap.  Over
  * them lies a radix trie: a node cuts its range into 2^shift-byte slots; a slot names the first entry that ends in or
@@ -65,7 +68,7 @@ typedef struct dispatch_node {
 typedef struct dispatch_view {
     uint64_t lo;      /* the root node; its slots are the first */
     uint64_t size;    /* 0: nothing is mapped */
-    uint64_t slots;   /* byte offsets from the table's start */
+    uint64_t slots;   /* byte offsets from the table's start, modulo 2^64 */
     uint64_t nodes;
     uint64_t entries;
     uint32_t shift;
@@ -78,7 +81,7 @@ typedef struct dispatch_view {
 typedef struct dispatch_table {
     uint32_t magic;
     uint32_t abi;
-    uint64_t bytes;   /* the whole block */
+    uint64_t bytes;   /* of the whole as one block */
     uint64_t version; /* from 1 */
     uint64_t owners;  /* highest owner + 1 */
     uint64_t pad[4];

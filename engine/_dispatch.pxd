@@ -74,15 +74,15 @@ cdef struct dispatch_root:
 
 
 cdef inline const dispatch_entry *entries_of(const dispatch_table *t, const dispatch_view *v) noexcept nogil:
-    return <const dispatch_entry *>(<const uint8_t *>t + v.entries)
+    return <const dispatch_entry *>(<uint64_t>t + v.entries)
 
 
 cdef inline const dispatch_node *nodes_of(const dispatch_table *t, const dispatch_view *v) noexcept nogil:
-    return <const dispatch_node *>(<const uint8_t *>t + v.nodes)
+    return <const dispatch_node *>(<uint64_t>t + v.nodes)
 
 
 cdef inline const uint32_t *slots_of(const dispatch_table *t, const dispatch_view *v) noexcept nogil:
-    return <const uint32_t *>(<const uint8_t *>t + v.slots)
+    return <const uint32_t *>(<uint64_t>t + v.slots)
 
 
 cdef inline uint64_t dispatch_step(const dispatch_node *node, uint64_t addr) noexcept nogil:
@@ -176,11 +176,22 @@ cdef class Counters:
     cdef void note(self, uint32_t status, uint32_t space, uint64_t addr, uint32_t size, uint32_t dir) noexcept nogil
     cdef void note_batch(self, const engine_acc *acc, const dispatch_hit *hits, size_t n) noexcept nogil
 
+# A mapped range: ROW.
+cdef struct row:
+    uint64_t base, last, delta
+    uint32_t region
+    int32_t priority
+    uint32_t handle
+    uint16_t owner
+    uint8_t flags, accepts, space, kind
+    uint16_t pad
+    uint32_t pad2
+
 cdef class Table:
     """One published version of the map, for Python readers."""
     cdef const dispatch_table *t
-    cdef void *block                       # the memory; NULL if it is somebody else's
-    cdef size_t room                       # bytes of it
+    cdef dispatch_table *made              # the same, if it was made here
+    cdef tuple views                       # then: what it shows, by key
     cdef Py_buffer held                    # somebody else's memory, if that is where it lies
     cdef object __weakref__
 
@@ -188,7 +199,7 @@ cdef class Dispatcher:
     cdef const dispatch_table *table       # the current version: valid until the owner publishes and no reader holds it
     cdef dispatch_root *root
     cdef readonly Table current
-    cdef object rows                       # array of ROW; a handle is an index
+    cdef bytearray rows                    # of ROW; a handle is an index
     cdef uint32_t n_rows
     cdef list free_rows
     cdef dict by_region                    # region id -> handle
@@ -201,6 +212,9 @@ cdef class Dispatcher:
     cdef bint fills_changed
     cdef object __weakref__
     cdef bint passed(self, uint64_t version) noexcept nogil
+    cdef row *_at(self, uint32_t handle)
+    cdef object _table(self)
+    cdef int _drop(self, uint32_t handle) except -1
     cdef int _show(self, Table made) except -1
 
 cdef class Reader:

@@ -1,8 +1,8 @@
 """The address map: ranges in, an immutable radix table out.
 
 `Dispatcher` is the one writer: it keeps the mapped ranges with their priorities and publishes tables.  `Table` is one
-published version, a contiguous read-only block that any number of readers may use.  `Counters` remembers accesses that met
-nothing.  Layout and algorithm: _dispatch.h, docs/dispatch.md.
+published version, read-only, for any number of readers; it shares the views that did not change with the one before.
+`Counters` remembers accesses that met nothing.  Layout and algorithm: _dispatch.h, docs/dispatch.md.
 
 Priorities: of the ranges that hold an address, the one with the highest priority is seen; among equals a hole wins, then
 the higher region id, which is the one mapped later since a range that moves gets a new id.  So the map is a function of the
@@ -10,8 +10,10 @@ set of ranges, not of the order in which they came.
 """
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
@@ -30,6 +32,9 @@ cdef extern from "sys/mman.h" nogil:
     int madvise(void *addr, size_t length, int advice)
     const int MADV_HUGEPAGE
 
+cdef extern from "wchar.h" nogil:
+    int *wmemset(int *at, int value, size_t n)     # wchar_t has 32 bits on Linux
+
 cdef extern from * nogil:
     void prefetch "__builtin_prefetch"(const void *p)
 
@@ -37,6 +42,7 @@ cdef enum:
     N_SPACES = 3
     SMALL = 1 << 10        # entries of a map that counts as small
     ROOT_BITS = 12         # log2 of the least slots of a root: below 4 GiB, megabytes
+    PIO_BITS = 14          # the same for ports: four of them a slot
     RUN = 3                # entries a slot may name before a finer node takes over: a linear scan of two cache lines
     HUGE = 1 << 21         # a huge page; tables of this size and more ask for them
     STAGED = 1 << 19       # bytes of a table above which batches prefetch: it no longer lies in the nearest caches
@@ -75,16 +81,6 @@ RANGE = np.dtype([("space", "u1"), ("base", "<u8"), ("size", "<u8"), ("region", 
 ROW = np.dtype([("base", "<u8"), ("last", "<u8"), ("delta", "<u8"), ("region", "<u4"), ("priority", "<i4"),
                 ("handle", "<u4"), ("owner", "<u2"), ("flags", "u1"), ("accepts", "u1"), ("space", "u1"),
                 ("kind", "u1"), ("pad", "<u2"), ("pad2", "<u4")])
-
-cdef struct row:
-    uint64_t base, last, delta
-    uint32_t region
-    int32_t priority
-    uint32_t handle
-    uint16_t owner
-    uint8_t flags, accepts, space, kind
-    uint16_t pad
-    uint32_t pad2
 
 cdef enum:
     KIND_REGION = 0
@@ -144,7 +140,17 @@ cdef void heap_pop(const row *rows, uint32_t *heap, size_t n) noexcept nogil:
     heap[i] = r
 
 
-cdef size_t sweep(const row *rows, const int64_t *order, size_t n, dispatch_entry *out, uint32_t *heap) noexcept nogil:
+cdef struct begin:         # where a row begins
+    uint64_t base
+    uint32_t row
+
+
+cdef int compare(const void *a, const void *b) noexcept nogil:
+    cdef uint64_t x = (<const begin *>a).base, y = (<const begin *>b).base
+    return (x > y) - (x < y)
+
+
+cdef size_t sweep(const row *rows, const begin *order, size_t n, dispatch_entry *out, uint32_t *heap) noexcept nogil:
     """The visible pieces of the n rows, which `order` lists by rising base; returns how many (at most 2 n).
 
     A line moves over the addresses; the heap holds the rows that began and whose end has not been noticed yet.
@@ -160,19 +166,19 @@ cdef size_t sweep(const row *rows, const int64_t *order, size_t n, dispatch_entr
         if h == 0:
             if k == n:
                 return m
-            at = rows[order[k]].base
-        while k < n and rows[order[k]].base <= at:
-            heap_push(rows, heap, h, <uint32_t>order[k])
+            at = order[k].base
+        while k < n and order[k].base <= at:
+            heap_push(rows, heap, h, order[k].row)
             h += 1
             k += 1
         top = &rows[heap[0]]               # not ended: it began at `at`, or the loop above has looked
         end = top.last
-        while k < n and rows[order[k]].base <= end:
-            r = &rows[order[k]]
+        while k < n and order[k].base <= end:
+            r = &rows[order[k].row]
             if outranks(r, top):
                 end = r.base - 1           # r.base > at: what begins at `at` is in the heap already
                 break
-            heap_push(rows, heap, h, <uint32_t>order[k])
+            heap_push(rows, heap, h, order[k].row)
             h += 1
             k += 1
         if m and out[m - 1].last + 1 == at and out[m - 1].region == top.region and out[m - 1].delta == top.delta:
@@ -211,162 +217,205 @@ cdef inline uint32_t fan_out(size_t m) noexcept nogil:
     return log2_up(m) + (3 if m <= SMALL else 2)
 
 
-cdef class _View:
-    """The built pieces and trie of one view, before they are laid into a table."""
-    cdef dispatch_entry *entries
-    cdef dispatch_node *nodes              # nodes[0] is the root
-    cdef uint32_t *slots
-    cdef size_t n_entries, n_nodes, n_slots
-
-    def __dealloc__(self):
-        free(self.entries)
-        free(self.nodes)
-        free(self.slots)
-
-    cdef int build(self, const row *rows, const int64_t *order, size_t n, bint flat) except -1:
-        """From n rows sorted by base.  `flat`: one slot for each address."""
-        cdef uint32_t *heap
-        cdef dispatch_entry *fitted
-        cdef int rc
-        if n == 0:
-            return 0
-        heap = <uint32_t *>malloc(n * sizeof(uint32_t))
-        self.entries = <dispatch_entry *>malloc(2 * n * sizeof(dispatch_entry))
-        if heap == NULL or self.entries == NULL:
-            free(heap)
-            raise MemoryError(f"no memory for a map of {n} ranges")
-        with nogil:
-            self.n_entries = sweep(rows, order, n, self.entries, heap)
-            free(heap)
-            rc = 0 if self.n_entries == 0 else self.index(flat)
-        if rc:
-            raise MemoryError(f"no memory for the index of {n} ranges")
-        fitted = <dispatch_entry *>realloc(self.entries, (self.n_entries + 1) * sizeof(dispatch_entry))
-        if fitted != NULL:
-            self.entries = fitted
-        return 0
-
-    cdef int index(self, bint flat) noexcept nogil:
-        """Nodes and slots over the entries, breadth first.  0, or -1 without memory."""
-        cdef dispatch_entry *e = self.entries
-        cdef size_t cap_nodes = 64, cap_slots = 1024, q = 0, want, j, n, same
-        cdef uint32_t shift, i, c, run = RUN if self.n_entries > SMALL else 1
-        cdef uint64_t lo, hi, slot_lo, slot_hi, mask
-        cdef pending *todo = <pending *>malloc(cap_nodes * sizeof(pending))
-        cdef void *p
-        self.nodes = <dispatch_node *>malloc(cap_nodes * sizeof(dispatch_node))
-        self.slots = <uint32_t *>malloc(cap_slots * sizeof(uint32_t))
-        if todo == NULL or self.nodes == NULL or self.slots == NULL:
-            free(todo)
-            return -1
-        todo[0].first = 0
-        todo[0].end = <uint32_t>self.n_entries
-        todo[0].lo = e[0].base
-        todo[0].hi = e[self.n_entries - 1].last
-        self.n_nodes = 1
-        while q < self.n_nodes:
-            hi = todo[q].hi
-            want = fan_out(todo[q].end - todo[q].first)
-            if q == 0 and want < ROOT_BITS:
-                want = ROOT_BITS
-            shift = log2_up(hi - todo[q].lo + 1)
-            shift = 0 if flat or shift < want else <uint32_t>(shift - want)
-            mask = (<uint64_t>1 << shift) - 1
-            lo = todo[q].lo & ~mask
-            n = ((hi - lo) >> shift) + 1
-            if self.n_slots + n > cap_slots:
-                cap_slots = max(2 * cap_slots, self.n_slots + n)
-                p = realloc(self.slots, cap_slots * sizeof(uint32_t))
-                if p == NULL:
-                    free(todo)
-                    return -1
-                self.slots = <uint32_t *>p
-            self.nodes[q].lo = lo
-            self.nodes[q].size = hi - lo + 1
-            self.nodes[q].slots = <uint32_t>self.n_slots
-            self.nodes[q].shift = shift
-            self.nodes[q].pad = 0
-            i = c = todo[q].first
-            j = 0
-            while j < n:
-                slot_lo = lo + (<uint64_t>j << shift)
-                slot_hi = min(slot_lo + mask, hi)
-                while e[i].last < slot_lo:             # ends: slot_lo <= hi, which the last entry reaches
-                    i += 1
-                if c < i:
-                    c = i
-                while c < todo[q].end and e[c].base <= slot_hi:
-                    c += 1
-                if c - i <= run:
-                    self.slots[self.n_slots + j] = i
-                    j += 1
-                    if c - i <= 1:                     # the same for all slots up to the entry's end or the next entry
-                        same = min(n, ((e[i].last - lo) >> shift) + 1)
-                        if i + 1 < todo[q].end:
-                            same = min(same, (e[i + 1].base - lo) >> shift)
-                        while j < same:
-                            self.slots[self.n_slots + j] = i
-                            j += 1
-                    continue
-                if self.n_nodes == cap_nodes:
-                    cap_nodes *= 2
-                    p = realloc(todo, cap_nodes * sizeof(pending))
-                    if p != NULL:
-                        todo = <pending *>p
-                        p = realloc(self.nodes, cap_nodes * sizeof(dispatch_node))
-                    if p == NULL:
-                        free(todo)
-                        return -1
-                    self.nodes = <dispatch_node *>p
-                todo[self.n_nodes].first = i
-                todo[self.n_nodes].end = c
-                todo[self.n_nodes].lo = max(slot_lo, e[i].base)
-                todo[self.n_nodes].hi = min(slot_hi, e[c - 1].last)
-                self.slots[self.n_slots + j] = DISPATCH_NODE | <uint32_t>self.n_nodes
-                self.n_nodes += 1
-                j += 1
-            self.n_slots += n
-            q += 1
-        free(todo)
-        return 0
-
-    cdef size_t bytes(self) noexcept nogil:
-        return aligned(self.n_entries * sizeof(dispatch_entry)) + aligned(self.n_nodes * sizeof(dispatch_node)) + aligned(
-            self.n_slots * sizeof(uint32_t))
-
-    cdef size_t place(self, uint8_t *block, size_t at, dispatch_view *v) noexcept nogil:
-        """Lay it into the block from byte `at` on; returns where the next may begin."""
-        v.n_entries, v.n_nodes, v.n_slots = <uint32_t>self.n_entries, <uint32_t>self.n_nodes, <uint32_t>self.n_slots
-        if self.n_entries == 0:
-            return at
-        v.lo, v.size, v.shift = self.nodes[0].lo, self.nodes[0].size, self.nodes[0].shift
-        v.entries = at
-        memcpy(block + at, self.entries, self.n_entries * sizeof(dispatch_entry))
-        at += aligned(self.n_entries * sizeof(dispatch_entry))
-        v.nodes = at
-        memcpy(block + at, self.nodes, self.n_nodes * sizeof(dispatch_node))
-        at += aligned(self.n_nodes * sizeof(dispatch_node))
-        v.slots = at
-        memcpy(block + at, self.slots, self.n_slots * sizeof(uint32_t))
-        return at + aligned(self.n_slots * sizeof(uint32_t))
-
-
-cdef _View build_view(rows, uint32_t key):
-    """The view of a key, from an array of ROW."""
-    cdef _View view = _View.__new__(_View)
-    cdef uint32_t hidden = DISPATCH_NON_SMM_ONLY if key & DISPATCH_SMM else DISPATCH_SMM_ONLY
-    chosen = np.flatnonzero((rows["kind"] != KIND_DEAD) & (rows["space"] == (key & 3)) & (rows["flags"] & hidden == 0))
-    order = np.ascontiguousarray(chosen[np.argsort(rows["base"][chosen], kind="stable")], np.int64)
-    if len(order) == 0:
-        return view
-    cdef const uint8_t[::1] r = rows.view(np.uint8)
-    cdef const int64_t[::1] o = order
-    view.build(<const row *>&r[0], &o[0], len(order), (key & 3) == ENGINE_PIO)
-    return view
+# A view while it is made.  Its block holds entries and slots, then nodes, too; each begins at a multiple of 64 bytes.
+cdef struct draft:
+    uint8_t *block
+    size_t room, slots                     # bytes of the block; where in it the slots begin
+    dispatch_node *nodes                   # nodes[0] is the root
+    size_t n_entries, n_nodes, n_slots
 
 
 cdef inline size_t aligned(size_t n) noexcept nogil:
     return (n + 63) & ~<size_t>63
+
+
+cdef int widen(draft *d, size_t need) noexcept nogil:
+    """Make the block so many bytes long or longer.  0, or -1 without memory."""
+    cdef void *wider
+    if need <= d.room:
+        return 0
+    need = max(need, 2 * d.room)
+    if posix_memalign(&wider, HUGE if need >= HUGE else 64, need):
+        return -1
+    if need >= HUGE:
+        madvise(wider, need, MADV_HUGEPAGE)    # only a wish
+    if d.room:
+        memcpy(wider, d.block, d.room)
+    free(d.block)
+    d.block = <uint8_t *>wider
+    d.room = need
+    return 0
+
+
+cdef int index(draft *d, uint32_t bits, uint32_t run) noexcept nogil:
+    """Nodes and slots over the entries, breadth first: 1 << bits slots or more in the root, at most `run` entries at a slot.
+    0, or -1 without memory."""
+    cdef const dispatch_entry *e = <const dispatch_entry *>d.block
+    cdef uint32_t *slots
+    cdef size_t cap_nodes = 64, q = 0, want, j, n, same
+    cdef uint32_t shift, i, c
+    cdef uint64_t lo, hi, slot_lo, slot_hi, mask
+    cdef pending *todo = <pending *>malloc(cap_nodes * sizeof(pending))
+    cdef void *p
+    d.nodes = <dispatch_node *>malloc(cap_nodes * sizeof(dispatch_node))
+    if todo == NULL or d.nodes == NULL:
+        free(todo)
+        return -1
+    todo[0].first = 0
+    todo[0].end = <uint32_t>d.n_entries
+    todo[0].lo = e[0].base
+    todo[0].hi = e[d.n_entries - 1].last
+    d.n_nodes = 1
+    while q < d.n_nodes:
+        hi = todo[q].hi
+        want = fan_out(todo[q].end - todo[q].first)
+        if q == 0 and want < bits:
+            want = bits
+        shift = log2_up(hi - todo[q].lo + 1)
+        shift = 0 if shift < want else <uint32_t>(shift - want)
+        mask = (<uint64_t>1 << shift) - 1
+        lo = todo[q].lo & ~mask
+        n = ((hi - lo) >> shift) + 1
+        if widen(d, d.slots + (d.n_slots + n) * sizeof(uint32_t)):
+            free(todo)
+            return -1
+        e = <const dispatch_entry *>d.block
+        slots = <uint32_t *>(d.block + d.slots) + d.n_slots
+        d.nodes[q].lo = lo
+        d.nodes[q].size = hi - lo + 1
+        d.nodes[q].slots = <uint32_t>d.n_slots
+        d.nodes[q].shift = shift
+        d.nodes[q].pad = 0
+        i = c = todo[q].first
+        j = 0
+        while j < n:
+            slot_lo = lo + (<uint64_t>j << shift)
+            slot_hi = min(slot_lo + mask, hi)
+            while e[i].last < slot_lo:             # ends: slot_lo <= hi, which the last entry reaches
+                i += 1
+            if c < i:
+                c = i
+            while c < todo[q].end and e[c].base <= slot_hi:
+                c += 1
+            if c - i <= run:
+                same = j + 1
+                if c - i <= 1:                     # the same for all slots up to the entry's end or the next entry
+                    same = min(n, ((e[i].last - lo) >> shift) + 1)
+                    if i + 1 < todo[q].end:
+                        same = min(same, (e[i + 1].base - lo) >> shift)
+                    same = max(same, j + 1)
+                wmemset(<int *>slots + j, <int>i, same - j)
+                j = same
+                continue
+            if d.n_nodes == cap_nodes:
+                cap_nodes *= 2
+                p = realloc(todo, cap_nodes * sizeof(pending))
+                if p != NULL:
+                    todo = <pending *>p
+                    p = realloc(d.nodes, cap_nodes * sizeof(dispatch_node))
+                if p == NULL:
+                    free(todo)
+                    return -1
+                d.nodes = <dispatch_node *>p
+            todo[d.n_nodes].first = i
+            todo[d.n_nodes].end = c
+            todo[d.n_nodes].lo = max(slot_lo, e[i].base)
+            todo[d.n_nodes].hi = min(slot_hi, e[c - 1].last)
+            slots[j] = DISPATCH_NODE | <uint32_t>d.n_nodes
+            d.n_nodes += 1
+            j += 1
+        d.n_slots += n
+        q += 1
+    free(todo)
+    return 0
+
+
+cdef class _View:
+    """Pieces and trie of one view: one block, immutable once it is made, for every table that shows it."""
+    cdef uint8_t *block                    # NULL if nothing is mapped
+    cdef size_t size                       # bytes of it
+    cdef dispatch_view at                  # the offsets are from the block's start
+
+    def __dealloc__(self):
+        free(self.block)
+
+    cdef int build(self, const row *rows, begin *order, size_t n, uint32_t bits) noexcept nogil:
+        """From n rows, of which `order` has base and number.  0, or -1 without memory."""
+        cdef uint32_t *heap
+        cdef draft d
+        cdef int rc = -1
+        memset(&d, 0, sizeof(d))
+        heap = <uint32_t *>malloc(n * sizeof(uint32_t))
+        if heap != NULL and widen(&d, 2 * n * sizeof(dispatch_entry) + (<size_t>8 << max(bits, fan_out(n)))) == 0:
+            qsort(order, n, sizeof(begin), compare)
+            d.n_entries = sweep(rows, order, n, <dispatch_entry *>d.block, heap)
+            d.slots = aligned(d.n_entries * sizeof(dispatch_entry))
+            rc = 0
+            if d.n_entries:
+                rc = index(&d, bits, RUN if bits == PIO_BITS or d.n_entries > SMALL else 1)
+                if rc == 0:
+                    rc = self.take(&d)
+        free(heap)
+        free(d.nodes)
+        free(d.block)
+        return rc
+
+    cdef int take(self, draft *d) noexcept nogil:
+        """Put the nodes behind the slots, and keep the block.  0, or -1 without memory."""
+        cdef dispatch_view *v = &self.at
+        v.slots = d.slots
+        v.nodes = aligned(v.slots + d.n_slots * sizeof(uint32_t))
+        self.size = aligned(v.nodes + d.n_nodes * sizeof(dispatch_node))
+        if widen(d, self.size):
+            return -1
+        memcpy(d.block + v.nodes, d.nodes, d.n_nodes * sizeof(dispatch_node))
+        v.lo, v.size, v.shift = d.nodes[0].lo, d.nodes[0].size, d.nodes[0].shift
+        v.n_entries, v.n_nodes, v.n_slots = <uint32_t>d.n_entries, <uint32_t>d.n_nodes, <uint32_t>d.n_slots
+        self.block = d.block
+        d.block = NULL
+        return 0
+
+    cdef void show(self, dispatch_view *v, uint64_t at, uint64_t fill) noexcept nogil:
+        """Fill in a table's words about it; its block begins `at` bytes behind the table's start."""
+        v[0] = self.at
+        v.fill = fill
+        if v.n_entries:
+            v.entries += at
+            v.nodes += at
+            v.slots += at
+
+
+cdef _View build_view(const row *rows, uint32_t n_rows, uint32_t key):
+    """The view of a key."""
+    cdef _View view = _View.__new__(_View)
+    cdef uint32_t hidden = DISPATCH_NON_SMM_ONLY if key & DISPATCH_SMM else DISPATCH_SMM_ONLY
+    cdef uint32_t space = key & 3, i
+    cdef size_t n = 0
+    cdef int rc = 0
+    cdef begin *order = <begin *>malloc(max(n_rows, <uint32_t>1) * sizeof(begin))
+    if order == NULL:
+        raise MemoryError(f"no memory for a map of {n_rows} ranges")
+    with nogil:
+        for i in range(n_rows):
+            if rows[i].space == space and rows[i].kind != KIND_DEAD and not rows[i].flags & hidden:
+                order[n].base = rows[i].base
+                order[n].row = i
+                n += 1
+        if n:
+            rc = view.build(rows, order, n, PIO_BITS if space == ENGINE_PIO else ROOT_BITS)
+        free(order)
+    if rc:
+        raise MemoryError(f"no memory for a map of {n} ranges")
+    return view
+
+
+cdef bint differs(const row *rows, uint32_t n_rows, uint32_t space) noexcept nogil:
+    """Whether system management mode sees a space otherwise."""
+    cdef uint32_t i
+    for i in range(n_rows):
+        if rows[i].space == space and rows[i].kind != KIND_DEAD and rows[i].flags & (DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY):
+            return True
+    return False
 
 
 # ---------------------------------------------------------------------- looking up
@@ -407,16 +456,15 @@ cdef bint finish(const dispatch_entry *e, uint64_t addr, uint32_t size, dispatch
 cdef inline bint answer(const dispatch_entry *e, uint64_t addr, uint32_t size, dispatch_hit *hit) noexcept nogil:
     """Fill hit, given the entry the trie names for an address inside the view; whether it is not DISPATCH_OK.
 
-    Written for the access that goes to that entry.  Addresses inside a view are below 1 << 63, so the one signed comparison
-    tells that the entry ends neither before addr nor inside the access.
+    Written for the access that goes to that entry.
     """
-    if <int64_t>(e.last - addr) >= <int64_t>size - 1 and e.base <= addr and e.accepts & WIDTH[size]:
+    while e.last < addr:
+        e += 1
+    if e.last - addr >= size - 1 and e.base <= addr and e.accepts & WIDTH[size]:
         hit.addr = addr + e.delta
         # region, owner and flags lie side by side in both; what is accepts there is status here, 0
         (<uint64_t *>&hit.region)[0] = (<const uint64_t *>&e.region)[0] & <uint64_t>0x00ffffffffffffffULL
         return False
-    while e.last < addr:
-        e += 1
     return finish(e, addr, size, hit)
 
 
@@ -686,34 +734,6 @@ cdef str flaw(const uint8_t *block, size_t n):
 
 
 @cython.final
-# The largest block of a table that is gone, for the next publication: a guest that places its BARs publishes a table with
-# each, and fresh pages cost more than filling them.  Touched with the GIL held.
-cdef void *spare = NULL
-cdef size_t spare_room = 0
-
-
-cdef void *take_block(size_t n, size_t *room):
-    """Page-aligned memory of n bytes or more, not cleared; NULL if there is none."""
-    global spare, spare_room
-    cdef void *block = NULL
-    if spare != NULL and n <= spare_room < 4 * n:
-        block, spare = spare, NULL
-        room[0] = spare_room
-        return block
-    room[0] = n
-    return NULL if posix_memalign(&block, HUGE if n >= HUGE else 4096, n) else block
-
-
-cdef void give_block(void *block, size_t room):
-    global spare, spare_room
-    if block != NULL and room < HUGE and (spare == NULL or room > spare_room):
-        free(spare)
-        spare = block
-        spare_room = room
-    else:
-        free(block)
-
-
 cdef class Table:
     """One published version of the map: immutable, for any number of readers, in any thread.
 
@@ -724,7 +744,7 @@ cdef class Table:
         raise TypeError("tables are made by Dispatcher.publish and Table.over")
 
     def __dealloc__(self):
-        give_block(self.block, self.room)
+        free(self.made)
         PyBuffer_Release(&self.held)       # does nothing if none is held
 
     @staticmethod
@@ -745,12 +765,33 @@ cdef class Table:
 
     @property
     def nbytes(self):
-        """Size of the block."""
+        """Size as one block."""
         return self.t.bytes
 
     def to_bytes(self):
-        """A copy of the block."""
-        return (<const char *>self.t)[:self.t.bytes]
+        """A copy as one block, with all of its views."""
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, self.t.bytes)
+        cdef uint8_t *block = <uint8_t *>PyBytes_AS_STRING(out)
+        cdef dispatch_table *t = <dispatch_table *>block
+        cdef size_t at = sizeof(dispatch_table)
+        cdef uint32_t key
+        cdef _View view
+        if self.views is None:
+            memcpy(block, self.t, self.t.bytes)
+            return out
+        memcpy(block, self.t, sizeof(dispatch_table))
+        for key in range(<uint32_t>DISPATCH_KEYS):
+            view = self.views[key]
+            if view is None:
+                continue
+            if key & DISPATCH_SMM and view is self.views[key ^ DISPATCH_SMM]:
+                t.view[key] = t.view[key ^ DISPATCH_SMM]
+                continue
+            if view.size:
+                memcpy(block + at, view.block, view.size)
+            view.show(&t.view[key], at, t.view[key].fill)
+            at += view.size
+        return out
 
     def entries(self, uint32_t space, bint smm=False):
         """The visible pieces of a space, by address: an array of ENTRY."""
@@ -760,7 +801,7 @@ cdef class Table:
         v = &self.t.view[space | (DISPATCH_SMM if smm else 0)]
         if v.n_entries == 0:
             return np.empty(0, ENTRY)
-        return np.frombuffer((<const char *>self.t + v.entries)[:v.n_entries * sizeof(dispatch_entry)], ENTRY)
+        return np.frombuffer((<const char *>entries_of(self.t, v))[:v.n_entries * sizeof(dispatch_entry)], ENTRY)
 
     def shape(self, uint32_t space, bint smm=False):
         """Sizes of the index of a space: {"entries", "nodes", "slots"}."""
@@ -898,7 +939,7 @@ cdef class Dispatcher:
         memset(self.root, 0, sizeof(dispatch_root))
         self.fills[0] = self.fills[2] = ~<uint64_t>0
         self.fills[1] = mmio_fill
-        self.rows = np.zeros(64, ROW)
+        self.rows = bytearray(64 * sizeof(row))
         self.free_rows = []
         self.by_region = {}
         self.aliases = {}
@@ -923,23 +964,36 @@ cdef class Dispatcher:
         if accepts & ~15:
             raise MachineError(f"region {region}: widths {accepts:#x} are not among 1, 2, 4, 8")
 
-    def _add(self, space, base, last, delta, region, priority, owner, flags, accepts, kind):
+    cdef row *_at(self, uint32_t handle):
+        """A range, until the next one is added."""
+        return <row *>PyByteArray_AS_STRING(self.rows) + handle
+
+    cdef object _table(self):
+        """The ranges as an array of ROW."""
+        return np.frombuffer(self.rows, ROW)[:self.n_rows]
+
+    def _add(self, uint32_t space, uint64_t base, uint64_t last, uint64_t delta, uint32_t region, int32_t priority,
+             uint16_t owner, uint8_t flags, uint8_t accepts, uint8_t kind):
+        cdef uint32_t handle
+        cdef row *r
         self._own()
         if self.free_rows:
             handle = self.free_rows.pop()
         else:
             handle = self.n_rows
-            if handle == len(self.rows):
-                self._grow(1)
+            self._room(1)
             self.n_rows += 1
-        self.rows[handle] = (base, last, delta, region, priority, handle, owner, flags, accepts, space, kind, 0, 0)
+        r = self._at(handle)
+        r.base, r.last, r.delta, r.region, r.priority, r.handle = base, last, delta, region, priority, handle
+        r.owner, r.flags, r.accepts, r.space, r.kind = owner, flags, accepts, <uint8_t>space, kind
         self.views[space] = self.views[space | DISPATCH_SMM] = None
         return handle
 
-    def _grow(self, more):
-        bigger = np.zeros(max(2 * len(self.rows), self.n_rows + more), ROW)
-        bigger[:self.n_rows] = self.rows[:self.n_rows]
-        self.rows = bigger
+    def _room(self, more):
+        """Make room for so many rows more."""
+        rows = len(self.rows) // sizeof(row)
+        if self.n_rows + more > rows:
+            self.rows = self.rows + bytearray((max(2 * rows, self.n_rows + more) - rows) * sizeof(row))
 
     def map(self, space, base, size, region, priority=0, flags=0, owner=0, accepts=15):
         """A region's range; returns its handle.  A region id is mapped once (see alias for showing it elsewhere).
@@ -954,25 +1008,26 @@ cdef class Dispatcher:
         return handle
 
     def _where(self, handle):
-        r = self.rows[handle]
-        return f"{SPACE_NAMES[r['space']]} {r['base']:#x}..{r['last']:#x}"
+        cdef const row *r = self._at(handle)
+        return f"{SPACE_NAMES[r.space]} {r.base:#x}..{r.last:#x}"
 
     def alias(self, base, size, region, offset=0, priority=0, flags=0):
         """Show `size` bytes of a mapped region, from `offset` on, at `base` of its space as well; returns a handle.
 
         Accesses are delivered at the region's own addresses.  Owner, widths and posting are the region's.
         """
+        cdef const row *r
         if region not in self.by_region:
             raise MachineError(f"region {region} is not mapped, so it has no alias")
-        r = self.rows[self.by_region[region]]
-        space = int(r["space"])
+        r = self._at(self.by_region[region])
+        space, start = r.space, r.base
         self._check(space, base, size, region, flags, 0)
-        if offset < 0 or int(r["base"]) + offset + size - 1 > r["last"]:
+        if offset < 0 or start + offset + size - 1 > r.last:
             raise MachineError(f"alias of region {region}: bytes {offset:#x}..{offset + size - 1:#x} are not all inside it")
-        delta = (int(r["base"]) + offset - base) & 0xffffffffffffffff
-        keep = int(r["flags"]) & (DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_UNALIGNED | DISPATCH_ECAM)
-        handle = self._add(space, base, base + size - 1, delta, region, priority, r["owner"],
-                           flags | keep | (DISPATCH_ALIAS if delta else 0), r["accepts"], KIND_ALIAS)
+        delta = (start + offset - base) & 0xffffffffffffffff
+        keep = r.flags & (DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_UNALIGNED | DISPATCH_ECAM)
+        handle = self._add(space, base, base + size - 1, delta, region, priority, r.owner,
+                           flags | keep | (DISPATCH_ALIAS if delta else 0), r.accepts, KIND_ALIAS)
         self.aliases.setdefault(region, []).append(handle)
         return handle
 
@@ -1013,41 +1068,42 @@ cdef class Dispatcher:
         self._own()
         reused = self.free_rows[len(self.free_rows) - min(len(self.free_rows), len(r)):]
         fresh = len(r) - len(reused)
-        if self.n_rows + fresh > len(self.rows):
-            self._grow(fresh)
+        self._room(fresh)
         handles = reused + list(range(self.n_rows, self.n_rows + fresh))
         del self.free_rows[len(self.free_rows) - len(reused):]
-        at = np.array(handles, np.int64)
-        for name in ("base", "region", "priority", "owner", "flags", "accepts", "space"):
-            self.rows[name][at] = r[name]
-        self.rows["last"][at] = last
-        self.rows["delta"][at] = 0
-        self.rows["kind"][at] = KIND_REGION
-        self.rows["handle"][at] = at
-        self.by_region.update(zip(ids, handles))
         self.n_rows += <uint32_t>fresh
+        at = np.array(handles, np.int64)
+        rows = self._table()
+        for name in ("base", "region", "priority", "owner", "flags", "accepts", "space"):
+            rows[name][at] = r[name]
+        rows["last"][at] = last
+        rows["delta"][at] = 0
+        rows["kind"][at] = KIND_REGION
+        rows["handle"][at] = at
+        self.by_region.update(zip(ids, handles))
         for space in np.unique(r["space"]).tolist():
             self.views[space] = self.views[space | DISPATCH_SMM] = None
 
     def remove(self, handle):
         """Take back one alias or hole, or a region with its aliases, by handle."""
-        if not 0 <= handle < self.n_rows or self.rows[handle]["kind"] == KIND_DEAD:
+        cdef const row *r
+        if not 0 <= handle < self.n_rows or self._at(handle).kind == KIND_DEAD:
             raise MachineError(f"there is no range {handle}")
         self._own()
-        r = self.rows[handle]
-        region, kind, space = int(r["region"]), int(r["kind"]), int(r["space"])
-        if kind == KIND_REGION:
-            del self.by_region[region]
-            for other in self.aliases.pop(region, ()):
-                self._drop(other, space)
-        elif kind == KIND_ALIAS:
-            self.aliases[region].remove(handle)
-        self._drop(handle, space)
+        r = self._at(handle)
+        if r.kind == KIND_REGION:
+            del self.by_region[r.region]
+            for other in self.aliases.pop(r.region, ()):
+                self._drop(other)
+        elif r.kind == KIND_ALIAS:
+            self.aliases[r.region].remove(handle)
+        self._drop(handle)
 
-    def _drop(self, handle, space):
-        self.rows[handle]["kind"] = KIND_DEAD
+    cdef int _drop(self, uint32_t handle) except -1:
+        cdef row *r = self._at(handle)
+        r.kind = KIND_DEAD
         self.free_rows.append(handle)
-        self.views[space] = self.views[space | DISPATCH_SMM] = None
+        self.views[r.space] = self.views[r.space | DISPATCH_SMM] = None
 
     def unmap(self, region):
         """Take back a region and its aliases."""
@@ -1090,7 +1146,8 @@ cdef class Dispatcher:
 
     def ranges(self):
         """What is mapped, by space and address: an array of ROW (kind 0 a region, 1 an alias, 2 a hole)."""
-        live = self.rows[:self.n_rows][self.rows[:self.n_rows]["kind"] != KIND_DEAD]
+        rows = self._table()
+        live = rows[rows["kind"] != KIND_DEAD]
         return live[np.lexsort((live["handle"], live["base"], live["space"]))]
 
     def set_policy(self, uint32_t space, uint64_t value):
@@ -1104,59 +1161,39 @@ cdef class Dispatcher:
 
     def publish(self):
         """Make the changes since the last call visible; returns the version of the table that shows them."""
-        cdef uint32_t space, key
-        cdef size_t size = sizeof(dispatch_table), at, room = 0
+        cdef uint32_t space, key, i
+        cdef const row *rows
         cdef dispatch_table *t
-        cdef void *block
         cdef _View view
         cdef Table made
         if self.table != NULL and None not in self.views[:N_SPACES] and not self.fills_changed:
             return self.table.version
+        rows = self._at(0)
         for space in range(<uint32_t>N_SPACES):
-            if self.views[space] is not None:
-                continue
-            self.views[space] = build_view(self.rows[:self.n_rows], space)
-            rows = self.rows[:self.n_rows]
-            apart = (rows["kind"] != KIND_DEAD) & (rows["space"] == space) & (
-                rows["flags"] & (DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY) != 0)
-            self.views[space | DISPATCH_SMM] = build_view(rows, space | DISPATCH_SMM) if apart.any() else self.views[space]
-        for space in range(<uint32_t>N_SPACES):
-            view = self.views[space]
-            size += view.bytes()
-            if self.views[space | DISPATCH_SMM] is not view:
-                view = self.views[space | DISPATCH_SMM]
-                size += view.bytes()
-        block = take_block(size, &room)
-        if block == NULL:
-            raise MemoryError(f"no {size} bytes for the table")
-        if size >= HUGE:
-            madvise(block, size, MADV_HUGEPAGE)        # only a wish
-        memset(block, 0, sizeof(dispatch_table))
-        t = <dispatch_table *>block
+            if self.views[space] is None:
+                view = build_view(rows, self.n_rows, space)
+                self.views[space | DISPATCH_SMM] = (
+                    build_view(rows, self.n_rows, space | DISPATCH_SMM) if differs(rows, self.n_rows, space) else view)
+                self.views[space] = view
+        made = Table.__new__(Table)
+        made.t = made.made = t = <dispatch_table *>calloc(1, sizeof(dispatch_table))
+        if t == NULL:
+            raise MemoryError("no memory for a table")
+        made.views = tuple(self.views)
         t.magic = DISPATCH_MAGIC
         t.abi = DISPATCH_ABI
-        t.bytes = size
+        t.bytes = sizeof(dispatch_table)
         self.versions += 1
         t.version = self.versions
-        live = self.rows[:self.n_rows]
-        live = live[(live["kind"] != KIND_DEAD) & (live["kind"] != KIND_HOLE)]
-        t.owners = int(live["owner"].max()) + 1 if len(live) else 0
-        at = sizeof(dispatch_table)
-        for space in range(<uint32_t>N_SPACES):
-            view = self.views[space]
-            at = view.place(<uint8_t *>block, at, &t.view[space])
-            t.view[space].fill = self.fills[space]
-            key = space | DISPATCH_SMM
-            t.view[key] = t.view[space]
-            if self.views[key] is not view:
+        for i in range(self.n_rows):
+            if rows[i].kind == KIND_REGION:
+                t.owners = max(t.owners, <uint64_t>rows[i].owner + 1)
+        for key in range(<uint32_t>DISPATCH_KEYS):
+            if key & 3 < N_SPACES:
                 view = self.views[key]
-                memset(&t.view[key], 0, sizeof(dispatch_view))
-                at = view.place(<uint8_t *>block, at, &t.view[key])
-                t.view[key].fill = self.fills[space]
-        made = Table.__new__(Table)
-        made.block = block
-        made.room = room
-        made.t = t
+                view.show(&t.view[key], <uint64_t>view.block - <uint64_t>t, self.fills[key & 3])
+                if not key & DISPATCH_SMM or view is not self.views[key ^ DISPATCH_SMM]:
+                    t.bytes += view.size
         self.fills_changed = False
         self._show(made)
         return t.version
@@ -1194,7 +1231,7 @@ cdef class Dispatcher:
         """Before a change: what a kept map has, too, is copied."""
         if self.shared:
             self.rows, self.free_rows, self.by_region, self.views = (
-                self.rows.copy(), list(self.free_rows), dict(self.by_region), list(self.views))
+                bytearray(self.rows), list(self.free_rows), dict(self.by_region), list(self.views))
             self.aliases = {region: list(handles) for region, handles in self.aliases.items()}
             self.shared = False
 

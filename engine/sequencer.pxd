@@ -148,6 +148,7 @@ cdef class Sequencer:
     cdef uint32_t *region_unit         # by region id
     cdef uint32_t *region_bank         # by region id: bank + 1, or 0
     cdef uint32_t n_regions, cap_regions
+    cdef dict shapes                   # (rank, index) -> what the map needs to know of a region
     cdef dict region_ids               # (rank, index, base) -> region
     cdef dict regions                  # and back
     cdef dict mapped                   # (rank, index) -> region, as they came: the last is seen where two overlap

@@ -259,6 +259,14 @@ cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *a
     return found
 
 
+def _shape(r):
+    """What the map needs to know of a Region: (space, size, priority, flags, widths)."""
+    flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
+             | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
+             | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0) | (DISPATCH_SMM_ONLY if r.only_in_smm else 0))
+    return int(r.space), r.size, r.priority * MAPPINGS, flags, sum(r.accepts)
+
+
 @cython.final
 cdef class Sequencer:
     """`Sequencer(plan, ram=None, executor=None, links=None, owners=None, wait="adaptive")`.
@@ -469,6 +477,7 @@ cdef class Sequencer:
         self.regions = {}
         self.mapped = {}
         self.known = {}
+        self.shapes = {(rank, index): _shape(r) for rank, d in enumerate(plan.devices) for index, r in enumerate(d.regions)}
         m.set_policy(Space.PIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.pio_unclaimed == "ones" else 0)
         m.set_policy(Space.MMIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.mmio_unclaimed == "ones" else 0)
         m.set_policy(Space.CONFIG, 0xFFFFFFFFFFFFFFFF)
@@ -492,7 +501,7 @@ cdef class Sequencer:
         m.publish()
         self.table = m.table
         regions = tuple(self.mapped.values())
-        self.mapping = (m, self.regions, dict(self.mapped), self.mappings, self.ecam, m.keep())
+        self.mapping = (m, self.regions, self.mapped, self.mappings, self.ecam, m.keep())
         self.known.pop(regions, None)
         self.known[regions] = self.mapping
         if len(self.known) > KNOWN_MAPPINGS:
@@ -508,7 +517,7 @@ cdef class Sequencer:
         if mapping is not self.mapping:
             m.put_back(kept)
             self.table = m.table
-            self.mapped = dict(mapped)
+            self.mapped = mapped
             self.mappings = mappings
             self.ecam = ecam
             self.mapping = mapping
@@ -570,18 +579,10 @@ cdef class Sequencer:
 
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         """Show a region in the map (not yet published): of ranges of one priority the one that came last is seen."""
-        r = self.plan.devices[rank].regions[index]
-        if self.mappings == MAPPINGS:
-            self._map_all(list(self.mapped.values()))
-        flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
-                 | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
-                 | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0)
-                 | (DISPATCH_SMM_ONLY if r.only_in_smm else 0))
-        if r.ecam:
+        space, size, priority, flags, accepts = self.shapes[rank, index]
+        if flags & DISPATCH_ECAM:
             self.ecam = base
-        accepts = sum(r.accepts)
-        self.map.map(int(r.space), base, r.size, region, priority=r.priority * MAPPINGS + self.mappings, flags=flags, owner=self.unit_of[rank],
-                     accepts=accepts)
+        self.map.map(space, base, size, region, priority + self.mappings, flags, self.unit_of[rank], accepts)
         self.mappings += 1
         self.mapped[rank, index] = region
 
@@ -621,7 +622,7 @@ cdef class Sequencer:
             if self.maps[i].index < len(regions) and regions[self.maps[i].index].size:
                 last[self.maps[i].rank, self.maps[i].index] = self.maps[i].base if self.maps[i].on else None
         self.n_maps = 0
-        mapped = dict(self.mapped)
+        mapped = self.mapped.copy()
         for rank, index in sorted(last):
             base = last[rank, index]
             mapped.pop((rank, index), None)
@@ -631,9 +632,13 @@ cdef class Sequencer:
         known = self.known.get(tuple(mapped.values()))
         if known is not None:
             return self._show(known)
+        if self.mappings + len(last) > MAPPINGS:
+            self._map_all(mapped.values())
+            return self._publish()
         for key in last:
             if key in self.mapped:
-                m.unmap(self.mapped.pop(key))
+                m.unmap(self.mapped[key])
+        self.mapped = mapped
         for key in sorted(last):
             if key in mapped:
                 self._map(mapped[key], *self.regions[mapped[key]])

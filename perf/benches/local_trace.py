@@ -2,7 +2,7 @@
 
 Each shipped recording in one batch: time order, deadlines, interrupts, effects and every device, against
 the raw loop of engine.testing._walk over an equal machine, which finds the region in flat tables and calls the same
-device code.  Nothing is promised of short ones: a few changes of the map, 80 us each, outweigh their accesses.
+device code.  Nothing is promised of short ones: a few changes of the map outweigh their accesses.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from engine._abi import ACC
-from engine._dispatch import ALIAS, BARRIER, NO_OWNER, NO_REGION, NON_SMM_ONLY, POSTED, SMM, SMM_ONLY, Dispatcher
+from engine._dispatch import ALIAS, BARRIER, NO_OWNER, NO_REGION, NON_SMM_ONLY, POSTED, SMM, SMM_ONLY, Dispatcher, Table
 from engine.testing.reference_dispatch import Mapped, ReferenceDispatch
 
 LAST = (0xFFFF, (1 << 52) - 1, 0x7FFFFFFF_00000FFF)
@@ -155,3 +157,56 @@ class Map(RuleBasedStateMachine):
 
 TestMap = Map.TestCase
 TestMap.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32))
+def test_long_histories_of_moves_leave_what_the_ranges_say(seed: int) -> None:
+    """Ranges are mapped, moved and taken away for long, kept maps come back, and old tables stay as they were."""
+    rng = np.random.default_rng(seed)
+    d, model = Dispatcher(), ReferenceDispatch()
+    handles: dict[int, int] = {}
+    kept: list[tuple[tuple[Any, ...], ReferenceDispatch, dict[int, int], Table, bytes]] = []
+    spans = ((0, 0x10000, 0x40), (1, 1 << 32, 1 << 20), (2, 32 << 32, 4096))
+    region = 0
+    for step in range(400):
+        what = rng.integers(20)
+        if what == 0 and kept:
+            back, of, by_handle, _, _ = kept[int(rng.integers(len(kept)))]
+            d.put_back(back)
+            model.ranges, handles = list(of.ranges), dict(by_handle)
+        elif what == 1:
+            back = d.keep()
+            copy = ReferenceDispatch()
+            copy.ranges = list(model.ranges)
+            kept.append((back, copy, dict(handles), d.current, d.current.to_bytes()))
+        else:
+            if handles and (len(handles) > 60 or rng.random() < 0.6):
+                gone = int(rng.choice(list(handles)))
+                del handles[gone]
+                d.unmap(gone)
+                model.unmap(gone)
+            if rng.random() < 0.9:
+                space, room, most = spans[rng.choice(3, p=[0.5, 0.4, 0.1])]
+                base = int(rng.integers(room)) if rng.random() < 0.5 else int(rng.integers(min(room, 4 * most)))
+                size = min(int(rng.integers(1, most + 1)), room - base)
+                region += 1
+                flags = int(rng.choice([0, 0, 0, SMM_ONLY, NON_SMM_ONLY]))
+                p, owner = int(rng.integers(3)), int(rng.integers(4))
+                handles[region] = d.map(space, base, size, region, p, flags, owner)
+                model.map(handles[region], space, base, size, region, p, flags, owner)
+        d.publish()
+        edges = [(r.space, x) for r in model.ranges for x in (r.base - 1, r.base, r.last, r.last + 1) if x >= 0]
+        edges += [(s, int(rng.integers(room))) for s, room, _ in spans]
+        some = [edges[i] for i in rng.permutation(len(edges))[:12]]
+        acc = np.zeros(len(some), ACC)
+        acc["space"], acc["addr"] = [s for s, _ in some], [x for _, x in some]
+        acc["size"] = rng.choice([1, 2, 4], len(some))
+        acc["flags"] = rng.choice([0, SMM], len(some))
+        for a, hit in zip(acc, d.lookup_batch(acc), strict=True):
+            check(hit, model.resolve(int(a["space"]), int(a["addr"]), int(a["size"]), bool(a["flags"])), int(a["addr"]))
+        if step % 50 == 49:
+            copy_of_it = Table.over(d.current.to_bytes())
+            assert np.array_equal(copy_of_it.lookup_batch(acc), d.lookup_batch(acc))
+    for _, _, _, table, block in kept:
+        assert table.to_bytes() == block
