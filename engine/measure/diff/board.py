@@ -444,6 +444,11 @@ class Filter:
     def allow(self, space: int, addr: int, size: int, write: int, value: int) -> bool:
         """May this record be made after those allowed before?"""
         if space == RESET:
+            kept = [e for e in self.board.excluded if e.raw.get("reset") and self.holds_after(e)]
+            if kept:
+                for e in kept if self.count else ():
+                    e.count += 1
+                return False
             self.latch = 0
             self.index.clear()
             self.last.clear()

@@ -206,7 +206,9 @@ def packet(h: Hands, total: int) -> tuple[bytes, int]:
     if kind == 0x4A:
         return struct.pack(">BBxxBxxHxxx", kind, 1, 0x10, length), length
     if kind == 0x5A:
-        return struct.pack(">BxB4xHxxx", kind, h.random.choice((0x01, 0x0E, 0x2A, 0x3F)), length), length
+        page = h.random.choice((0x01, 0x0E, 0x2A, 0x3F))
+        length = min(length, 10) if page == 0x0E else length  # the rest is reserved: docs/devices/ata.md
+        return struct.pack(">BxB4xHxxx", kind, page, length), length
     if kind == 0x51:
         return struct.pack(">B6xHxxx", kind, length), length
     if kind in (0x03, 0x12):
