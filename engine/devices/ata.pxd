@@ -192,6 +192,7 @@ cdef class AtaChannel:
     cdef bint attention(self, uint8_t op) noexcept nogil
     cdef bint room_given(self) noexcept nogil
     cdef void cd_toc(self) noexcept nogil
+    cdef void cd_product_data(self, uint8_t page, uint32_t room) noexcept nogil
     cdef void cd_mode_sense(self) noexcept nogil
     cdef void cd_dvd_structure(self) noexcept nogil
 

@@ -136,12 +136,17 @@ cdef enum:                      # sense keys and additional sense codes, SPC-3
     ASC_SAVING_NOT_SUPPORTED = 0x39
     ASC_NO_MEDIUM = 0x3A
     ASC_MEDIUM_CHANGED = 0x28
+    ASC_DATA_PHASE = 0x4B
     ASC_REMOVAL_PREVENTED = 0x53
 
 cdef enum:
     CD_MAX = 80 * 60 * 75 * 4   # 512-byte sectors of the longest CD: a larger disc is a DVD
     PROFILE_CD_ROM = 0x0008     # MMC-5
     PROFILE_DVD_ROM = 0x0010
+    SERIAL_NUMBER = 10          # words of IDENTIFY DEVICE data
+    FIRMWARE_REVISION = 23
+    MODEL_NUMBER = 27
+    WORLD_WIDE_NAME = 108
     OUTCOME_DONE = 0            # of dma_end
     OUTCOME_SHORT = 1
     OUTCOME_ERROR = 2
@@ -197,6 +202,13 @@ cdef inline void put_string(uint8_t *p, const char *text, uint32_t n) noexcept n
     memset(p + i, c' ', n - i)
 
 
+cdef inline void put_words(uint8_t *p, const uint8_t *identify, uint32_t word, uint32_t n) noexcept nogil:
+    """n bytes of words of IDENTIFY DEVICE data, in order: clause 8 has the first of two in the high byte."""
+    cdef uint32_t i
+    for i in range(n):
+        p[i] = identify[2 * word + (i ^ 1)]
+
+
 cdef inline void checksum(uint8_t *p) noexcept nogil:
     """Byte 511 makes the sum of a SMART structure zero: clause 8, SMART READ DATA."""
     cdef uint32_t i
@@ -225,7 +237,15 @@ def _string(block, word, text, words):
         block[2 * (word + i)], block[2 * (word + i) + 1] = raw[2 * i + 1], raw[2 * i]
 
 
-def identify_disk(n_sectors, cylinders, serial, model, firmware):
+def _world_wide_name(block, wwn):
+    """Words 84, 87 and 108 to 111: clause 8, IDENTIFY DEVICE."""
+    if wwn:
+        block[2 * 84 + 1] |= 1
+        block[2 * 87 + 1] |= 1
+        _words(block, {WORLD_WIDE_NAME + i: wwn >> 48 - 16 * i & 0xFFFF for i in range(4)})
+
+
+def identify_disk(n_sectors, cylinders, serial, model, firmware, wwn=0, rotation_rate=0, physical_block=512):
     """IDENTIFY DEVICE data of a disk, but for what AtaChannel.identify fills in: clause 8, IDENTIFY DEVICE."""
     block = bytearray(512)
     lba28 = n_sectors & 0xFFFFFFFF
@@ -239,14 +259,15 @@ def identify_disk(n_sectors, cylinders, serial, model, firmware):
         82: 0x4021, 83: 0x7400, 84: 0x4000, 86: 0x3400, 87: 0x4000,
         88: 0x203F, 93: 0x6001,
         100: n_sectors & 0xFFFF, 101: n_sectors >> 16 & 0xFFFF, 102: n_sectors >> 32 & 0xFFFF, 103: n_sectors >> 48,
-        106: 0x6000, 169: 0x0001})
-    _string(block, 10, serial, 10)
-    _string(block, 23, firmware, 4)
-    _string(block, 27, model, 20)
+        106: 0x6000 | physical_block.bit_length() - 10, 169: 0x0001, 217: rotation_rate})
+    _world_wide_name(block, wwn)
+    _string(block, SERIAL_NUMBER, serial, 10)
+    _string(block, FIRMWARE_REVISION, firmware, 4)
+    _string(block, MODEL_NUMBER, model, 20)
     return bytes(block)
 
 
-def identify_cdrom(serial, model, firmware):
+def identify_cdrom(serial, model, firmware, wwn=0):
     """IDENTIFY PACKET DEVICE data: clause 8."""
     block = bytearray(512)
     _words(block, {
@@ -254,9 +275,10 @@ def identify_cdrom(serial, model, firmware):
         20: 3, 21: 512, 22: 4, 48: 1, 49: 0x0300, 53: 0x0007,
         62: 0x0007, 63: 0x0007, 64: 0x0003, 65: 180, 66: 180, 67: 300, 68: 180, 71: 30, 72: 30,
         80: 0x001E, 88: 0x203F})
-    _string(block, 10, serial, 10)
-    _string(block, 23, firmware, 4)
-    _string(block, 27, model, 20)
+    _world_wide_name(block, wwn)
+    _string(block, SERIAL_NUMBER, serial, 10)
+    _string(block, FIRMWARE_REVISION, firmware, 4)
+    _string(block, MODEL_NUMBER, model, 20)
     return bytes(block)
 
 
@@ -277,7 +299,8 @@ def guess_chs(n_sectors, first_sector):
 
 
 _KEYS = {"channel": int, "unit": int, "kind": str, "size": int, "image": str, "serial": str, "model": str, "firmware": str,
-         "readonly": bool, "write": bool, "chs": list, "translation": str, "on_error": str, "fail": list, "id": str}
+         "wwn": int, "rotation_rate": int, "physical_block": int, "readonly": bool, "write": bool, "chs": list, "translation": str,
+         "on_error": str, "fail": list, "id": str}
 
 
 def check_drives(who, drives, channels):
@@ -331,6 +354,12 @@ cdef class AtaChannel:
             for what, text, room in (("serial", serial, 20), ("model", model, 40), ("firmware", firmware, 8)):
                 if not text.isascii() or len(text) > room:
                     raise MachineError(f"{name}: {what} {text!r} is not ASCII of at most {room} characters")
+            wwn, rotation_rate, physical_block = (table.get(k) or 0 for k in ("wwn", "rotation_rate", "physical_block"))
+            physical_block = physical_block or 512
+            if not (0 <= wwn < 1 << 64 and 0 <= rotation_rate < 1 << 16):
+                raise MachineError(f"{name}: wwn has 64 bits and rotation_rate 16")
+            if physical_block not in (512 << n for n in range(16)):
+                raise MachineError(f"{name}: physical_block {physical_block} is not 512 bytes times a power of two to 15")
             size, image = table.get("size"), table.get("image") or None
             if cdrom and table.get("write"):
                 raise MachineError(f"{name}: a CD-ROM cannot be written")
@@ -341,7 +370,7 @@ cdef class AtaChannel:
                 u.n_sectors = medium.size // 512
             if cdrom:
                 u.kind = ATA_CDROM
-                block = identify_cdrom(serial, model, firmware)
+                block = identify_cdrom(serial, model, firmware, wwn)
             else:
                 u.kind = ATA_DISK
                 try:
@@ -352,7 +381,7 @@ cdef class AtaChannel:
                 if len(chs) != 3 or not (1 <= chs[0] <= 65535 and 1 <= chs[1] <= 16 and 1 <= chs[2] <= 255):
                     raise MachineError(f"{name}: chs = {chs!r} is not [cylinders to 65535, heads to 16, sectors to 255]")
                 u.cylinders, u.heads, u.sectors = chs
-                block = identify_disk(u.n_sectors, u.cylinders, serial, model, firmware)
+                block = identify_disk(u.n_sectors, u.cylinders, serial, model, firmware, wwn, rotation_rate, physical_block)
             memcpy(u.identify, <char *>block, IDENTIFY_SIZE)
             if self.media[unit] != NULL:
                 medium.wait_for_host(table.get("on_error") == "stop")
@@ -1270,12 +1299,15 @@ cdef class AtaChannel:
             self.packet_reply(18, cdb[4])
         elif op == INQUIRY:                           # SPC-3
             buf[0] = 0x05
+            if cdb[1] & 1:                            # vital product data
+                self.cd_product_data(cdb[2], cdb[4])
+                return
             buf[1] = 0x80
             buf[3] = 0x21
             buf[4] = 31
             put_string(buf + 8, b"QEMU", 8)
             put_string(buf + 16, b"QEMU DVD-ROM", 16)
-            put_string(buf + 32, b"2.5+", 4)
+            put_words(buf + 32, u.identify, FIRMWARE_REVISION, 4)
             self.packet_reply(36, cdb[4])
         elif op == READ_CAPACITY:                     # MMC-5
             put_be(buf, total - 1, 4)
@@ -1334,6 +1366,41 @@ cdef class AtaChannel:
         else:
             memcpy(buf, cdb, PACKET_SIZE)
             self.cd_dvd_structure()
+
+    cdef void cd_product_data(self, uint8_t page, uint32_t room) noexcept nogil:
+        """SPC-3, 7.6: which pages there are, and who the drive is.  A designator that the host has no room for is left out;
+        without room for the first there is no page (the reference: docs/devices/ata.md)."""
+        cdef ata_unit *u = &self.units[self.s.unit]
+        cdef uint8_t *buf = self.s.buf
+        cdef uint32_t n = 6
+        if page == 0x00:                              # supported pages
+            buf[5] = 0x83
+        elif page != 0x83:                            # device identification
+            self.packet_error(ILLEGAL_REQUEST, ASC_INVALID_FIELD)
+            return
+        elif room < 28:
+            self.packet_error(ILLEGAL_REQUEST, ASC_DATA_PHASE)
+            return
+        else:
+            n = 28
+            buf[4] = 2                                # ASCII, of the vendor's choice: the serial number
+            buf[7] = 20
+            put_words(buf + 8, u.identify, SERIAL_NUMBER, 20)
+            if room >= 100:
+                n = 100
+                buf[28], buf[29] = 2, 1               # ASCII, vendor first: as SAT has it for an ATA device
+                buf[31] = 68
+                put_string(buf + 32, b"ATA", 8)
+                put_words(buf + 40, u.identify, MODEL_NUMBER, 40)
+                put_words(buf + 80, u.identify, SERIAL_NUMBER, 20)
+            if room >= 112 and u.identify[2 * 87 + 1] & 1:
+                n = 112
+                buf[100], buf[101] = 1, 3             # binary, NAA: the world wide name
+                buf[103] = 8
+                put_words(buf + 104, u.identify, WORLD_WIDE_NAME, 8)
+        buf[1] = page
+        buf[3] = <uint8_t>(n - 4)
+        self.packet_reply(n, room)
 
     cdef void cd_mode_sense(self) noexcept nogil:
         """MMC-5, SPC-3: current values of the error recovery, audio control and capabilities pages."""

@@ -67,7 +67,7 @@ cdef class Piix3Ide(AtaController):
     image           path of a raw file; a disk without one holds zeros; a CD-ROM drive with neither holds no disc
     write           the guest's writes go to the image (else they are kept in memory)
     readonly        writes fail
-    serial, model, firmware, chs    what IDENTIFY DEVICE says
+    serial, model, firmware, chs, wwn, rotation_rate, physical_block    what IDENTIFY DEVICE says
     on_error        "report" (the default), or "stop": a FLUSH CACHE that meets a failure of the image gives a pulse on io_error, and
                     waits until resume rises; other commands report it
     fail            list of "read", "write", "flush": each lets one of these fail

@@ -152,12 +152,16 @@ _DRIVE = {
     "serial": "serial",
     "ver": "firmware",
     "model": "model",
+    "wwn": "wwn",
+    "rotation_rate": "rotation_rate",
+    "physical_block_size": "physical_block",
     "unit": "",
     "cyls": "",
     "heads": "",
     "secs": "",
     "bios-chs-trans": "",
 }
+_NUMBERS = ("wwn", "rotation_rate", "physical_block")
 FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"}  # blkdebug's events
 SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
@@ -701,7 +705,7 @@ class Importer:
             }
             for theirs, ours in _DRIVE.items():
                 if ours and theirs in (both := model | dict(d)):
-                    row[ours] = both[theirs]
+                    row[ours] = _number(str(both[theirs])) if ours in _NUMBERS else both[theirs]
             if {"cyls", "heads", "secs"} <= set(d):
                 row["chs"] = [int(d[k]) for k in ("cyls", "heads", "secs")]
             if "id" in d and kind == "cdrom":  # by which the host changes discs
@@ -1026,6 +1030,10 @@ def _place(d: Mapping[str, str], units: int) -> tuple[int, int] | None:
 
 def _mebibytes(text: str) -> int:
     return parse_size(text if text[-1:].isalpha() else text + "M")
+
+
+def _number(text: str) -> int:
+    return int(text, 16) if text.startswith("0x") else parse_size(text)
 
 
 def _busless(name: str) -> bool:

@@ -137,6 +137,20 @@ def test_8_identify_device_says_what_the_drive_is(bus):
     assert (w[1], w[3], w[6], w[47], w[59]) == (4, 16, 63, 0x8010, 0x0110)
 
 
+def test_8_identify_device_has_the_name_rate_and_block_size_that_the_settings_give():
+    drive = {"size": SIZE, "wwn": 0x5000_1234_5678_9ABC, "rotation_rate": 7200, "physical_block": 4096}
+    plain, named = ide({"size": SIZE}), ide(drive)
+    assert command(plain, 0xEC) == command(named, 0xEC) == 0x58
+    was, w = words(take(plain)), words(take(named))
+    assert [(n, was[n], w[n]) for n in range(256) if was[n] != w[n]] == [
+        (84, 0x4000, 0x4100), (87, 0x4000, 0x4100), (106, 0x6000, 0x6003),
+        (108, 0, 0x5000), (109, 0, 0x1234), (110, 0, 0x5678), (111, 0, 0x9ABC), (217, 0, 7200),
+    ]  # fmt: skip
+    for wrong in ({"wwn": 1 << 64}, {"rotation_rate": 65536}, {"physical_block": 1000}):
+        with pytest.raises(MachineError):
+            ide(drive | wrong)
+
+
 def test_8_identify_device_is_refused_by_a_packet_device_with_its_signature(bus):
     bus.write(CMD + 2, COMMAND, 0xEC)
     assert [bus.read(CMD + 2, r) for r in (1, 4, 5, 7)] == [0x04, 0x14, 0xEB, 0x41]

@@ -121,6 +121,27 @@ def test_inquiry_and_capacity(bus):
     assert reply(bus, [0x25]) == (TOTAL - 1).to_bytes(4, "big") + bytes([0, 0, 8, 0])
 
 
+def test_vital_product_data_pages_are_listed_and_others_refused(bus):  # SPC-3, 6.4.1, 7.6
+    assert reply(bus, [0x12, 1, 0, 0, 36]) == bytes([5, 0, 0, 2, 0, 0x83])
+    assert reply(bus, [0x12, 1, 0, 0, 4]) == bytes([5, 0, 0, 2])
+    for page in (0x80, 0xB0, 0xB1):
+        assert packet(bus, [0x12, 1, page, 0, 36]) == 0x41 and sense(bus) == (5, 0x24)
+    assert reply(bus, [0x12, 0, 0x83, 0, 4]) == b"\x05\x80\x00\x21"  # a page without the bit: the reference's standard data
+
+
+def test_device_identification_page_has_the_designators_there_is_room_for():  # SPC-3, 7.6.3
+    drive = {"channel": 1, "kind": "cdrom", "serial": "S/N 42", "model": "A DRIVE", "wwn": 0x5000_1234_5678_9ABC}
+    bus = FakeBus(Piix3Ide(drives=[drive, {"channel": 1, "unit": 1, "kind": "cdrom"}]))
+    serial = b"\x02\0\0\x14" + b"S/N 42".ljust(20)
+    both = b"\x02\x01\0\x44" + b"ATA".ljust(8) + b"A DRIVE".ljust(40) + b"S/N 42".ljust(20)
+    wwn = b"\x01\x03\0\x08" + bytes.fromhex("5000123456789abc")
+    assert packet(bus, [0x12, 1, 0x83, 0, 27]) == 0x41 and sense(bus) == (5, 0x4B)
+    assert reply(bus, [0x12, 1, 0x83, 0, 99]) == b"\x05\x83\0\x18" + serial
+    assert reply(bus, [0x12, 1, 0x83, 0, 111]) == b"\x05\x83\0\x60" + serial + both
+    assert reply(bus, [0x12, 1, 0x83, 0, 255]) == b"\x05\x83\0\x6c" + serial + both + wwn
+    assert len(reply(bus, [0x12, 1, 0x83, 0, 255], device=0xB0)) == 100  # a drive without such a name
+
+
 def test_read_addresses_are_checked(bus):
     for cdb in (
         [0x28, 0, 0, 0, 1, 44, 0, 0, 1],
