@@ -112,6 +112,7 @@ NOTICES = {
     "i6300esb": {"watchdog": "watchdog"},
 }
 # Properties of added devices that are settings of ours under the same name.
+VGA_SETTINGS = ("vgamem_mb", "edid", "xres", "yres", "xmax", "ymax", "refresh_rate")
 SETTINGS = {"pvpanic": ("events",), "pvpanic-pci": ("events",), "pci-testdev": ("membar",), "edu": ("dma_mask",)}
 # Functions that a guest can be booted from: their node in an OpenFirmware device path, and what is below it.
 BOOTABLE: dict[str, tuple[str, str]] = {
@@ -172,6 +173,7 @@ OLDER: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
     ((6, 1), {"processor": [0x00000663, Facts().processor[1]]}),  # another qemu64
 )
 
+ON, OFF = ("on", "true", "yes"), ("off", "false", "no")
 TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
 _bare = re.compile("[A-Za-z0-9_-]+").fullmatch
 _versioned = re.compile(r"pc-(?:i440fx|q35)-(\d+)\.(\d+)(?:\.\d+)?").fullmatch
@@ -535,6 +537,9 @@ class Importer:
                 self._boot(int(text, 0), f"{ROOT_NODE}/{ISA_NODES[board]}/fdc@03f0/floppy@{n}")
         if (place := self._slots()) and self.vga == "none":
             remove.remove("vga")
+        if screen := {k: _switch(v) for k in VGA_SETTINGS if (v := self._property("VGA", k))}:
+            place["config"] = screen
+        if place:
             tables.append(("vga", place))
         if self.boot_paths:
             facts["bootorder"] = [path for _, path in sorted(self.boot_paths.items())]
@@ -558,6 +563,11 @@ class Importer:
             self.boot.get("once", ""),
             self,
         )
+
+    def _property(self, name: str, key: str) -> str:
+        """A property of the one device of that name: its own, or what -global says; "" for neither."""
+        own = next((d for d in self.devices if d.get("") == name), {})
+        return str(own.get(key, self.globals.get(f"{name}.{key}", "")))
 
     def _processors(self) -> int:
         """How many vCPUs there are; how they are arranged, and how many there may be, become facts."""
@@ -1030,6 +1040,10 @@ def _place(d: Mapping[str, str], units: int) -> tuple[int, int] | None:
 
 def _mebibytes(text: str) -> int:
     return parse_size(text if text[-1:].isalpha() else text + "M")
+
+
+def _switch(text: str) -> bool | int:
+    return text in ON if text in (*ON, *OFF) else int(text, 0)
 
 
 def _number(text: str) -> int:

@@ -99,7 +99,7 @@ cdef class PciBridge(PciFunction):
         self.s = <bridge_state *>self.pci_alloc(sizeof(bridge_state))
         self.held = []
         self.identify(vendor, device, revision, 0x060400 | decode, interrupt_pin)
-        self.initial[HEADER_TYPE] = HEADER_BRIDGE
+        self.initial[HEADER_TYPE] |= HEADER_BRIDGE
         put(self.initial + SUBSYSTEM_VENDOR_ID, 0, 4)
         memset(self.wmask + PRIMARY_BUS, 0xff, 4)
         put(self.wmask + IO_BASE, 0xf0f0, 2)

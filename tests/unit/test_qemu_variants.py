@@ -193,3 +193,17 @@ def test_a_function_says_whether_it_is_one_of_several() -> None:
         for where, want in ((0x80002000, 0x80), (0x80002100, 0)):
             machine.write("pio", 0xCF8, 4, where | 0xC)
             assert machine.read("pio", 0xCFE, 1) == want
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-device", "VGA,vgamem_mb=8,edid=off,xres=1024,addr=7"],
+        ["-device", "VGA,addr=7", "-global", "VGA.vgamem_mb=8", "-global", "VGA.edid=off", "-global", "VGA.xres=1024"],
+        ["-vga", "std", "-global", "VGA.vgamem_mb=8", "-global", "VGA.edid=off", "-global", "VGA.xres=1024"],
+    ],
+)
+def test_properties_of_the_vga(args: list[str]) -> None:
+    vga = from_qemu(["-nodefaults", *args]).spec().device("vga")
+    assert vga.config == {"vgamem_mb": 8, "edid": False, "xres": 1024}
+    assert vga.bdf is not None and vga.bdf.number >> 3 == (2 if "-vga" in args else 7)

@@ -283,6 +283,12 @@ def test_3_2_type_1_header(kind: Any, ids: int, io_base: int) -> None:
     assert bus.read(CONFIG, BUSES, 4) == 0
 
 
+@pytest.mark.parametrize("kind", [PciPciBridge, I82801b11, PcieRootPort, Ioh3420])
+def test_3_2_4_8_a_bridge_may_be_one_of_several_functions(kind: Any) -> None:
+    types = [FakeBus(kind(multifunction=on)).read(CONFIG, 0x0E) for on in (False, True)]
+    assert types == [0x01, 0x81]
+
+
 def capabilities(bus: FakeBus) -> dict[int, int]:
     out, at = {}, bus.read(CONFIG, 0x34)
     while at:
