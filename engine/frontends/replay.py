@@ -497,7 +497,7 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
 
 
 def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> tuple[dict[str, int], int]:
-    """How many vectors there are and how many are right; how many of these are not as in the reference, but as recorded."""
+    """How many vectors are compared and right; how many of these are not as in the reference, but as recorded."""
     if job.golden is None or not job.golden.vectors_stable:
         return {"compared": 0, "matching": 0}, 0
     want = np.where(job.golden.vector == NO_VECTOR, -1, job.golden.vector)

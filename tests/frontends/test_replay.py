@@ -239,7 +239,10 @@ def test_where_the_reference_is_not_as_recorded_either_is_right(trace, read, vec
     trace.evt["data"][trace.evt["kind"] == 1] = [0x31, vector]
     result = result_of(job_of(trace, reference(trace, value={21: 0x11}, vector={1: replay.NO_VECTOR})))
     assert (result["ok"], result["as_recorded_only"]) == (right == 2, right)
-    assert result["compared"] - result["matching"] + result["vectors"]["compared"] - result["vectors"]["matching"] == 2 - right
+    assert (
+        result["compared"] - result["matching"] + result["vectors"]["compared"] - result["vectors"]["matching"]
+        == 2 - right
+    )
 
 
 def test_lines_that_only_one_side_changed(trace):

@@ -126,7 +126,9 @@ def test_vital_product_data_pages_are_listed_and_others_refused(bus):  # SPC-3, 
     assert reply(bus, [0x12, 1, 0, 0, 4]) == bytes([5, 0, 0, 2])
     for page in (0x80, 0xB0, 0xB1):
         assert packet(bus, [0x12, 1, page, 0, 36]) == 0x41 and sense(bus) == (5, 0x24)
-    assert reply(bus, [0x12, 0, 0x83, 0, 4]) == b"\x05\x80\x00\x21"  # a page without the bit: the reference's standard data
+    assert (
+        reply(bus, [0x12, 0, 0x83, 0, 4]) == b"\x05\x80\x00\x21"
+    )  # a page without the bit: the reference's standard data
 
 
 def test_device_identification_page_has_the_designators_there_is_room_for():  # SPC-3, 7.6.3
