@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def reason(e: Exception) -> str:
     """Why a file cannot be read, in words, for an error's line that names the file."""
@@ -36,3 +39,13 @@ class RingError(EngineError):
 
 class WorkerDied(EngineError):
     """A worker process ended before its work was done."""
+
+
+@contextmanager
+def blame(where: str) -> Iterator[None]:
+    """What cannot be used, because it is of a wrong kind, is told as a MachineError of this place."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as e:
+        name = getattr(e, "filename", None)
+        raise MachineError(f"{where}: {f'{name}: ' if name else ''}{reason(e)} ({type(e).__name__})") from e

@@ -66,7 +66,7 @@ def device_class(name: str) -> type[Device]:
         )
     try:
         cls = getattr(import_module(module), attr)
-    except (ImportError, AttributeError) as e:
+    except (ImportError, AttributeError, TypeError, ValueError) as e:  # the last two: a name that none can have
         raise MachineError(f"device type {name!r} cannot be imported: {e}") from None
     if not (isinstance(cls, type) and issubclass(cls, Device)):
         raise MachineError(f"device type {name!r} is no class of devices; derive it from engine.PyDevice")

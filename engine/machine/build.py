@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from engine._device import Arena, Device, Dma, PyDevice
-from engine.errors import MachineError
+from engine.errors import MachineError, blame
 from engine.machine.spec import DeviceSpec, MachineSpec
 from engine.registry import device_class
 from engine.types import Region, Space
@@ -105,18 +105,22 @@ def make_device(
 ) -> Device:
     """A device from its spec.  Raises MachineError naming the machine file's line."""
     try:
-        return cls(spec.id, rank, arena, dma, **spec.config)
+        with blame(f"device {spec.id!r}: a setting cannot be used"):
+            return cls(spec.id, rank, arena, dma, **spec.config)
     except MachineError as e:
         raise MachineError(f"{spec.source}: {e}" if spec.source else str(e)) from None
 
 
 def connect(spec: MachineSpec, devices: Mapping[str, Device]) -> None:
-    """Give each device its peers."""
+    """Give each device its peers.  Raises MachineError for one that it does not know."""
     for d in spec.devices:
         if d.id not in devices:
             continue
         for name, other in d.peers.items():
-            devices[d.id].connect(name, devices[other])
+            try:
+                devices[d.id].connect(name, devices[other])
+            except MachineError as e:
+                raise MachineError(f"{d.source}: {e}" if d.source else str(e)) from None
         if d.bus and d.bdf is not None:
             devices[d.bus].connect(f"{d.bdf.device:02x}.{d.bdf.function}", devices[d.id])
             devices[d.id].stands_behind(devices[d.bus], dict(d.at))  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from engine.errors import MachineError
+from engine.errors import MachineError, blame
 from engine.machine.cmos import Disk, pc_cmos
 from engine.machine.fw_cfg_items import Facts, apic_id, machine_items, memory
 from engine.machine.spec import DeviceSpec, MachineSpec
@@ -157,7 +157,11 @@ def _endpoints(spec: MachineSpec) -> MachineSpec:
 
 def derive(spec: MachineSpec) -> MachineSpec:
     """The same machine with its derived settings filled in.  Raises MachineError."""
-    spec = _endpoints(spec)
+    with blame(f"{spec.path or 'machine'}: the board's facts"):
+        return _derived(_endpoints(spec))
+
+
+def _derived(spec: MachineSpec) -> MachineSpec:
     board = spec.board
     if board.chipset not in CHIPSET:
         return _vcpus(spec, list(range(board.cpus)))
@@ -167,9 +171,11 @@ def derive(spec: MachineSpec) -> MachineSpec:
     dma, hpet = True, False
     for d in spec.devices:
         if d.type == DISKS[board.chipset] and not disks:
-            disks = _ide_disks(d)
+            with blame(f"{d.source}: device {d.id!r}: its drives"):
+                disks = _ide_disks(d)
         elif d.type == "fdc":
-            floppies = [_floppy(d, n) for n in range(d.config.get("drives", 1))]
+            with blame(f"{d.source}: device {d.id!r}: its drives"):
+                floppies = [_floppy(d, n) for n in range(d.config.get("drives", 1))]
         elif d.type == "fw-cfg":
             dma = d.config.get("dma_enabled", True)
         elif d.type == "hpet":

@@ -19,6 +19,7 @@ from engine.errors import MachineError, reason
 from engine.types import Bdf
 
 MAX_WORKERS = 1024
+MAX_CPUS = 255
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -149,24 +150,27 @@ def load(source: str | Path) -> MachineSpec:
     """A machine file, or a shipped board by name.  Raises MachineError with file and line."""
     text_source = str(source)
     if text_source in shipped_boards():
-        text = (resources.files("engine.machine") / "boards" / f"{text_source}.toml").read_text()
+        text = (resources.files("engine.machine") / "boards" / f"{text_source}.toml").read_text(encoding="utf-8")
         return parse(text, f"{text_source}.toml")
     path = Path(source)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MachineError(
             f"{source}: no such machine file; shipped boards are {', '.join(shipped_boards())}"
         ) from None
-    except (OSError, UnicodeDecodeError) as e:
+    except (OSError, ValueError) as e:
         raise MachineError(f"{source}: cannot be read ({reason(e)})") from None
     return parse(text, text_source)
 
 
+_KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
+
+
 def _typed(where: str, key: str, value: Any, want: type | tuple[type, ...]) -> Any:
     if not isinstance(value, want) or (isinstance(value, bool) and want is int):
-        names = want.__name__ if isinstance(want, type) else " or ".join(t.__name__ for t in want)
-        raise MachineError(f"{where}: {key} = {value!r} should be a {names}")
+        names = " or ".join(_KINDS[t] for t in (want if isinstance(want, tuple) else (want,)))
+        raise MachineError(f"{where}: {key} = {value!r} should be {names}")
     return value
 
 
@@ -196,8 +200,8 @@ def _board(raw: Mapping[str, Any], base: BoardSpec, lines: _Lines) -> BoardSpec:
                 raise MachineError(f"{where}: {key} = {value!r} should lie between 1M and 1024G")
         elif key == "cpus":
             changes[key] = _typed(where, key, value, int)
-            if not 1 <= value <= 255:
-                raise MachineError(f"{where}: cpus = {value} should lie between 1 and 255")
+            if not 1 <= value <= MAX_CPUS:
+                raise MachineError(f"{where}: cpus = {value} should lie between 1 and {MAX_CPUS}")
         elif key == "observe":
             changes[key] = _strings(where, key, value)
         elif key == "external":
@@ -210,17 +214,20 @@ def _board(raw: Mapping[str, Any], base: BoardSpec, lines: _Lines) -> BoardSpec:
                 "pio_unclaimed": ("ones", "zeros"),
                 "mmio_unclaimed": ("ones", "zeros"),
                 "config_access": ("cf8", "ecam", "none"),
+                "chipset": ("", "i440fx", "q35"),
             }
             if key in choices and value not in choices[key]:
-                raise MachineError(f"{where}: {key} = {value!r}; choose one of {', '.join(choices[key])}")
+                known_values = ", ".join(filter(None, choices[key]))
+                raise MachineError(f"{where}: {key} = {value!r}; choose one of {known_values}")
     return replace(base, **changes)
 
 
 _DEVICE_KEYS = {f.name for f in fields(DeviceSpec)} - {"source"}
 
 
-def _device(raw: Mapping[str, Any], base: DeviceSpec | None, nth: int, lines: _Lines) -> DeviceSpec:
+def _device(raw: Mapping[str, Any], there: Mapping[str, DeviceSpec], nth: int, lines: _Lines) -> DeviceSpec:
     where = lines.table("[[device]]", nth)
+    _typed(where, "device", raw, dict)
     for key in raw:
         if key not in _DEVICE_KEYS:
             raise MachineError(
@@ -228,6 +235,9 @@ def _device(raw: Mapping[str, Any], base: DeviceSpec | None, nth: int, lines: _L
                 f"{', '.join(sorted(_DEVICE_KEYS))}"
             )
     id = _typed(where, "id", raw.get("id"), str)
+    if not id or not id.isprintable() or "/" in id:
+        raise MachineError(f"{where}: id = {id!r} is no name: messages and files have it in them")
+    base = there.get(id)
     if base is None and "type" not in raw:
         raise MachineError(f"{where}: device {id!r} has no type, and the board has no device of that id to change")
     changes: dict[str, Any] = {"id": id, "source": where}
@@ -250,6 +260,8 @@ def _device(raw: Mapping[str, Any], base: DeviceSpec | None, nth: int, lines: _L
             changes[key] = {k: v for k, v in merged.items() if key == "config" or v is not False}
         elif key == "vcpu":
             changes[key] = _typed(at, key, value, int)
+            if not 0 <= value < MAX_CPUS:
+                raise MachineError(f"{at}: device {id!r}: vcpu = {value} should lie between 0 and {MAX_CPUS - 1}")
         else:
             changes[key] = _typed(at, key, value, str)
     return replace(base, **changes) if base is not None else DeviceSpec(**changes)
@@ -289,7 +301,7 @@ def _placement(raw: Mapping[str, Any], lines: _Lines) -> PlacementSpec:
             rows = []
             for i, row in enumerate(_typed(where, key, value, list)):
                 here = lines.table("[[placement.worker]]", i)
-                odd = set(row) - {"devices", "cpu"}
+                odd = set(_typed(here, "worker", row, dict)) - {"devices", "cpu"}
                 if odd:
                     raise MachineError(
                         f"{here}: unknown key {sorted(odd)[0]!r} in [[placement.worker]]; known are cpu, devices"
@@ -340,12 +352,11 @@ def parse(text: str, path: str = "machine.toml") -> MachineSpec:
         del devices[id]
     seen: dict[str, str] = {}
     for nth, row in enumerate(_typed(path, "device", raw.get("device", []), list)):
-        id = row.get("id", "")
-        d = _device(row, devices.get(id), nth, lines)
-        if id in seen:
-            raise MachineError(f"{d.source}: device {id!r} stands twice; first at {seen[id]}")
-        seen[id] = d.source
-        devices[id] = d
+        d = _device(row, devices, nth, lines)
+        if d.id in seen:
+            raise MachineError(f"{d.source}: device {d.id!r} stands twice; first at {seen[d.id]}")
+        seen[d.id] = d.source
+        devices[d.id] = d
     if not devices:
         raise MachineError(f'{path}: no devices; give [board] base = "i440fx" or [[device]] tables')
     return MachineSpec(
@@ -362,7 +373,7 @@ def load_placement(path: str | Path) -> PlacementSpec:
     Raises MachineError.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
         raw = tomllib.loads(text)
     except FileNotFoundError:
         raise MachineError(f"{path}: no such placement file") from None

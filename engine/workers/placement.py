@@ -60,10 +60,14 @@ def shuffled(plan: Plan, workers: int, seed: int) -> Owners:
 def from_spec(plan: Plan, spec: PlacementSpec) -> Owners:
     """The machine file's [[placement.worker]] tables; devices not named are spread.  Raises MachineError for a device
     that is unknown or placed twice, or a unit that is split."""
-    workers = check_workers(spec.workers, plan.spec.path or "placement")
+    where = plan.spec.path or "placement"
+    workers = check_workers(spec.workers, where)
+    known = {d.id for d in plan.devices}
+    for id in spec.sync:
+        if id not in known:
+            raise MachineError(f"{where}: sync names {id!r}, which is no device of this machine")
     if not spec.worker:
         return spread(plan, workers)
-    where = plan.spec.path or "placement"
     placed: dict[str, int] = {}
     owners = [-1] * len(plan.units)
     for w, row in enumerate(spec.worker):
@@ -71,12 +75,11 @@ def from_spec(plan: Plan, spec: PlacementSpec) -> Owners:
             if id in placed:
                 raise MachineError(f"{where}: device {id!r} is placed twice, on workers {placed[id] + 1} and {w + 1}")
             placed[id] = w
-            try:
-                u = plan.devices[plan.rank(id)].unit
-            except KeyError:
+            if id not in known:
                 raise MachineError(
                     f"{where}: [[placement.worker]] {w + 1} names {id!r}, which is no device of this machine"
-                ) from None
+                )
+            u = plan.devices[plan.rank(id)].unit
             if owners[u] not in (-1, w):
                 other = next(i for i in placed if i != id and plan.devices[plan.rank(i)].unit == u)
                 raise MachineError(

@@ -19,7 +19,7 @@ import engine.errors
 from engine._device import Arena
 from engine._ring import Link
 from engine._shm import ARENA, Segment
-from engine.errors import EngineError, RingError, WorkerDied
+from engine.errors import EngineError, MachineError, RingError, WorkerDied
 from engine.machine import ARENA_SIZE
 from engine.machine.build import Plan
 from engine.workers.main import ARENA_AT, ATTENTION, STOP, arena_in, receive_plain, send
@@ -161,6 +161,8 @@ class Pool:
                 w = Worker(n, ranks, [self.plan.devices[r].id for r in ranks])
                 self.workers.append(w)
                 cpu = rows[n].cpu if n < len(rows) else None
+                if cpu is not None and cpu not in self.cpus:
+                    raise MachineError(f"[[placement.worker]] {n + 1}: cpu = {cpu}: this process may not run there")
                 if cpu is None and self.pin:
                     cpu = self.cpus[(n + 1) % len(self.cpus)]
                 self._start(w, launcher, cpu)

@@ -9,6 +9,7 @@ import pytest
 from engine.errors import MachineError
 from engine.machine import Machine
 from engine.machine.build import plan
+from engine.machine.derive import derive
 from engine.machine.spec import MAX_WORKERS, check_workers, load, load_placement, parse, parse_size, shipped_boards
 from engine.types import Bdf
 
@@ -30,7 +31,7 @@ def refused(text: str, build: bool = False) -> str:
     with pytest.raises(MachineError) as caught:
         spec = parse(text, "pc.toml")
         if build:
-            plan(spec)
+            plan(derive(spec))
         pytest.fail("the machine file was taken")
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -179,45 +180,48 @@ FORM = {
         '[board]\nbase = "i440fx"\nremove = "lpt1"\n',
         ["pc.toml:3", "remove should be a list of strings"],
     ),
-    "the board is no table": ("board = 1\n", ["pc.toml", "board = 1 should be a dict"]),
+    "the board is no table": ("board = 1\n", ["pc.toml", "board = 1 should be a table"]),
     "no devices": ("[board]\n", ["pc.toml: no devices", 'base = "i440fx"']),
     "devices are no tables": ("device = 3\n", ["device = 3 should be a list"]),
     "RAM without a unit": ('[board]\nram = "lots"\n' + SERIAL, ["pc.toml:2", "ram", "'lots'", "128M"]),
     "too little RAM": ('[board]\nram = "4K"\n' + SERIAL, ["pc.toml:2", "between 1M and 1024G"]),
     "too much RAM": ('[board]\nram = "2048G"\n' + SERIAL, ["pc.toml:2", "between 1M and 1024G"]),
-    "RAM of a wrong kind": ("[board]\nram = [1]\n" + SERIAL, ["pc.toml:2", "ram = [1] should be a str or int"]),
+    "RAM of a wrong kind": (
+        "[board]\nram = [1]\n" + SERIAL,
+        ["pc.toml:2", "ram = [1] should be a string or a whole number"],
+    ),
     "no vCPU": ("[board]\ncpus = 0\n" + SERIAL, ["pc.toml:2", "cpus = 0 should lie between 1 and 255"]),
     "too many vCPUs": ("[board]\ncpus = 256\n" + SERIAL, ["pc.toml:2", "cpus = 256"]),
-    "vCPUs of a wrong kind": ("[board]\ncpus = true\n" + SERIAL, ["pc.toml:2", "cpus = True should be a int"]),
+    "vCPUs of a wrong kind": ("[board]\ncpus = true\n" + SERIAL, ["pc.toml:2", "cpus = True should be a whole number"]),
     "observe is no list": (
         '[board]\nobserve = "isa4"\n' + SERIAL,
         ["pc.toml:2", "observe should be a list of strings"],
     ),
-    "facts are no table": ("[board]\nfacts = 1\n" + SERIAL, ["pc.toml:2", "facts = 1 should be a dict"]),
-    "title of a wrong kind": ("[board]\ntitle = 5\n" + SERIAL, ["pc.toml:2", "title = 5 should be a str"]),
+    "facts are no table": ("[board]\nfacts = 1\n" + SERIAL, ["pc.toml:2", "facts = 1 should be a table"]),
+    "title of a wrong kind": ("[board]\ntitle = 5\n" + SERIAL, ["pc.toml:2", "title = 5 should be a string"]),
     "a choice that is none": ('[board]\nmmio_unclaimed = "fives"\n' + SERIAL, ["pc.toml:2", "'fives'", "ones, zeros"]),
     "configuration by magic": (
         '[board]\nconfig_access = "magic"\n' + SERIAL,
         ["pc.toml:2", "'magic'", "cf8, ecam, none"],
     ),
-    "device without id": ('[[device]]\ntype = "uart16550"\n', ["pc.toml:1", "id = None should be a str"]),
+    "device without id": ('[[device]]\ntype = "uart16550"\n', ["pc.toml:1", "id = None should be a string"]),
     "device without type": ('[[device]]\nid = "x"\n', ["pc.toml:1", "'x' has no type"]),
-    "device of a wrong kind": ("[[device]]\nid = 4\ntype = 5\n", ["pc.toml:1", "id = 4 should be a str"]),
+    "device of a wrong kind": ("[[device]]\nid = 4\ntype = 5\n", ["pc.toml:1", "id = 4 should be a string"]),
     "device twice": (SERIAL + SERIAL, ["pc.toml:6", "device 'com1' stands twice", "first at pc.toml:1"]),
     "no PCI address": (SERIAL + 'bdf = "1:2"\n', ["pc.toml:6", "device 'com1'", "'1:2' is no PCI address", "00:1f.3"]),
     "an address that is text": (
         '[[device]]\nid = "a"\ntype = "port80"\nat = { port80 = "0x80" }\n',
-        ["pc.toml:4", "at.port80", "should be a int"],
+        ["pc.toml:4", "at.port80", "should be a whole number"],
     ),
     "a wire that is a number": (
         '[[device]]\nid = "a"\ntype = "port80"\nlines = { irq = 13 }\n',
-        ["pc.toml:4", "lines.irq = 13 should be a str"],
+        ["pc.toml:4", "lines.irq = 13 should be a string"],
     ),
     "lines are no table": (
         '[[device]]\nid = "a"\ntype = "port80"\nlines = "isa13"\n',
-        ["pc.toml:4", "lines = 'isa13' should be a dict"],
+        ["pc.toml:4", "lines = 'isa13' should be a table"],
     ),
-    "vCPU of a wrong kind": (SERIAL + 'vcpu = "0"\n', ["pc.toml:6", "vcpu = '0' should be a int"]),
+    "vCPU of a wrong kind": (SERIAL + 'vcpu = "0"\n', ["pc.toml:6", "vcpu = '0' should be a whole number"]),
     "no worker": (SERIAL + "[placement]\nworkers = 0\n", ["pc.toml:7", "workers = 0 should lie between 1 and 1024"]),
     "too many workers": (
         SERIAL + "[placement]\nworkers = 1025\n",
@@ -225,12 +229,15 @@ FORM = {
     ),
     "workers of a wrong kind": (
         SERIAL + '[placement]\nworkers = "2"\n',
-        ["pc.toml:7", "workers = '2' should be a int"],
+        ["pc.toml:7", "workers = '2' should be a whole number"],
     ),
     "wait by what": (SERIAL + '[placement]\nwait = "sleep"\n', ["pc.toml:7", "'sleep'", "spin, adaptive or block"]),
     "a ring of three": (SERIAL + "[placement]\nring = 3\n", ["pc.toml:7", "ring = 3", "power of two"]),
-    "a ring by name": (SERIAL + '[placement]\nring = "deep"\n', ["pc.toml:7", "ring = 'deep' should be a int"]),
-    "pin by number": (SERIAL + "[placement]\npin = 1\n", ["pc.toml:7", "pin = 1 should be a bool"]),
+    "a ring by name": (
+        SERIAL + '[placement]\nring = "deep"\n',
+        ["pc.toml:7", "ring = 'deep' should be a whole number"],
+    ),
+    "pin by number": (SERIAL + "[placement]\npin = 1\n", ["pc.toml:7", "pin = 1 should be true or false"]),
     "workers and tables differ": (
         SERIAL + '[placement]\nworkers = 3\n[[placement.worker]]\ndevices = ["com1"]\n',
         ["pc.toml:6", "workers = 3", "there are 1 [[placement.worker]]"],
@@ -239,11 +246,19 @@ FORM = {
         SERIAL + '[[placement.worker]]\ndevices = "com1"\n',
         ["pc.toml:6", "devices should be a list of strings"],
     ),
+    "a device is no table": ("device = [1]\n", ["pc.toml", "device = 1 should be a table"]),
+    "a worker is no table": (SERIAL + "[placement]\nworker = [1]\n", ["worker = 1 should be a table"]),
+    "an empty name": ('[[device]]\nid = ""\ntype = "port80"\n', ["pc.toml:1", "id = ''", "no name"]),
+    "a name with a folder in it": ('[[device]]\nid = "../a"\ntype = "port80"\n', ["pc.toml:1", "no name"]),
+    "a name of two lines": ('[[device]]\nid = "a\\nb"\ntype = "port80"\n', ["pc.toml:1", "no name"]),
+    "a vCPU before the first": (SERIAL + "vcpu = -1\n", ["pc.toml:6", "'com1'", "vcpu = -1", "0 and 254"]),
+    "a vCPU behind the last": (SERIAL + "vcpu = 255\n", ["pc.toml:6", "'com1'", "vcpu = 255", "0 and 254"]),
+    "a chipset that is none": ('[board]\nchipset = "i430tx"\n' + SERIAL, ["pc.toml:2", "'i430tx'", "i440fx, q35"]),
     "a worker's CPU is text": (
         SERIAL + '[[placement.worker]]\ndevices = ["com1"]\ncpu = "first"\n',
-        ["pc.toml:6", "cpu = 'first' should be a int"],
+        ["pc.toml:6", "cpu = 'first' should be a whole number"],
     ),
-    "the placement is no table": ("placement = 2\n" + SERIAL, ["placement = 2 should be a dict"]),
+    "the placement is no table": ("placement = 2\n" + SERIAL, ["placement = 2 should be a table"]),
 }
 
 
@@ -273,7 +288,25 @@ inputs = { irq_disable = "off" }
 lines = { out0 = "pit" }
 """
 UNITED = LOOP.replace('"hpet"\nat', '"hpet"\nunit = "t"\nat').replace('"i8254"\n', '"i8254"\nunit = "t"\n')
+BOARD = '[board]\nbase = "i440fx"\n'
+CHANGED = BOARD + '[[device]]\nid = "{0}"\nconfig = {{ {1} }}\n'
 WIRING = {
+    "a type that no module can have": (
+        '[[device]]\nid = "a"\ntype = "..:x"\n',
+        ["pc.toml:1", "device 'a'", "'..:x' cannot be imported"],
+    ),
+    "a fact of a wrong kind": (BOARD + "[board.facts]\nboot_order = 3\n", ["pc.toml: the board's facts"]),
+    "files of a wrong kind": (BOARD + "[board.facts]\nfiles = 3\n", ["pc.toml: the board's facts"]),
+    "no UUID": (BOARD + '[board.facts]\nuuid = "xx"\n', ["pc.toml: the board's facts", "UUID"]),
+    "a kernel that is not there": (BOARD + '[board.facts]\nkernel = "/no/vmlinuz"\n', ["/no/vmlinuz: No such file"]),
+    "drives that are a number": (CHANGED.format("ide", "drives = 3"), ["pc.toml:3: device 'ide': its drives"]),
+    "a drive that is a number": (CHANGED.format("ide", "drives = [3]"), ["pc.toml:3: device 'ide': its drives"]),
+    "a drive that is text": (CHANGED.format("fdc", 'drives = "x"'), ["pc.toml:3: device 'fdc': its drives"]),
+    "an image that is a number": (CHANGED.format("fdc", "image_a = 3"), ["pc.toml:3: device 'fdc': its drives"]),
+    "items that are a number": (CHANGED.format("fwcfg", "items = 3"), ["pc.toml:3: device 'fwcfg': a setting"]),
+    "an item of three": (CHANGED.format("fwcfg", "items = [[1, 2, 3]]"), ["pc.toml:3: device 'fwcfg': a setting"]),
+    "a negative size": (CHANGED.format("host", "ram_mib = -1"), ["pc.toml:3: device 'host': a setting"]),
+    "a setting that is an argument": (CHANGED.format("pit", "rank = 1"), ["pc.toml:3: device 'pit': a setting"]),
     "unknown device": (
         SERIAL + '[[device]]\nid = "nic"\ntype = "ne2000"\n',
         ["pc.toml:6", "device 'nic'", "unknown device type 'ne2000'", "engine devices list"],

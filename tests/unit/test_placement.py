@@ -114,6 +114,10 @@ def test_a_number_alone_spreads() -> None:
 
 
 WRONG = {
+    "an unknown device that is never buffered": (
+        '[placement]\nworkers = 2\nsync = ["com9"]\n',
+        ["pc.toml", "sync names 'com9'", "no device of this machine"],
+    ),
     "unknown device": (
         '[[placement.worker]]\ndevices = ["com9"]\n',
         ["pc.toml", "[[placement.worker]] 1", "'com9'", "no device of this machine"],
