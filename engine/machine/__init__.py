@@ -8,11 +8,13 @@ Importing starts nothing; start() or the `with` block does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -118,9 +120,10 @@ class Snapshot:
 
 
 class Machine(SingleAccess):
-    """A machine; make it with from_file or from_spec.  One thread uses it.
+    """A machine; make it with from_file or from_spec.  One thread uses it; the child of a fork does not.
 
     path: how accesses are carried (local, sync, buffered, batched); local without workers, else batched unless given.
+    owners: the worker of each unit, from 0.
     contents: device id -> what set_contents of that device takes.
     stamps: what is timed of an access; see the property.
     """
@@ -143,9 +146,17 @@ class Machine(SingleAccess):
             raise UsageError(f"path {self.path!r}: choose one of {', '.join(PATHS)}")
         self.workers = 0 if self.path == "local" else check_workers(n, spec.path or "machine")
         self.contents = dict(contents or {})
+        for id in self.contents:
+            if not hasattr(self.plan.devices[self._rank(id)].cls, "set_contents"):
+                raise UsageError(f"device {id!r} takes no contents")
         self.owners: list[int] = []
         if self.workers:
             if owners is not None:
+                if len(owners) != len(self.plan.units) or not all(0 <= w < self.workers for w in owners):
+                    raise UsageError(
+                        f"owners = {owners!r:.80}: give the worker, from 0 to {self.workers - 1}, of each of the "
+                        f"{len(self.plan.units)} units"
+                    )
                 self.owners = owners
             elif workers is None or workers == spec.placement.workers:
                 self.owners = placement.from_spec(self.plan, spec.placement)
@@ -210,6 +221,7 @@ class Machine(SingleAccess):
                 self.sequencer = Sequencer(self.plan, memoryview(self.ram), self.executor)
             self._attach(self.sequencer)
             self._started = True
+            _running_here.add(self)
             self.stamps = self._stamps
         except BaseException:
             self._release()
@@ -223,9 +235,13 @@ class Machine(SingleAccess):
         """End the workers and free what was shared.  At any moment, and twice."""
         self._release()
 
-    def _release(self) -> None:
+    def _forget(self) -> None:
+        """Refuse all accesses from now on."""
         self._started = False
         self._attach(None)
+
+    def _release(self) -> None:
+        self._forget()
         pool, self.pool = getattr(self, "pool", None), None
         if pool is not None:
             pool.stop()
@@ -457,9 +473,7 @@ class Machine(SingleAccess):
         Times are raised so that they never decrease.
         """
         self._running()
-        if not isinstance(acc, np.ndarray) or acc.dtype != ACC or acc.ndim != 1:
-            what = f"{acc.ndim} dimensions of {acc.dtype}" if isinstance(acc, np.ndarray) else type(acc).__name__
-            raise UsageError(f"a batch needs records of engine.ACC (32 bytes) in one row, not {what}")
+        check_records(acc, ACC, "a batch needs records of engine.ACC (32 bytes)")
         now = self.clock.now
         if inputs is not None and not len(inputs):
             inputs = None
@@ -490,7 +504,12 @@ class Machine(SingleAccess):
             raise UsageError(f"device {target!r} has no input pin {pin!r}; it has {', '.join(pins) or 'none'}")
         number = pins.index(pin) if pin is not None else 0
         one = np.zeros(1, INPUT)
-        one[0] = (self.clock.now, 0, addr, value, kind, rank << 8 | number)
+        try:
+            one[0] = (self.clock.now, 0, addr, value, kind, rank << 8 | number)
+        except (OverflowError, TypeError, ValueError):
+            raise UsageError(
+                f"input({kind!r}, {target!r}, {value!r}, addr={addr!r}): numbers are not negative and fit 64 bits"
+            ) from None
         return int(self.run(np.zeros(0, ACC), one)[2][0])
 
     def lines(self) -> npt.NDArray[Any]:
@@ -524,10 +543,16 @@ def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple
     return acc, inputs
 
 
+def check_records(given: Any, dtype: np.dtype[Any], wanted: str) -> None:
+    """Raises UsageError for what is no row of such records."""
+    if not isinstance(given, np.ndarray) or given.dtype != dtype or given.ndim != 1:
+        what = f"{given.ndim} dimensions of {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
+        raise UsageError(f"{wanted} in one row, not {what}")
+
+
 def check_inputs(inputs: npt.NDArray[Any], n: int) -> None:
     """Raises UsageError for inputs that are none, or have no place among n accesses."""
-    if inputs.dtype != INPUT:
-        raise UsageError(f"inputs need records of engine.sequencer.INPUT, not {inputs.dtype}")
+    check_records(inputs, INPUT, "inputs need records of engine.sequencer.INPUT")
     index = inputs["index"]
     if (index[1:] < index[:-1]).any() or index[-1] > n:
         raise UsageError(f"inputs are not sorted by index, or one comes before an access behind the last, {n - 1}")
@@ -540,3 +565,16 @@ def impossible(acc: npt.NDArray[Any], i: int) -> UsageError:
         f"access {i} is impossible: space {a['space']}, address {int(a['addr']):#x}, size {a['size']}, dir {a['dir']}, "
         f"at {a['t_ns']} ns; sizes are 1, 2, 4 (and 8 on MMIO), spaces 0 to 2, ports up to 0xffff, times below 2^63"
     )
+
+
+# The rings and the memory of a machine have one user: the process that started it.
+_running_here: WeakSet[Machine] = WeakSet()
+
+
+def _after_fork() -> None:
+    for machine in _running_here:
+        machine._forget()
+    _running_here.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -8,7 +8,7 @@ from engine.sequencer cimport Sequencer
 from engine.errors import EngineError, UsageError
 from engine.types import Space
 
-NOT_RUNNING = "the machine is not running: use `with machine:` or machine.start()"
+NOT_RUNNING = "the machine is not running: use `with machine:` or machine.start(); a forked process has to start its own"
 
 cdef dict SPACES = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
 

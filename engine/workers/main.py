@@ -24,7 +24,7 @@ from engine._device import Arena
 from engine._executor import Executor
 from engine._ring import Link
 from engine._shm import ARENA, Segment
-from engine.errors import RingError
+from engine.errors import RingError, UsageError
 from engine.machine import build_devices
 from engine.machine.state import restore_device, save_device, save_rest
 from engine.workers._loop import WorkerLoop
@@ -93,6 +93,11 @@ def receive_plain(sock: socket.socket) -> tuple[str, Any]:
         raise RingError(f"a worker's message cannot be read ({type(e).__name__}): it is broken or hostile") from None
     if not (isinstance(got, tuple) and len(got) == 2 and isinstance(got[0], str)):
         raise RingError("a worker's message is none: it is broken or hostile")
+    match got:
+        case ("error", (str(), str())):  # a name of the exception tree, and its text
+            return got
+        case ("error", _):
+            raise RingError("a worker reports an error that is none: it is broken or hostile")
     return got
 
 
@@ -212,7 +217,9 @@ def _obey(command: tuple[Any, ...], devices: dict[str, Any], loop: WorkerLoop) -
             for id, state in states.items():
                 restore_device(devices[id], state)
             return None  # what follows from it is worked out when the router has put back its own part
-        case ("call", id, method, args) if method in METHODS:
+        case ("call", id, method, args):
+            if method not in METHODS:
+                raise UsageError(f"{id}: no method {method!r} for callers; there are {', '.join(sorted(METHODS))}")
             got = getattr(devices[id], method)(*args)
             loop.refresh()
             return got

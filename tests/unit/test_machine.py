@@ -171,8 +171,9 @@ def test_a_batch_of_other_records(small):
     for bad in (np.zeros(3, np.uint64), np.zeros(1, INPUT), np.zeros((2, 2), ACC), [1, 2], None):
         with pytest.raises(UsageError, match=r"engine\.ACC"):
             small.submit(bad)
-    with pytest.raises(UsageError, match="INPUT"):
-        small.run(np.zeros(0, ACC), np.zeros(1, ACC))
+    for bad in (np.zeros(1, ACC), np.zeros((2, 2), INPUT), [1, 2]):
+        with pytest.raises(UsageError, match="INPUT"):
+            small.run(np.zeros(0, ACC), bad)
 
 
 def test_an_empty_batch_and_a_strided_one(small):
@@ -231,6 +232,9 @@ def test_an_input_and_its_answer(small):
         assert small.call("d1", "inspect")["pins"]["keyed"] is True
     for bad in ((4, "d1"), (9, "d1")):
         with pytest.raises(UsageError, match="input 0 is impossible"):
+            small.input(*bad)
+    for bad in ((-1, "d1"), (1 << 32, "d1"), ("key", "d1"), (KEY, "d1", -1), (KEY, "d1", 1 << 64)):
+        with pytest.raises(UsageError, match="numbers are not negative"):
             small.input(*bad)
     with pytest.raises(UsageError, match="no device 'nobody' in this machine; it has d0, d1"):
         small.input(KEY, "nobody", 7)
@@ -370,11 +374,44 @@ def test_two_machines_at_once_do_not_touch_each_other(path):
         assert not any(memoryview(a.ram)[:16])
 
 
-def test_impossible_options():
-    for bad in ({"path": "fast"}, {"path": "batched", "workers": 0}, {"path": "sync", "workers": 1025}):
-        with pytest.raises(UsageError) as e:
-            Machine.from_spec(board(PROBE), **bad)
-        one_line(e)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"path": "fast"},
+        {"path": "batched", "workers": 0},
+        {"path": "sync", "workers": 1025},
+        {"workers": 2, "owners": [0]},
+        {"workers": 2, "owners": [0, 0, 0]},
+        {"workers": 2, "owners": [0, 2]},
+        {"workers": 2, "owners": [-1, 0]},
+        {"contents": {"nobody": b""}},
+        {"contents": {"d0": b""}},
+    ],
+)
+def test_impossible_options(bad):
+    with pytest.raises(UsageError) as e:
+        Machine.from_spec(board(PROBE, PROBE), **bad)
+    one_line(e)
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_the_child_of_a_fork_does_not_touch_the_machine(path):
+    with Machine.from_spec(board(PROBE, PROBE), **options(path)) as machine:
+        machine.write("pio", 0x1003, 1, 1)
+        before = machine.save()
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for call in (lambda: machine.write("pio", 0x1003, 1, 2), machine.save, lambda: machine.clock.step(1)):
+                try:
+                    call()
+                except EngineError as e:
+                    refused += "fork" in str(e)
+            machine.stop()
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        assert machine.save() == before
+        machine.write("pio", 0x1003, 1, 3)
 
 
 def test_inspect_names_registers_and_pins(small):

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import ACC, EngineError, Machine, RingError, UsageError, WorkerDied
-from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec
+from engine import ACC, EngineError, Machine, MachineError, RingError, UsageError, WorkerDied
+from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec, PlacementSpec, WorkerSpec, load
 from engine.workers import main, pool
 
 PROBE = "engine.testing._probe:Probe"
@@ -108,6 +108,21 @@ def test_a_device_that_fails_in_its_worker(how, error, words):
     assert "\n" not in str(e.value)
     assert all(w in str(e.value) for w in words), str(e.value)
     machine.stop()
+
+
+@pytest.mark.parametrize("cpu", [-1, 1 << 20])
+def test_a_cpu_that_is_not_there(cpu):
+    spec = replace(board(PROBE), placement=PlacementSpec(1, worker=(WorkerSpec(("d0",), cpu),)))
+    with pytest.raises(MachineError, match=rf"\[\[placement.worker\]\] 1: cpu = {cpu}: this process may not run there"):
+        Machine.from_spec(spec).start()
+
+
+def test_a_peer_that_a_part_does_not_know():
+    spec = load("i440fx")
+    pit = replace(spec.device("pit"), peers={"clock": "rtc"})
+    spec = replace(spec, devices=tuple(pit if d.id == "pit" else d for d in spec.devices))
+    with pytest.raises(MachineError, match=r"i440fx.toml:\d+: device 'pit': I8254 has no peer 'clock'"):
+        Machine.from_spec(spec).start()
 
 
 def test_a_worker_that_does_not_start(monkeypatch, soon_killed):
@@ -376,7 +391,9 @@ def test_commands_between_accesses_never_leave_a_worker_deaf():
 def test_errors_of_commands():
     with Machine.from_spec(board(PROBE), workers=1, path="sync") as machine:
         with pytest.raises(EngineError, match="unknown command"):
-            machine.pool.command(0, "call", "d0", "__init__", ())
+            machine.pool.command(0, "dance")
+        with pytest.raises(UsageError, match="d0: no method '__init__' for callers; there are ask_to_eject"):
+            machine.call("d0", "__init__")
         with pytest.raises(EngineError, match=r"d0: state of None") as e:
             machine.call("d0", "restore", {})
         assert type(e.value).__name__ == "StateError"
@@ -409,8 +426,10 @@ class Evil:
         (b"", "cannot be read"),
         (pickle.dumps(["ok", 1]), "is none"),
         (pickle.dumps((1, 2)), "is none"),
+        (pickle.dumps(("error", 5)), "error that is none"),
+        (pickle.dumps(("error", ("StateError", 5))), "error that is none"),
     ],
-    ids=["code", "a class", "noise", "nothing", "a list", "no kind"],
+    ids=["code", "a class", "noise", "nothing", "a list", "no kind", "no error", "no text"],
 )
 def test_messages_that_are_none(body, words):
     mine, theirs = socket.socketpair()
