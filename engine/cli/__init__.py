@@ -1,19 +1,22 @@
 """The command `engine`.  One module a command, imported when it is named.
 
 A command's module has `add(parsers)`, which makes its parser (with `command_parser`), and `run(args) -> int`, its exit
-status: 0 all that was checked held, 1 something did not (or nobody reads the output any more), 2 a user's mistake, 3
-the engine failed in mid-run, 130 Ctrl-C.
+status: 0 all that was checked held, 1 something did not (or nobody reads the output any more), 2 a user's mistake, or
+an output that cannot be written, 3 the engine failed in mid-run, 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+
+from engine.errors import EngineError, UsageError, reason
 
 COMMANDS = {
     "run": "replay shipped recordings of real boots over every path, check every answer, write a report",
@@ -62,8 +65,6 @@ def _parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, Any, dict[str
 
 
 def _dispatch(argv: Sequence[str]) -> int:
-    from engine.errors import EngineError, UsageError
-
     top, parsers, modules = _parser(argv)
     args, rest = top.parse_known_args(argv)
     if rest:
@@ -78,7 +79,6 @@ def _dispatch(argv: Sequence[str]) -> int:
         return 2
     try:
         status: int = modules[args.command].run(args)
-        sys.stdout.flush()
         return status
     except UsageError as e:
         print(f"engine {args.command}: {e}", file=sys.stderr)
@@ -88,15 +88,39 @@ def _dispatch(argv: Sequence[str]) -> int:
         return 3
 
 
+def standard_streams() -> None:
+    """Closed streams lead nowhere, so that no file gets their number; what the output's encoding lacks is escaped."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: fd
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _silence() -> None:
+    """Nothing more can be written to standard output: or the interpreter complains once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    standard_streams()
     try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
+        status = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
     except SystemExit as e:  # argparse: 0 after --help, 2 after a mistake
         return e.code if isinstance(e.code, int) else 2
     except KeyboardInterrupt:
         print("engine: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains once more at its end
+        _silence()
         return 1
+    except OSError as e:  # files that a command names it answers for itself
+        print(f"engine: {e.filename or 'the output'}: {reason(e)}", file=sys.stderr)
+        _silence()
+        return 2

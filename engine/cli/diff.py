@@ -12,10 +12,11 @@ from engine import data
 from engine.cli import command_parser
 from engine.cli.machine import choose_owners
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
-from engine.cli.text import write_json
+from engine.cli.text import check_output, write_json
 from engine.errors import UsageError
 from engine.frontends.replay import parse_files
 from engine.machine import PATHS
+from engine.machine.spec import check_workers
 from engine.measure.diff.board import BOARDS, Board, Part
 from engine.measure.diff.judge import Row, load_case, one_program, outcome, summary
 from engine.measure.diff.programs import Generator
@@ -93,6 +94,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--all and {args.parts[0]}: give one of them")
     if args.trace and (args.all or args.parts or args.case):
         raise UsageError("--trace: recorded guests have no parts to choose; give it alone")
+    if args.workers is not None:
+        check_workers(args.workers, "--workers")
+    for option, path in (("--json", args.json), ("--record", args.record)):
+        check_output(option, path)
+    check_output("--out", args.out, folder=True)
     out = Output(sys.stderr if args.json == "-" else None)
     if args.case:
         return _case(args, out)

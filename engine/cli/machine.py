@@ -391,7 +391,7 @@ def _show(args: argparse.Namespace) -> int:
 def _origin(path: str) -> tuple[list[str], dict[str, int]]:
     """(arguments, sizes of the files they name) in a trace's side file or a text file."""
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"--from {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as e:

@@ -131,7 +131,7 @@ def carry_out(session: Session, json_file: str | None, report_file: str | None) 
 
 def _write(name: str, text: str) -> None:
     try:
-        Path(name).write_text(text)
+        Path(name).write_text(text, encoding="utf-8")
     except OSError as e:
         raise UsageError(f"{name}: cannot be written ({e.strerror})") from None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from engine.cli import command_parser
+from engine.cli import command_parser, standard_streams
 from engine.errors import EngineError, MachineError, UsageError
 from engine.frontends.plugging import Plugging
 from engine.frontends.qmp import ACTIONS, MODELS, Guest
@@ -25,7 +25,7 @@ from engine.machine import PATHS, Machine
 from engine.machine.cmos import pc_cmos
 from engine.machine.hotplug import store_cmos
 from engine.machine.qemu_args import Importer, from_qemu, options, pairs
-from engine.machine.spec import MachineSpec, load
+from engine.machine.spec import MachineSpec, check_workers, load
 from engine.registry import device_class
 
 LAUNCHER = "engine-system-x86_64"
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
             if value != ours.get_default(name):
                 setattr(args, name, value)
         rest = rest[at + 1 :]
+    if args.workers:
+        check_workers(args.workers, "--workers")
     path = args.path if args.workers else "local"
     return serve(rest, machine=args.machine, workers=args.workers, path=path, unknown=args.unknown)
 
@@ -287,6 +289,7 @@ def _listing(args: Sequence[str]) -> str | None:
 def launcher() -> int:
     """The program engine-system-x86_64: a QEMU command line, served.  Exit: 0 at the end, 1 a mistake (as QEMU), 3 the
     engine failed."""
+    standard_streams()
     args = sys.argv[1:]
     text = _listing(args)
     if text is not None:

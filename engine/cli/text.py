@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from engine.errors import UsageError
 
 
-def check_output(option: str, path: str | None, folder: bool = False) -> None:
+def check_output(option: str, path: str | Path | None, folder: bool = False) -> None:
     """Raises UsageError, before long work, if a file, or a folder that may be made, could not be written after it."""
     if path is None or path == "-":
         return
@@ -21,6 +22,9 @@ def check_output(option: str, path: str | None, folder: bool = False) -> None:
         raise UsageError(f"{option} {path}: a folder, not a file")
     if not folder and not p.absolute().parent.is_dir():
         raise UsageError(f"{option} {path}: no such folder")
+    place = next((q for q in (p, *p.absolute().parents) if q.exists()), p)
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{option} {path}: may not be written ({place})")
 
 
 def write_json(path: str, value: Any) -> None:

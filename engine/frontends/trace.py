@@ -107,7 +107,7 @@ def _side(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        got = json.loads(path.read_text())
+        got = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise TraceError(f"{path}: not a side file ({e})") from None
     if not isinstance(got, dict):

@@ -424,7 +424,7 @@ class Importer:
             return []
         rules = file.split(":", 2)[1]
         try:
-            text = Path(rules).read_text()
+            text = Path(rules).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
             raise MachineError(f"blkdebug rules {rules}: {getattr(e, 'strerror', None) or e}") from None
         out = []

@@ -51,7 +51,7 @@ EDGES = 2.0 ** np.arange(0, 24.5, 0.5)  # ns: of the histograms that are shown
 def load() -> list[dict[str, Any]]:
     """The budgets' table, checked; each with its name.  Raises UsageError."""
     path = data.FOLDER / "budgets.toml"
-    rows: list[dict[str, Any]] = tomllib.loads(path.read_text())["budget"]
+    rows: list[dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["budget"]
     for n, row in enumerate(rows):
         if set(row) not in (KEYS | {"at_most"}, KEYS | {"at_least"}):
             raise UsageError(f"{path}: budget {n + 1} needs {', '.join(sorted(KEYS))}, and at_most or at_least")

@@ -313,7 +313,9 @@ def render(session: Session) -> str:
 
     env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     env.filters |= {"rate": _rate, "ns": _ns, "n": lambda v: f"{v:,}"}
-    template = env.from_string((resources.files("engine.measure") / "templates" / "report.html").read_text())
+    template = env.from_string(
+        (resources.files("engine.measure") / "templates" / "report.html").read_text(encoding="utf-8")
+    )
     with matplotlib.rc_context(STYLE):
         plots = {
             name: draw(session) if session.runs else ""

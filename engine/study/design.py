@@ -197,7 +197,7 @@ def load(source: str, quick: bool = False) -> Design:
     else:
         path = Path(source)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(
             f"{source}: no such study file; shipped studies are {', '.join('shipped:' + s for s in shipped())}"

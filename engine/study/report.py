@@ -68,7 +68,9 @@ def render(r: Results) -> str:
     plots.derive(r)
     env = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     env.filters |= {"n": lambda v: f"{v:,}"}
-    template = env.from_string((resources.files("engine.study") / "templates" / "study.html").read_text())
+    template = env.from_string(
+        (resources.files("engine.study") / "templates" / "study.html").read_text(encoding="utf-8")
+    )
     with matplotlib.rc_context(STYLE):
         whole = [*(plots.pays(r, k) for k in contrasts(r.design)), plots.age(r), plots.fallbacks(r), plots.stalls(r)]
         blocks = [

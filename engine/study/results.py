@@ -215,7 +215,7 @@ class Results:
             )
 
         def write(tmp: Path) -> None:
-            with tmp.open("w", newline="") as f:
+            with tmp.open("w", newline="", encoding="utf-8") as f:
                 out = csv.writer(f, lineterminator="\n")
                 out.writerow(self.columns)
                 for r in self.flat():
@@ -250,7 +250,11 @@ class Results:
         """The rows of a CSV file, packed or not, that write_csv made for this design.  Raises UsageError."""
         try:
             packed = path.suffix == ".gz"
-            with gzip.open(path, "rt", newline="") if packed else path.open(newline="") as f:
+            with (
+                gzip.open(path, "rt", newline="", encoding="utf-8")
+                if packed
+                else path.open(newline="", encoding="utf-8") as f
+            ):
                 raw = list(csv.DictReader(f))
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as e:
             raise UsageError(f"{path}: cannot be read ({reason(e)})") from None
@@ -354,7 +358,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not at all.  Raises EngineError."""
-    _replace(path, lambda tmp: void(tmp.write_text(text)))
+    _replace(path, lambda tmp: void(tmp.write_text(text, encoding="utf-8")))
 
 
 def void(_: object) -> None:

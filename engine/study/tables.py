@@ -157,7 +157,7 @@ def fill(r: Results, text: str) -> str:
 def fill_page(r: Results, path: Path) -> int:
     """The same for a file; how many tables it holds.  Raises UsageError."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise UsageError(f"--tables {path}: cannot be read ({reason(e)})") from None
     n = len(MARK.findall(text))

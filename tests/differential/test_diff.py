@@ -335,7 +335,7 @@ def test_a_case_is_written_and_read_back(board: Board, tmp_path: Path) -> None:
     (["--trace", "/no/such"], "no such file"),
     (["rtc", "--path", "batched", "--against", "local", "--placement", "random:x"], "the seed is a whole number"),
     (["rtc", "--qemu", "/no/such/qemu"], "install QEMU"),
-    (["--case", "/no/such/case"], "no case of engine diff"),
+    (["--case", "/no/such/case"], "cannot be read"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diff", *argv]) == 2

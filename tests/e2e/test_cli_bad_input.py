@@ -9,11 +9,16 @@ import resource
 import signal
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine import data
+from engine import ACC, UsageError, data
+from engine.cli.text import check_output
+from engine.measure.diff.board import Board, Part
+from engine.measure.diff.judge import Difference, write_case
+from engine.measure.diff.sides import save_recording
 
 TRACE = data.TRACES / "boot-pc.npz"
 NO_BUDGETS = ("--no-budgets", "--path", "local")
@@ -209,6 +214,85 @@ def test_not_enough_shared_memory(engine, limit, value, word):
         f"r.Machine.start = limited; sys.exit(main())"
     )
     refused(engine("replay", "boot-pc", *NO_BUDGETS, code=code), "cannot be started", word)
+
+
+ANEW = "import os, sys\n{}\nos.execve(sys.executable, [sys.executable, '-m', 'engine', *sys.argv[1:]], os.environ)"
+FULL = ANEW.format("os.dup2(os.open('/dev/full', os.O_WRONLY), 1)")
+CLOSED = ANEW.format("for n in range(3): os.close(n)")
+ASCII = ANEW.format("os.environ |= {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--version"],
+        ["machine", "show", "i440fx"],
+        ["machine", "import", "--", "-M", "pc"],
+        ["trace", "info", "boot-pc"],
+        ["trace", "export", "boot-pc", "--qtest", "-"],
+        ["replay", "boot-pc", *NO_BUDGETS],
+    ],
+    ids=lambda command: "-".join(command[:2]),
+)
+def test_an_output_that_is_full(engine, command):
+    got = engine(*command, code=FULL)
+    assert (got.returncode, got.stderr) == (2, "engine: the output: No space left on device\n")
+
+
+def test_without_standard_streams_everything_goes_on(engine, tmp_path):
+    """None of their numbers becomes that of guest RAM or of a worker's ring."""
+    got = engine("replay", "boot-pc", "--no-budgets", "--workers", "2", "--json", "out.json", code=CLOSED)
+    assert got.returncode == 0 and json.loads((tmp_path / "out.json").read_text())["ok"]
+
+
+def test_files_are_utf_8_in_every_locale(engine, tmp_path):
+    side = json.loads(TRACE.with_suffix(".json").read_text()) | {"guest": "Gäste"}
+    (tmp_path / "t.npz").write_bytes(TRACE.read_bytes())
+    (tmp_path / "t.json").write_text(json.dumps(side, ensure_ascii=False), encoding="utf-8")
+    got = engine("replay", "t.npz", *NO_BUDGETS, "--report", "r.html", code=ASCII)
+    assert got.returncode == 0, got.stderr
+    assert "µs" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "G\\xe4ste" in engine("trace", "info", "t.npz", code=ASCII).stdout
+
+
+def test_an_output_that_may_not_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, how: str(place) != str(tmp_path))
+    (tmp_path / "there").touch()
+    check_output("--json", tmp_path / "there")
+    for path, folder in ((tmp_path / "x.json", False), (tmp_path / "a" / "b", True)):
+        with pytest.raises(UsageError, match=rf"--out {path}: may not be written \({tmp_path}\)"):
+            check_output("--out", path, folder)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--record", "no/where"], ["--record no/where: no such folder"]),
+        (["--json", "no/where"], ["--json no/where: no such folder"]),
+        (["--out", str(TRACE)], ["--out", "not a folder"]),
+        (["--workers", "0"], ["--workers: workers = 0"]),
+        (["--against", str(TRACE)], ["boot-pc.npz: no recording of engine diff"]),
+        (["--against", __file__], ["no recording of engine diff, or a damaged one"]),
+        (["--case", "none.json"], ["none.json: cannot be read (No such file"]),
+        (["--case", str(TRACE)], ["no case of engine diff"]),
+    ],
+    ids=lambda v: "-".join(v)[-40:].replace("/", "_") if v[0].startswith("--") else "",
+)
+def test_options_of_diff(engine, options, words):
+    """Told before the first program runs."""
+    parts = [] if "--case" in options else ["port80"]
+    refused(engine("diff", *parts, *([] if "--against" in options else ["--against", "local"]), *options), *words)
+
+
+def test_results_of_diff_on_a_full_disk(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        save_recording(Path("/dev/full"), "nobody", [])
+    with pytest.raises(UsageError, match=r"file/out: cannot be written \(Not a directory\)"):
+        found = Difference(0, "read", "POST", "1", "2")
+        write_case(
+            Board("i440fx"), Part("port80", "port80", [], None), 0, np.zeros(0, ACC), found, tmp_path / "file/out"
+        )
 
 
 def started(engine, *args):

@@ -115,7 +115,7 @@ def _each(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 def load_entries(path: Path = FOLDER / "differences.toml") -> dict[str, Any]:
     """The file's tables, checked.  Raises UsageError for an entry that names no single register and condition."""
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"{path}: cannot be used ({e})") from None
     for table in ("excluded", "register", "deferred"):  # an entry for each of several alike registers

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine._abi import ACC
-from engine.errors import EngineError, UsageError
+from engine.errors import EngineError, UsageError, reason
 from engine.measure.diff.board import ACK, MEM, RESET, Array, Board, Entry, Filter, Part, board_of, refused
 from engine.measure.diff.sides import Result, Side, qtest_lines
 from engine.types import Space
@@ -208,11 +208,9 @@ def write_case(
 ) -> tuple[Path, Path]:
     """PART-SEED.qtest (requests that QEMU can replay) and PART-SEED.json (a case for `load_case`)."""
     requests, _ = qtest_lines(program)
-    folder.mkdir(parents=True, exist_ok=True)
     log, case = folder / f"{board.name}-{part.id}-{seed}.qtest", folder / f"{board.name}-{part.id}-{seed}.json"
-    log.write_text("\n".join(["irq_intercept_in ioapic", *requests]) + "\n")
     rows = [[int(x) for x in r] for r in program[["t_ns", "space", "addr", "size", "dir", "value"]].tolist()]
-    facts = {
+    facts: dict[str, Any] = {
         "board": board.name,
         "part": part.id,
         "seed": seed,
@@ -221,31 +219,28 @@ def write_case(
         "engine": found.ours,
         "other": found.theirs,
     }
-    case.write_text(
-        json.dumps(
-            {
-                **facts,
-                "qemu": board.args,
-                "records": ["t_ns", "space", "addr", "size", "dir", "value"],
-                "program": rows,
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    facts |= {"qemu": board.args, "records": ["t_ns", "space", "addr", "size", "dir", "value"], "program": rows}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.write_text("\n".join(["irq_intercept_in ioapic", *requests]) + "\n")
+        case.write_text(json.dumps(facts, indent=1) + "\n")
+    except OSError as e:
+        raise UsageError(f"{folder}: cannot be written ({reason(e)})") from None
     return log, case
 
 
 def load_case(path: Path) -> tuple[Board, str, Array]:
     """(board, part, program) of a case file.  Raises UsageError."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
         out = np.zeros(len(raw["program"]), ACC)
         for n, name in enumerate(raw["records"]):
             out[name] = [row[n] for row in raw["program"]]
         return board_of(str(raw["board"]), list(raw["qemu"])), str(raw["part"]), out
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UsageError(f"{path}: no case of engine diff ({e})") from None
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be read ({reason(e)})") from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise UsageError(f"{path}: no case of engine diff ({type(e).__name__}: {e})") from None
 
 
 @dataclass(slots=True)

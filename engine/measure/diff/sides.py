@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import numpy as np
 from engine._device import CONTENT, INTACK
 from engine._device import KEY as KEY_INPUT
 from engine._device import LINE as LINE_INPUT
-from engine.errors import EngineError, UsageError
+from engine.errors import EngineError, UsageError, reason
 from engine.machine import Machine
 from engine.measure.diff.board import ACK, CONTROL, KEY, LINE, MEM, RESET, ROUNDS, SPACE_SHIFT, Array, Board
 from engine.sequencer import INPUT, RAM
@@ -276,8 +277,10 @@ class RecordedSide:
                     Recorded(board, part, seed, f[f"program{n}"], Result.unpacked(f, n))
                     for n, (board, part, seed) in enumerate(facts["programs"])
                 ]
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise UsageError(f"{path}: no recording of engine diff ({e})") from None
+        except OSError as e:
+            raise UsageError(f"{path}: cannot be read ({reason(e)})") from None
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            raise UsageError(f"{path}: no recording of engine diff, or a damaged one") from None
         self.title = f"a recording of {facts['of']}"
 
     def run(self, program: Array) -> Result:
@@ -291,13 +294,16 @@ class RecordedSide:
 
 
 def save_recording(path: Path, of: str, programs: Sequence[Recorded]) -> None:
-    """Write a file for RecordedSide."""
+    """Write a file for RecordedSide.  Raises UsageError."""
     arrays: dict[str, Any] = {f"program{n}": r.program for n, r in enumerate(programs)}
     for n, r in enumerate(programs):
         arrays |= r.result.packed(n)
     facts = json.dumps({"of": of, "programs": [[r.board, r.part, r.seed] for r in programs]})
-    with path.open("wb") as f:
-        np.savez_compressed(f, facts=np.array(facts), **arrays)
+    try:
+        with path.open("wb") as f:
+            np.savez_compressed(f, facts=np.array(facts), **arrays)
+    except OSError as e:
+        raise UsageError(f"{path}: cannot be written ({reason(e)})") from None
 
 
 SUFFIX = {1: "b", 2: "w", 4: "l", 8: "q"}
