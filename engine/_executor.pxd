@@ -28,7 +28,6 @@ cdef struct region_entry:
 
 # A wire that begins and ends within one unit: delivered here, at once.
 cdef struct wire_entry:
-    uint16_t source        # rank
     uint16_t sink          # rank
     uint8_t kind           # ENGINE_EFFECT_LINE or ENGINE_EFFECT_MESSAGE
     uint8_t pin            # output pin of the source
@@ -45,7 +44,8 @@ cdef class Executor:
     cdef uint32_t n_units
     cdef PyObject **members
     cdef uint32_t n_members
-    cdef wire_entry *wires
+    cdef wire_entry *wires             # by rank of their source
+    cdef uint32_t *wires_from          # where those of a rank begin; they end where those of the next do
     cdef uint32_t n_wires
     cdef effect_queue fx
     cdef int (*flush)(void *ctx) noexcept nogil    # makes room in fx; NULL: effects wait for the caller

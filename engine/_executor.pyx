@@ -55,7 +55,8 @@ cdef class Executor:
         self.units = <unit_entry *>calloc(self.n_units + 1, sizeof(unit_entry))
         self.members = <PyObject **>calloc(len(ranks) + 1, sizeof(PyObject *))
         self.wires = <wire_entry *>calloc(len(wires) + 1, sizeof(wire_entry))
-        if not (self.devices and self.unit_of and self.units and self.members and self.wires):
+        self.wires_from = <uint32_t *>calloc(self.n_devices + 1, sizeof(uint32_t))
+        if not (self.devices and self.unit_of and self.units and self.members and self.wires and self.wires_from):
             raise MemoryError()
         for i, group in enumerate(groups):
             self.units[i].first = at
@@ -87,15 +88,17 @@ cdef class Executor:
                     if e.impl_min <= width <= e.impl_max:
                         e.direct |= <uint8_t>width
                 e.dev = <PyObject *>d
-        for source, kind, pin, sink, sink_pin in wires:
+        for source, kind, pin, sink, sink_pin in sorted(wires, key=lambda wire: wire[0]):
             if source not in ranks or sink not in ranks or self.unit_of[source] != self.unit_of[sink]:
                 raise MachineError(f"wire from device {source} to {sink} leaves its unit")
-            self.wires[self.n_wires].source = source
             self.wires[self.n_wires].kind = kind
             self.wires[self.n_wires].pin = pin
             self.wires[self.n_wires].sink = sink
             self.wires[self.n_wires].sink_pin = sink_pin
             self.n_wires += 1
+            self.wires_from[source + 1] = self.n_wires
+        for i in range(self.n_devices):
+            self.wires_from[i + 1] = max(self.wires_from[i], self.wires_from[i + 1])
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -110,6 +113,7 @@ cdef class Executor:
         free(self.units)
         free(self.members)
         free(self.wires)
+        free(self.wires_from)
 
     cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) noexcept nogil:
         """Give region id a meaning.  -1 if the device is not here, has no such region, or the id means something else."""
@@ -163,13 +167,10 @@ cdef class Executor:
         cdef uint32_t i = mark, w
         cdef engine_effect fx
         cdef PyObject *d
-        if self.n_wires == 0:
-            return
         while i < self.fx.n:
             fx = self.fx.items[i]                 # a copy: what a device emits may move the queue
-            for w in range(self.n_wires):
-                if self.wires[w].source == fx.device and self.wires[w].kind == fx.kind and (
-                        fx.kind == ENGINE_EFFECT_MESSAGE or self.wires[w].pin == fx.pin):
+            for w in range(self.wires_from[fx.device], self.wires_from[fx.device + 1]):
+                if self.wires[w].kind == fx.kind and (fx.kind == ENGINE_EFFECT_MESSAGE or self.wires[w].pin == fx.pin):
                     d = self.devices[self.wires[w].sink]
                     (<Device>d).core.now = fx.t_ns
                     if fx.kind == ENGINE_EFFECT_MESSAGE:
