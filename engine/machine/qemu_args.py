@@ -105,6 +105,11 @@ ISA_PARTS: dict[str, tuple[dict[str, int], str, dict[str, str]]] = {
     "pc-testdev": ({"word": 0xE0, "flush": 0xE4, "bytes": 0xE8, "lines": 0x2000, "memory": 0xFF000000}, "",
                    {f"irq{n}": f"isa{n}" if n < 16 else f"gsi{n}" for n in range(24)}),
 }  # fmt: skip
+# The floppy controller of a board that has none of its own; the DMA controller is in its unit.
+FDC: dict[str, Any] = {
+    "type": "fdc", "unit": "isa-dma", "at": {"fdc": 0x3F1, "fdc-dir": 0x3F7}, "peers": {"dma": "dma"},
+    "lines": {"irq": "isa6"},
+}  # fmt: skip
 # Wires that tell the host something, by our type.
 NOTICES = {
     "ich9-ahci": {"io_error": "io_error", "tray": "tray"},
@@ -173,6 +178,12 @@ OLDER: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
     ((6, 1), {"processor": [0x00000663, Facts().processor[1]]}),  # another qemu64
 )
 
+# Properties of their devices, as -global would give them.
+OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
+    ((5, 2), {"pvpanic.events": "1"}),
+    ((4, 1), {"VGA.edid": "off"}),
+    ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
+)
 ON, OFF = ("on", "true", "yes"), ("off", "false", "no")
 TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
 _bare = re.compile("[A-Za-z0-9_-]+").fullmatch
@@ -462,19 +473,24 @@ class Importer:
         facts = dict(self.facts)
         if typed := _versioned(self.machine):
             facts["version"] = self.machine
-            facts |= {k: v for end, old in OLDER if (int(typed[1]), int(typed[2])) < end for k, v in old.items()}
+            version = int(typed[1]), int(typed[2])
+            facts |= {k: v for end, old in OLDER if version < end for k, v in old.items()}
+            self.globals = {k: v for end, o in OLDER_PROPERTIES if version < end for k, v in o.items()} | self.globals
         ide, floppies = self._drives()
         for id in ("ide", "ahci"):
             if id in have and ide:
                 tables.append((id, {"config": {"drives": ide}}))
-        if "fdc" in have:
+        added_fdc = "fdc" not in have and any(d.get("") == "isa-fdc" for d in self.devices)
+        if "fdc" in have or added_fdc:
             config: dict[str, Any] = {"drives": 1 + max(floppies) if floppies else 0}
             for n, (size, image) in floppies.items():
                 if image:
                     config[f"image_{'ab'[n]}"] = image
                 elif size:
                     config[f"size_{'ab'[n]}"] = size
-            tables.append(("fdc", {"config": config}))
+            tables.append(("fdc", {**(FDC if added_fdc else {}), "config": config}))
+            if added_fdc:
+                tables.append(("dma", {"unit": FDC["unit"]}))
         named = {d.get("", "") for d in self.devices}
         if not self.vga:
             self.vga = "std" if self.defaults and not named & VGA_DEVICES else "none"
@@ -820,7 +836,7 @@ class Importer:
         nic = "e1000e" if self.q35 else "e1000"
         for d in [{"": nic, **n} for n in (self.nics or [{}] * self.default_nic)] + devices:
             if _busless(d[""]):
-                if d[""] not in ("isa-serial", "isa-parallel"):
+                if d[""] not in ("isa-serial", "isa-parallel", "isa-fdc"):
                     self._not_modelled(d)
                 self._boot_unknown(d)
                 continue
@@ -935,9 +951,8 @@ class Importer:
     def _settings(self, d: Mapping[str, Any]) -> dict[str, Any]:
         """Properties of an added device that are settings of ours."""
         kind = d[""]
-        own = {
-            k: parse_size(str(d[k])) if k == "membar" else int(str(d[k]), 0) for k in SETTINGS.get(kind, ()) if k in d
-        }
+        given = {k: str(d.get(k, self.globals.get(f"{kind}.{k}", ""))) for k in SETTINGS.get(kind, ())}
+        own: dict[str, Any] = {k: parse_size(v) if k == "membar" else int(v, 0) for k, v in given.items() if v}
         if kind == "isa-debug-exit" and "iosize" in d:
             own["size"] = int(str(d["iosize"]), 0)
         if d.get("multifunction", "off") == "on":

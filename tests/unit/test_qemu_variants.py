@@ -8,6 +8,7 @@ import pytest
 
 from engine.errors import MachineError
 from engine.machine import Machine
+from engine.machine.build import plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import Imported, from_qemu
 
@@ -207,3 +208,28 @@ def test_properties_of_the_vga(args: list[str]) -> None:
     vga = from_qemu(["-nodefaults", *args]).spec().device("vga")
     assert vga.config == {"vgamem_mb": 8, "edid": False, "xres": 1024}
     assert vga.bdf is not None and vga.bdf.number >> 3 == (2 if "-vga" in args else 7)
+
+
+@pytest.mark.parametrize(("version", "edid", "events", "dma"), [("7.2", True, 3, True), ("5.1", True, 1, True),
+                         ("4.1", True, 1, True), ("4.0", False, 1, True), ("2.4", False, 1, False)])  # fmt: skip
+def test_properties_of_devices_of_older_machine_types(version: str, edid: bool, events: int, dma: bool) -> None:
+    """hw/core/machine.c of the reference: hw_compat_5_1, _4_0 and _2_4."""
+    plan_ = plan(derive(imported("-M", f"pc-i440fx-{version}", "-device", "pvpanic").spec()))
+    config = {p.spec.type: p.spec.config for p in plan_.devices}
+    assert config["vga"].get("edid", True) == edid and config["pvpanic"].get("events", 3) == events
+    assert config["fw-cfg"].get("dma_enabled", True) == dma
+    mine = imported("-M", f"pc-i440fx-{version}", "-global", "VGA.edid=on", "-device", "pvpanic,events=2").spec()
+    assert mine.device("vga").config["edid"] is True and mine.device("pvpanic").config["events"] == 2
+
+
+def test_a_floppy_controller_on_a_board_without_one() -> None:
+    """`-device isa-fdc` on q35, in one unit with the DMA controller; CMOS and LPC_EN know it."""
+    args = ["-M", "q35", "-drive", "if=none,id=f,file={floppy}", "-device", "isa-fdc,id=c", "-device", "floppy,drive=f"]
+    bare, got = imported("-M", "q35"), imported(*args, floppy=1440 << 10)
+    assert "fdc" in ids(got) - ids(bare) and got.unmodelled == [] and got.remarks == []
+    with Machine.from_spec(got.spec()) as machine:
+        machine.write("pio", 0x70, 1, 0x10)
+        assert machine.read("pio", 0x71) == 0x40  # one drive of 3.5 inches and 1.44 MB
+        assert machine.read("pio", 0x3F4) == 0x80
+        machine.write("pio", 0xCF8, 4, 0x8000F882)
+        assert machine.read("pio", 0xCFE, 2) & 0x0008
