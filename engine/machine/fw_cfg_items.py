@@ -18,7 +18,7 @@ from engine.machine import smbios
 # Keys: standard-headers/linux/qemu_fw_cfg.h and hw/i386/fw_cfg.h of QEMU.
 UUID, RAM_SIZE, NOGRAPHIC, NB_CPUS = 0x02, 0x03, 0x04, 0x05
 KERNEL_ADDR, KERNEL_SIZE, INITRD_ADDR, INITRD_SIZE = 0x07, 0x08, 0x0A, 0x0B
-NUMA, BOOT_MENU, MAX_CPUS = 0x0D, 0x0E, 0x0F
+NUMA, BOOT_MENU, MAX_CPUS, KERNEL_ENTRY = 0x0D, 0x0E, 0x0F, 0x10
 KERNEL_DATA, INITRD_DATA, CMDLINE_ADDR, CMDLINE_SIZE, CMDLINE_DATA = 0x11, 0x12, 0x13, 0x14, 0x15
 SETUP_ADDR, SETUP_SIZE, SETUP_DATA = 0x16, 0x17, 0x18
 ACPI_TABLES, SMBIOS_ENTRIES, IRQ0_OVERRIDE, E820_TABLE, HPET = 0x8000, 0x8001, 0x8002, 0x8003, 0x8004
@@ -200,14 +200,14 @@ def _linux(f: Facts) -> list[Item]:
             Item(INITRD_SIZE, struct.pack("<I", initrd_size), 4),
             Item(INITRD_DATA, initrd, initrd_size, content=True),
         ]
-    if isinstance(f.kernel, int):  # where its set-up code ends, and what it says of addresses, is content, too
-        items += [
-            Item(KERNEL_SIZE, None, 4, content=True),
+    if isinstance(f.kernel, int):  # what it is, and where its parts go, is content, too
+        unknown = (KERNEL_ADDR, KERNEL_ENTRY, KERNEL_SIZE, SETUP_ADDR, SETUP_SIZE, INITRD_ADDR, INITRD_SIZE)
+        return [
+            *(i for i in items if i.key not in unknown),
+            *(Item(key, None, 4, content=True) for key in unknown),
             Item(KERNEL_DATA, None, f.kernel, content=True),
-            Item(SETUP_SIZE, None, 4, content=True),
             Item(SETUP_DATA, None, min(f.kernel, SETUP_MOST), content=True),
         ]
-        return items + ([Item(INITRD_ADDR, None, 4, content=True)] if initrd_size is not None else [])
     image = bytearray(f.kernel)
     header = image[:8192].ljust(8192, b"\0")
 

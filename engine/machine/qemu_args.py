@@ -92,6 +92,9 @@ BRIDGES = {
     "pcie-root-port": 1,
     "ioh3420": 1,
 }  # and the device numbers behind each
+RESERVE = ("bus-reserve", "io-reserve", "mem-reserve", "pref32-reserve", "pref64-reserve")
+HOTPLUG = ("hotplug", "x-native-hotplug")
+BRIDGE_SETTINGS = {"pci-bridge": RESERVE, "pcie-root-port": (*RESERVE, *HOTPLUG), "ioh3420": HOTPLUG}
 TPMS = {
     "tpm-tis": {"tpm-tis-mmio": 0xFED40000, "tpm-ppi": 0xFED45000},
     "tpm-crb": {"tpm-crb": 0xFED40000, "tpm-ppi": 0xFED45000},
@@ -180,6 +183,8 @@ OLDER: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
 
 # Properties of their devices, as -global would give them.
 OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
+    ((6, 2), {"pcie-root-port.x-native-hotplug": "off", "ioh3420.x-native-hotplug": "off"}),
+    ((6, 1), {"pcie-root-port.x-native-hotplug": "on", "ioh3420.x-native-hotplug": "on"}),
     ((5, 2), {"pvpanic.events": "1"}),
     ((4, 1), {"VGA.edid": "off"}),
     ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
@@ -375,6 +380,8 @@ class Importer:
             self.numa.append(o | {"cpus": ",".join(cpus)})
         elif name == "-append":
             self.facts["cmdline"] = value
+        elif name == "-initrd" and (" " in value or "," in value) and not Path(value).exists():
+            self.remarks.append("-initrd: modules of a multiboot kernel are not modelled")
         elif name in ("-kernel", "-initrd"):
             if given := self._path(value) or self.sizes.get(value[1:-1], 0):
                 self.facts[name[1:]] = given
@@ -994,6 +1001,7 @@ class Importer:
         if d[""] in BRIDGES:
             chassis, slot = d.get("chassis_nr", d.get("chassis", "0")), d.get("slot", "0")
             config |= {"chassis": int(chassis, 0), "slot": int(slot, 0)}
+            config |= self._bridge_settings(d)
         if kind in ("e1000", "e1000e"):
             config["mac"] = self._mac(d.get("mac", ""))
             net = self.netdevs.get(d.get("netdev", ""), {})
@@ -1020,6 +1028,15 @@ class Importer:
                 },
             )
         )
+
+    def _bridge_settings(self, d: Mapping[str, Any]) -> dict[str, Any]:
+        """What a bridge asks firmware to keep for cards to come, and how a slot's cards come."""
+        out: dict[str, Any] = {}
+        for name in BRIDGE_SETTINGS.get(d[""], ()):
+            if text := str(d.get(name, self.globals.get(f"{d['']}.{name}", ""))):
+                key = name.removeprefix("x-").replace("-", "_")
+                out[key] = _switch(text) if key.endswith("hotplug") else _number(text)
+        return out
 
     def _option_rom(self, d: Mapping[str, str]) -> dict[str, Any]:
         """The option ROM of a network controller: the image that romfile= names, else one of the reference's size."""

@@ -93,6 +93,7 @@ cdef class PciBridge(PciFunction):
                          ("pad", "u1", 5))
     CONFIG = {**PCI_CONFIG, "chassis": 0, "slot": 0}
     SLOTS = 32              # device numbers on the secondary bus
+    RESERVE = {"bus_reserve": -1, "io_reserve": -1, "mem_reserve": -1, "pref32_reserve": -1, "pref64_reserve": -1}
 
     def bridge_header(self, uint16_t vendor, uint16_t device, uint8_t revision, uint8_t interrupt_pin, uint16_t control, uint8_t decode=0):
         """Fill the header.  control: the writable bits of BRIDGE_CONTROL; decode: the programming interface."""
@@ -110,6 +111,21 @@ cdef class PciBridge(PciFunction):
         memset(self.wmask + PREFETCH_BASE_UPPER, 0xff, 8)
         put(self.wmask + BRIDGE_CONTROL, control, 2)
         memset(self.keep + CONFIG_SIZE, 1, EXTENDED_SIZE - CONFIG_SIZE)   # as the reference; what a part resets, resets() names
+
+    def reserve(self, ports):
+        """What firmware is asked to keep for cards that come later: the settings of RESERVE, of which ports is io_reserve; -1
+        for no wish."""
+        cdef uint32_t n
+        wishes = [ports if name == "io_reserve" else self.config[name] for name in self.RESERVE]
+        limits = (0xFF, 1 << 64, 0xFFFFFFFF, 0xFFFFFFFF, 1 << 64)
+        if any(not -1 <= wish < limit for wish, limit in zip(wishes, limits)) or wishes[3] != -1 != wishes[4]:
+            raise MachineError(f"device {self.id!r}: {', '.join(self.RESERVE)} are {wishes}: too much, or both windows for prefetching")
+        if any(wish != -1 for wish in wishes):
+            n = self.add_capability(CAP_VENDOR, 32)
+            self.initial[n + 2] = 32                                    # length and, of the reference's own kinds, which it is
+            self.initial[n + 3] = 1
+            for at, size, wish in zip((4, 8, 16, 20, 24), (4, 8, 4, 4, 8), wishes):
+                put(self.initial + n + <uint32_t>at, wish & (1 << 8 * size) - 1, size)
 
     def connect(self, str name, Device peer):
         """`name` is the device and function number of a function behind the bridge, as in "03.0"."""
@@ -207,6 +223,7 @@ cdef class PciPciBridge(PciBridge):
     TITLE = "PCI-to-PCI bridge"
     REGISTERS = _header(0x1B36, 0x0001, 0, 0x0BFF)
     MESSAGE_SOURCE = True
+    CONFIG = {**PciBridge.CONFIG, **PciBridge.RESERVE}
 
     def __init__(self, str id="pci-bridge", uint32_t rank=0, arena=None, dma=None, **config):
         cdef uint32_t n
@@ -223,6 +240,7 @@ cdef class PciPciBridge(PciBridge):
         self.initial[n + 3] = <uint8_t>self.config["chassis"]
         self.wmask[n + 3] = 0xff
         self.msi = add_msi(self, 1, True, True)
+        self.reserve(self.config["io_reserve"])
         memset(self.shpc_wmask + SHPC_COMMAND, 0xff, 1)
         self.shpc_wmask[SHPC_TARGET] = SHPC_TARGET_MASK
         self.shpc_wmask[SHPC_CONTROL] = SHPC_CONTROL_WMASK
@@ -391,7 +409,11 @@ cdef class I82801b11(PciBridge):
 
 
 cdef class RootPort(PciBridge):
-    """What PCI Express root ports have in common: PCIe 7.8, 7.10.  One function can be plugged in."""
+    """What PCI Express root ports have in common: PCIe 7.8, 7.10.  One function can be plugged in.
+
+    Settings: hotplug: cards may come and go; native_hotplug: and guests see to it through the slot's registers.
+    """
+    CONFIG = {**PciBridge.CONFIG, "hotplug": True, "native_hotplug": True}
     SLOTS = 1
     MESSAGE_SOURCE = True
 
@@ -409,7 +431,9 @@ cdef class RootPort(PciBridge):
         put(self.wmask + e + EXP_DEVCTL, 0x000F, 2)
         put(self.initial + e + EXP_LNKCAP, link_capabilities, 4)
         put(self.initial + e + EXP_LNKSTA, link_status, 2)
-        put(self.initial + e + EXP_SLTCAP, 0x0002007B | <uint32_t>self.config["slot"] << 19, 4)
+        put(self.initial + e + EXP_SLTCAP, 0x0002001B | <uint32_t>self.config["slot"] << 19, 4)
+        if self.config["hotplug"] and self.config["native_hotplug"]:
+            self.initial[e + EXP_SLTCAP] |= 0x60                       # hot-plug capable, surprise
         put(self.initial + e + EXP_SLTCTL, SLTCTL_INDICATORS_OFF | SLTCTL_POWER_OFF, 2)
         put(self.wmask + e + EXP_SLTCTL, 0x0FF9, 2)
         put(self.w1c + e + EXP_SLTSTA, 0x011F, 2)
@@ -488,6 +512,7 @@ cdef class RootPort(PciBridge):
 cdef class PcieRootPort(RootPort):
     """A PCI Express root port, 1B36:000C, 32 lanes of 16 GT/s."""
     TITLE = "PCI Express root port"
+    CONFIG = {**RootPort.CONFIG, **PciBridge.RESERVE}
     REGISTERS = _header(0x1B36, 0x000C, 0xF0, 0x005F)
 
     def __init__(self, str id="pcie-root-port", uint32_t rank=0, arena=None, dma=None, **config):
@@ -506,6 +531,13 @@ cdef class PcieRootPort(RootPort):
         put(self.initial + e + ACS_CAPABILITY, ACS_BITS, 2)
         put(self.wmask + e + ACS_CONTROL, ACS_BITS, 2)
         self.resets(e + ACS_CONTROL, 2)
+        ports = self.config["io_reserve"]
+        if ports == -1 and self.config["hotplug"] and not self.config["native_hotplug"]:
+            ports = 4096                                                # for what the ACPI hot-plug registers bring
+        self.reserve(ports)
+        if ports == 0:                                                  # no I/O window at all
+            self.wmask[COMMAND] &= ~<uint8_t>COMMAND_IO
+            put(self.wmask + IO_BASE, 0, 2)
         self.power_on()
 
     cdef io_status bar_read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:

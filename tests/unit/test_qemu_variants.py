@@ -233,3 +233,25 @@ def test_a_floppy_controller_on_a_board_without_one() -> None:
         assert machine.read("pio", 0x3F4) == 0x80
         machine.write("pio", 0xCF8, 4, 0x8000F882)
         assert machine.read("pio", 0xCFE, 2) & 0x0008
+
+
+def test_settings_of_bridges() -> None:
+    port = "pcie-root-port,io-reserve=4k,pref64-reserve=1G,bus-reserve=0x10"
+    spec = imported(
+        "-M", "q35", "-device", port, "-device", "ioh3420,hotplug=off", "-device", "pci-bridge,mem-reserve=1M"
+    ).spec()
+    config = {d.type: d.config for d in spec.devices}
+    assert (
+        config["pcie-root-port"].items() >= {"io_reserve": 4096, "pref64_reserve": 1 << 30, "bus_reserve": 16}.items()
+    )
+    assert config["ioh3420"]["hotplug"] is False and config["pci-bridge"]["mem_reserve"] == 1 << 20
+    for version, native in (("6.0", True), ("6.1", False), ("6.2", True)):
+        spec = imported("-M", f"pc-q35-{version}", "-device", "pcie-root-port").spec()
+        assert next(d for d in spec.devices if d.type == "pcie-root-port").config.get("native_hotplug", True) == native
+
+
+def test_modules_of_a_multiboot_kernel_are_no_file() -> None:
+    got = imported("-kernel", "{k}", "-initrd", "{i} console=hvc0,{i}", k=1 << 20, i=1 << 20)
+    assert got.remarks == ["-initrd: modules of a multiboot kernel are not modelled"]
+    with Machine.from_spec(got.spec()) as machine:
+        assert machine.read("pio", 0x3F6, 1) == 0

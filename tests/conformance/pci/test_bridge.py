@@ -297,6 +297,41 @@ def capabilities(bus: FakeBus) -> dict[int, int]:
     return out
 
 
+def test_what_a_bridge_asks_firmware_to_keep_is_a_capability_of_its_vendor() -> None:
+    """The reference: docs/pcie_pci_bridge.txt, "Vendor-specific capability"."""
+    for kind in (PciPciBridge, PcieRootPort):
+        assert 9 not in capabilities(FakeBus(kind()))
+        bus = FakeBus(kind(bus_reserve=4, io_reserve=0x1000, pref64_reserve=1 << 32))
+        at = capabilities(bus)[9]
+        body = b"".join(bus.read(CONFIG, at + n, 4).to_bytes(4, "little") for n in range(0, 32, 4))
+        assert body[2:4] == b"\x20\x01" and body[4:8] == b"\x04\0\0\0"
+        assert body[8:16] == (0x1000).to_bytes(8, "little") and body[16:24] == b"\xff" * 8
+        assert body[24:] == (1 << 32).to_bytes(8, "little")
+        for wrong in ({"mem_reserve": 1 << 32}, {"bus_reserve": -2}, {"pref32_reserve": 0, "pref64_reserve": 0}):
+            with pytest.raises(MachineError):
+                kind(**wrong)
+
+
+def test_a_root_port_without_room_for_ports_has_no_io_window() -> None:
+    bus = FakeBus(PcieRootPort(io_reserve=0))
+    bus.write(CONFIG, IO_BASE, 0xFFFF, 2)
+    bus.write(CONFIG, 4, 0xFFFF, 2)
+    assert bus.read(CONFIG, IO_BASE, 2) == 0x00F0 and bus.read(CONFIG, 4, 2) & 1 == 0
+
+
+def test_pcie_7_8_9_a_slot_says_how_its_cards_come() -> None:
+    for settings, hot_plug, ports in (
+        ({}, 0x60, None),
+        ({"hotplug": False}, 0, None),
+        ({"native_hotplug": False}, 0, 4096),
+    ):
+        bus = FakeBus(PcieRootPort(**settings))
+        found = capabilities(bus)
+        assert bus.read(CONFIG, found[0x10] + 0x14, 4) & 0x60 == hot_plug
+        assert (bus.read(CONFIG, found[9] + 8, 4) if 9 in found else None) == ports
+    assert FakeBus(Ioh3420(hotplug=False)).read(CONFIG, 0x90 + 0x14, 4) & 0x60 == 0
+
+
 def test_pcie_7_8_root_port_capabilities() -> None:
     for kind, express in ((PcieRootPort, 0x54), (Ioh3420, 0x90)):
         bus = FakeBus(kind(slot=9, chassis=1))
