@@ -176,6 +176,11 @@ cdef inline void fill(engine_rec *rec, const engine_acc *a, uint64_t addr, uint3
         space | a.dir << 4 | <uint32_t>log2_size(a.size) << ENGINE_OP_SIZE_SHIFT) << 48
 
 
+cdef inline bint repeats(const engine_acc *a, const engine_acc *b) noexcept nogil:
+    """Is b the access a once more, but for time and value?"""
+    return a.addr == b.addr and ((<const uint64_t *>a)[3] ^ (<const uint64_t *>b)[3]) << 16 == 0   # less the trace's region
+
+
 def vet(acc, inputs, uint64_t now):
     """What a batch is like: (index of the first record that no guest can make, or -1; whether times never decrease).
 
@@ -960,7 +965,7 @@ cdef class Sequencer:
                 v &= mask
                 found = self._find(&part, &addr, &op, &e)
             if found == FIND_OK:
-                st = quick_access(self.local, &self.local.regions[self._bank(e.region, a.vcpu)], t_ns, addr, align, a.dir, &v)
+                st = self.local.access(&self.local.regions[self._bank(e.region, a.vcpu)], t_ns, addr, align, a.dir, &v)
                 if self.local.fx.n:
                     self._effects()
                 self.next_deadline = 0
@@ -985,8 +990,8 @@ cdef class Sequencer:
         cdef const seq_input *inp = self.inp
         cdef uint64_t *value = self.value
         cdef uint8_t *status = self.status
-        cdef uint64_t i, j = 0, t, v, addr = 0, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0
-        cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1
+        cdef uint64_t i = 0, j = 0, t, v, addr = 0, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0
+        cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1, stop = min(n, next_input)
         cdef uint32_t place, st, space = 0, found, size
         cdef route to
         cdef const engine_acc *a
@@ -995,7 +1000,7 @@ cdef class Sequencer:
         cdef effect_queue *fx = &self.local.fx
         memset(&to, 0, sizeof(to))
         to.space = 255
-        for i in range(n):
+        while i < n:
             a = &acc[i]
             if i >= next_input:
                 place = 0
@@ -1004,6 +1009,7 @@ cdef class Sequencer:
                     place += 1
                     j += 1
                 next_input = inp[j].index if j < m else <uint64_t>-1
+                stop = min(n, next_input)
                 to.space = 255
             if i & (SAMPLE - 1) == SAMPLE - 1 and self.stamped:
                 ticks = tsc()
@@ -1019,12 +1025,24 @@ cdef class Sequencer:
             if to.fresh:
                 r = &(<Executor>local).regions[to.region]
             if found == FIND_OK:
-                st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
-                if r.unit.next < self.next_deadline:
-                    self.next_deadline = r.unit.next
-                if st & ~<uint32_t>IO_CONTENT:
-                    v = self._nobody(a.space, size)
+                while True:                            # once; or a string of one access, as to data ports, with nothing in between
+                    st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
+                    if r.unit.next < self.next_deadline:
+                        self.next_deadline = r.unit.next
+                    if st & ~<uint32_t>IO_CONTENT:
+                        v = self._nobody(a.space, size)
+                    if (fx.n or i + 1 >= stop or not repeats(a, a + 1) or a[1].t_ns >= self.next_deadline
+                            or i & (SAMPLE - 1) >= SAMPLE - 2):        # those that are timed
+                        break
+                    value[i] = a.value if a.dir else v
+                    status[i] = <uint8_t>st
+                    i += 1
+                    a += 1
+                    t = a.t_ns
+                    v = a.value
+                self.now = t
                 if fx.n:
+                    self.key = access_key(i)
                     self._effects()
                     to.space = 255                     # the map may be another one (a table's address says nothing: it is reused)
             elif found == FIND_ROUTER:
@@ -1049,6 +1067,7 @@ cdef class Sequencer:
                 if i & 0xFFFF == 0xFFFF:
                     with gil:
                         self._check()
+            i += 1
         self.counts.router += routed
         self.counts.local += n - routed
         place = 0
