@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define ENGINE_ABI_MAGIC 0x71657269u /* "ireq" */
-#define ENGINE_ABI_VERSION 1u
+#define ENGINE_ABI_VERSION 2u
 #define ENGINE_CACHE_LINE 64
 
 /* One guest access as front-ends and trace files hold it. */
@@ -38,7 +38,7 @@ typedef struct engine_rec {
     uint32_t region; /* router: region id, or device rank << 8 | pin for inputs that reach no region */
     uint16_t vcpu;   /* router */
     uint8_t op;      /* router: ENGINE_OP_* kind | ENGINE_OP_WRITE | log2(size) << 5 */
-    uint8_t status;  /* router: 0 */
+    uint8_t more;    /* router: an access in a ring: how many engine_next follow; else 0 */
 } engine_rec;
 
 /* Kind: the low four bits of op. */
@@ -49,7 +49,6 @@ enum {
     ENGINE_REC_INTACK = 3,    /* region = device rank << 8; answers the vector, or all ones */
     ENGINE_REC_INPUT = 4,     /* region = device rank << 8 | pin, value, addr = INPUT_* kind */
     ENGINE_REC_RAM_WRITE = 5, /* addr = guest-physical address, value = offset in the arena << 32 | length */
-    ENGINE_REC_BULK = 6,      /* string I/O: addr, region as an access; value = offset in the arena << 32 | count */
     ENGINE_REC_SETTLE = 7,    /* region = rank of a device; fires its unit's deadlines up to t_ns */
     ENGINE_REC_MAP = 8,       /* region = id, addr = base, value = device rank << 8 | its region number */
     ENGINE_REC_RESET = 9,     /* value = reset kind */
@@ -69,10 +68,28 @@ typedef struct engine_cpl {
 
 enum { ENGINE_CPL_CONTENT = 1 /* the value is content (a file's byte, a disk sector), not device state */ };
 
+/*
+ * String I/O: the same access again, at its own time.  These lie in the slots behind their record, two to a slot, all in one
+ * block of ENGINE_STRING slots; their answers in the completions of those slots, two to each.
+ */
+typedef struct engine_next {
+    uint64_t t_ns;   /* router */
+    uint64_t value;  /* router: value written */
+} engine_next;
+
+typedef struct engine_next_cpl {
+    uint32_t value;  /* worker: value read */
+    uint8_t status;  /* worker: ENGINE_IO_* */
+    uint8_t pad[3];
+} engine_next_cpl;
+
+enum { ENGINE_STRING = 64 };
+
 /* What a device did to the world outside itself: a line, a message, a mapping, a reset. */
 typedef struct engine_effect {
     uint64_t t_ns;   /* worker: virtual time of the effect (a deadline, or the time of the input that caused it) */
-    uint64_t cause;  /* worker: index of the record during which it came; ENGINE_CAUSE_TIMER set if a deadline caused it */
+    uint64_t cause;  /* worker: index of the record during which it came | number of its engine_next << ENGINE_CAUSE_NEXT, from 1;
+                        ENGINE_CAUSE_TIMER set if a deadline caused it */
     uint64_t value;  /* worker: level, message data, base of a mapping */
     uint32_t addr;   /* worker: message address (low 32 bits) */
     uint16_t device; /* worker: rank of the source device */
@@ -81,6 +98,7 @@ typedef struct engine_effect {
 } engine_effect;
 
 #define ENGINE_CAUSE_TIMER (1ull << 63)
+enum { ENGINE_CAUSE_NEXT = 54 };
 enum { ENGINE_EFFECT_LINE = 0, ENGINE_EFFECT_MESSAGE = 1, ENGINE_EFFECT_MAP = 2, ENGINE_EFFECT_RESET = 3 };
 
 /* The synchronous slot: one cache line, one outstanding access. */
@@ -114,12 +132,18 @@ ENGINE_AT(engine_rec, value, 16);
 ENGINE_AT(engine_rec, region, 24);
 ENGINE_AT(engine_rec, vcpu, 28);
 ENGINE_AT(engine_rec, op, 30);
-ENGINE_AT(engine_rec, status, 31);
+ENGINE_AT(engine_rec, more, 31);
 _Static_assert(sizeof(engine_cpl) == 16, "engine_cpl");
 ENGINE_AT(engine_cpl, value, 0);
 ENGINE_AT(engine_cpl, seq, 8);
 ENGINE_AT(engine_cpl, status, 12);
 ENGINE_AT(engine_cpl, flags, 13);
+_Static_assert(sizeof(engine_next) == 16, "engine_next");
+ENGINE_AT(engine_next, t_ns, 0);
+ENGINE_AT(engine_next, value, 8);
+_Static_assert(sizeof(engine_next_cpl) == 8, "engine_next_cpl");
+ENGINE_AT(engine_next_cpl, value, 0);
+ENGINE_AT(engine_next_cpl, status, 4);
 _Static_assert(sizeof(engine_effect) == 32, "engine_effect");
 ENGINE_AT(engine_effect, t_ns, 0);
 ENGINE_AT(engine_effect, cause, 8);

@@ -14,12 +14,17 @@ cdef extern from "_abi.h" nogil:
         uint64_t t_ns, addr, value
         uint32_t region
         uint16_t vcpu
-        uint8_t op, status
+        uint8_t op, more
     ctypedef struct engine_cpl:
         uint64_t value
         uint32_t seq
         uint8_t status, flags
         uint16_t pad
+    ctypedef struct engine_next:
+        uint64_t t_ns, value
+    ctypedef struct engine_next_cpl:
+        uint32_t value
+        uint8_t status
     ctypedef struct engine_effect:
         uint64_t t_ns, cause, value
         uint32_t addr
@@ -45,7 +50,6 @@ cdef extern from "_abi.h" nogil:
         ENGINE_REC_INTACK
         ENGINE_REC_INPUT
         ENGINE_REC_RAM_WRITE
-        ENGINE_REC_BULK
         ENGINE_REC_SETTLE
         ENGINE_REC_MAP
         ENGINE_REC_RESET
@@ -54,6 +58,8 @@ cdef extern from "_abi.h" nogil:
         ENGINE_OP_WRITE
         ENGINE_OP_SIZE_SHIFT
         ENGINE_CPL_CONTENT
+        ENGINE_STRING
+        ENGINE_CAUSE_NEXT
         ENGINE_EFFECT_LINE
         ENGINE_EFFECT_MESSAGE
         ENGINE_EFFECT_MAP
@@ -104,7 +110,7 @@ cdef inline uint64_t acc_possible(const engine_acc *a, uint64_t n, uint32_t spac
     """How many of n records, from the first on, a guest can make (see first_bad)."""
     cdef uint64_t i, kind, good = ~<uint64_t>0, beyond = 0
     for i in range(n):
-        kind = <uint64_t>a[i].size << 16 | <uint64_t>a[i].space << 8 | a[i].dir
+        kind = (<const uint64_t *>&a[i])[3] & <uint64_t>0xFFFFFF0000      # size, space, dir
         if kind != good:                               # not of the same kind as the one before
             if (a[i].size == 0 or a[i].size > 8 or a[i].size & (a[i].size - 1) or a[i].space >= spaces or a[i].dir > 1
                     or (a[i].space == ENGINE_PIO and a[i].size > 4)):

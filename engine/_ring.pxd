@@ -15,9 +15,9 @@ Order on shared memory: each acquire names the release it pairs with.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from engine._abi cimport (ENGINE_SLOT_IN_PROCESS, ENGINE_SLOT_NONE, ENGINE_SLOT_READY,
-                          ENGINE_SLOT_RESPONSE, engine_counters, engine_cpl, engine_effect, engine_link, engine_rec,
-                          engine_slot, engine_stamp)
+from engine._abi cimport (ENGINE_SLOT_IN_PROCESS, ENGINE_SLOT_NONE, ENGINE_SLOT_READY, ENGINE_SLOT_RESPONSE, ENGINE_STRING,
+                          engine_counters, engine_cpl, engine_effect, engine_link, engine_next, engine_rec, engine_slot,
+                          engine_stamp)
 from engine._atomics cimport (load_acquire32, load_acquire64, load_relaxed64, store_relaxed32, store_relaxed64,
                               store_release32, store_release64, tsc)
 from engine._shm cimport Segment
@@ -147,6 +147,25 @@ cdef struct link_view:
     uint32_t *slot_state    # private: this side's opinion of each slot
     ring_counts counts
 
+# Strings: the records that follow one with `more` (engine_next) and their answers
+
+cdef inline uint64_t link_block(const link_view *l, uint64_t index) noexcept nogil:
+    """Slots from an index to the end of its block: a string lies in one, so that it is published, read and answered whole."""
+    cdef uint64_t block = min(<uint64_t>ENGINE_STRING, l.requests.capacity)
+    return block - (index & (block - 1))
+
+cdef inline uint64_t string_slots(uint64_t more) noexcept nogil:
+    """How many slots `more` accesses take."""
+    return (more + 1) >> 1
+
+cdef inline engine_next *link_next(link_view *l, uint64_t k) noexcept nogil:
+    """What lies in the k-th slot and those behind it in its block."""
+    return <engine_next *>link_request(l, k)
+
+cdef inline uint64_t *link_answers(link_view *l, uint64_t index) noexcept nogil:
+    """The answers in the completion of that index and those behind it in its block, each an engine_next_cpl in one word."""
+    return <uint64_t *>&l.completions[index & l.requests.mask]
+
 # Router: records
 
 cdef inline int64_t link_reserve(link_view *l, uint64_t n) noexcept nogil:
@@ -248,7 +267,7 @@ cdef inline uint64_t link_read_deadline(const link_view *l, uint32_t unit) noexc
     """Router: a unit's deadline as of the last link_completed or slot_poll.  Any value is possible from a bad worker."""
     return load_relaxed64(&l.deadlines[unit])
 
-# The arena: bytes that a BULK or RAM_WRITE record points at, value = offset << 32 | length
+# The arena: bytes that a RAM_WRITE record points at, value = offset << 32 | length
 
 cdef inline uint8_t *link_arena(const link_view *l, uint64_t value) noexcept nogil:
     """Where a record's bytes are, or NULL if they are not all inside the arena."""

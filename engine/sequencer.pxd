@@ -111,6 +111,7 @@ cdef struct seq_link:
     PyObject *owner        # the Link; kept by Sequencer.links
     uint64_t *meta         # by ring index: key << 6 | delta
     uint32_t *aux          # by ring index
+    uint8_t *more          # by ring index of an access: how many follow it, as in the record
     uint64_t *stamp        # by ring index / SAMPLE: TSC when pushed
     uint64_t slot_key
     uint32_t slot_delta
@@ -255,6 +256,8 @@ cdef class Sequencer:
     cdef int _wait_link(self, uint32_t k) except -1 nogil
     cdef int _pause(self, uint32_t k) except -1 nogil
     cdef int _room(self, uint32_t k) except -1 nogil
+    cdef uint64_t _string(self, seq_link *l, uint64_t i, uint64_t n, uint64_t block) noexcept nogil
+    cdef void _answers(self, const uint64_t *answers, uint64_t i, uint64_t n) noexcept nogil
     cdef int _batched_input(self, uint64_t j, uint32_t place) except -1 nogil
     cdef int _waiting_input(self, uint64_t j, uint32_t place) except -1 nogil
     cdef void _input_record(self, const seq_input *inp, engine_rec *rec) noexcept nogil

@@ -31,8 +31,9 @@ from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
                                DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
-from engine._ring cimport (SAMPLE, Link, link_commit, link_completed, link_completion, link_read_deadline, link_request,
-                           link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release, slot_fill, slot_poll)
+from engine._ring cimport (SAMPLE, Link, link_answers, link_block, link_commit, link_completed, link_completion, link_next,
+                           link_read_deadline, link_request, link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release,
+                           slot_fill, slot_poll, string_slots)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, WAIT_SPIN_NS, wait_any, wait_word, waiter_init,
                                    wake)
 
@@ -42,9 +43,10 @@ from engine.types import Space
 
 cdef enum:
     WINDOW = 16384         # accesses of one stretch at most (batched)
-    COMMIT_AT = 64         # records published at once, and one wake-up
-    POST_AT = 32           # posted writes published at once, if nothing is waited for before
-    TIME_ONE_IN = 61       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
+    COMMIT_AT = 64         # slots of a ring published at once, and one wake-up: blocks, in which strings lie whole
+    POST_AT = 32           # the same for posted writes, if nothing is waited for before
+    TIME_ONE_IN = 67       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
+    LOOK_EACH = 1 << 16    # accesses between two looks at signals and at the workers' lives
     LOOKS = 16             # at a slot, before the waiting policy is asked
     NO_AUX = 0xFFFFFFFF
     SLOT_CAUSE_BIT = 62
@@ -384,8 +386,9 @@ cdef class Sequencer:
             at = <uint32_t>link.v.requests.capacity
             self.link[i].meta = <uint64_t *>calloc(at, sizeof(uint64_t))
             self.link[i].aux = <uint32_t *>calloc(at, sizeof(uint32_t))
+            self.link[i].more = <uint8_t *>calloc(at, 1)
             self.link[i].stamp = <uint64_t *>calloc(at // SAMPLE + 1, sizeof(uint64_t))
-            if not (self.link[i].meta and self.link[i].aux and self.link[i].stamp):
+            if not (self.link[i].meta and self.link[i].aux and self.link[i].more and self.link[i].stamp):
                 raise MemoryError()
         self._build_map(plan)
         self.next_deadline = 0
@@ -401,6 +404,7 @@ cdef class Sequencer:
         for i in range(self.n_links if self.link != NULL else 0):
             free(self.link[i].meta)
             free(self.link[i].aux)
+            free(self.link[i].more)
             free(self.link[i].stamp)
         free(self.units)
         free(self.unit_of)
@@ -1100,7 +1104,7 @@ cdef class Sequencer:
         cdef engine_effect e
         cdef fx_item item
         cdef int64_t n, i
-        cdef uint64_t meta, before = self.flood
+        cdef uint64_t meta, cause, number, before = self.flood
         cdef int net
         while True:
             n = ring_peek(&l.v.effects, 256)
@@ -1134,11 +1138,14 @@ cdef class Sequencer:
                     item.key = l.slot_key
                     item.delta = l.slot_delta + 1
                 else:
-                    if l.v.requests.mine + l.open - 1 - e.cause >= l.v.requests.capacity:
+                    cause = e.cause & (<uint64_t>1 << ENGINE_CAUSE_NEXT) - 1
+                    number = e.cause >> ENGINE_CAUSE_NEXT
+                    if (l.v.requests.mine + l.open - 1 - cause >= l.v.requests.capacity
+                            or number > l.more[cause & l.v.requests.mask]):
                         n = -1
                         break
-                    meta = l.meta[e.cause & l.v.requests.mask]
-                    item.key = meta >> 6
+                    meta = l.meta[cause & l.v.requests.mask]
+                    item.key = (meta >> 6) + (number << KEY_INDEX_SHIFT)
                     item.delta = <uint32_t>(meta & 63) + 1
                 if e.kind == ENGINE_EFFECT_LINE:
                     net = self.net_of[<uint32_t>e.device << 6 | e.pin]
@@ -1167,42 +1174,64 @@ cdef class Sequencer:
         cdef uint8_t *statuses = self.status
         cdef engine_cpl c
         cdef int64_t n, i
-        cdef uint64_t at, meta, index, base = self.base, n_acc = self.n_acc, seen, mask = l.v.requests.mask
+        cdef uint64_t at, meta, index, more, base = self.base, n_acc = self.n_acc, seen, mask = l.v.requests.mask
         cdef uint32_t aux
         while True:
-            n = link_completed(l.v, 256)
+            n = link_completed(l.v, l.v.requests.capacity)
             if n == 0:
                 return 0
             if n < 0:
                 break
             self._drain(k)
             seen = l.v.seen
-            for i in range(n):
+            i = 0
+            while i < n:
+                at = (seen + i) & mask
+                more = l.more[at]
+                if i + <int64_t>string_slots(more) >= n:       # a string is taken when all its answers are here
+                    break
                 if link_completion(l.v, i, &c) < 0:
                     n = -1
                     break
-                at = (seen + i) & mask
                 meta = l.meta[at]
                 if meta & META_LOW == META_ACCESS:
                     index = (meta >> KEY_INDEX_SHIFT + 6) - base
-                    if index >= n_acc:                 # posted by an earlier run
-                        continue
-                    statuses[index] = c.status
-                    if acc[index].dir == 0:
-                        values[index] = c.value
-                        if c.status & ~<uint32_t>IO_CONTENT:
-                            values[index] = self._nobody(acc[index].space, acc[index].size)
-                    if not (seen + i) & (SAMPLE - 1) and self.stamped and l.stamp[at // SAMPLE]:
-                        self._seen(l.stamp[at // SAMPLE], &l.v.stamps[at] if self.stamped == STAMPED_ALL else NULL)
+                    if index < n_acc:                          # else posted by an earlier run
+                        statuses[index] = c.status
+                        if acc[index].dir == 0:
+                            values[index] = c.value
+                            if c.status & ~<uint32_t>IO_CONTENT:
+                                values[index] = self._nobody(acc[index].space, acc[index].size)
+                        if not (seen + i) & (SAMPLE - 1) and self.stamped and l.stamp[at // SAMPLE]:
+                            self._seen(l.stamp[at // SAMPLE], &l.v.stamps[at] if self.stamped == STAMPED_ALL else NULL)
+                        if more:
+                            self._answers(link_answers(l.v, at + 1), index + 1, more)
                 elif meta & META_LOW & ~<uint64_t>63 != META_ACCESS:
                     aux = l.aux[at]
                     if aux != NO_AUX and self.answers != NULL:
                         self.answers[aux] = <int64_t>c.value
+                i += 1 + <int64_t>string_slots(more)
             if n < 0:
                 break
-            link_seen(l.v, n)
+            link_seen(l.v, i)
+            if i < n:
+                return 0
         with gil:
             raise RingError(f"worker {k + 1}: impossible words in its completion ring")
+
+    cdef void _answers(self, const uint64_t *answers, uint64_t i, uint64_t n) noexcept nogil:
+        """Take n answers to a string, from access i of the run on; their index and number were checked."""
+        cdef const engine_acc *a = &self.acc[i]
+        cdef uint64_t *values = self.value + i
+        cdef uint8_t *statuses = self.status + i
+        cdef uint64_t k, answer, nobody = self._nobody(a.space, a.size)
+        cdef uint32_t status
+        for k in range(n):
+            answer = load_relaxed64(answers + k)       # relaxed: after the acquire that found it
+            status = answer >> 32 & 0xff
+            statuses[k] = <uint8_t>status
+            if a.dir == 0:
+                values[k] = nobody if status & ~<uint32_t>IO_CONTENT else <uint32_t>answer
 
     cdef int _commit(self, uint32_t k) except -1 nogil:
         cdef seq_link *l = &self.link[k]
@@ -1278,6 +1307,27 @@ cdef class Sequencer:
             self._pause(k)
         return 0
 
+    cdef uint64_t _string(self, seq_link *l, uint64_t i, uint64_t n, uint64_t block) noexcept nogil:
+        """Behind access i, which is the last record in the ring: those that follow it, are the same access again, and have
+        nothing between them.  At most n, in the rest of its block of slots.  How many; they are in the ring, not counted."""
+        cdef const engine_acc *a = &self.acc[i]
+        cdef uint64_t header = l.v.requests.mine + l.open - 1, room, k = 0, t = a.t_ns
+        cdef uint64_t *values = self.value + i
+        cdef engine_next *out = link_next(l.v, l.open)
+        room = min(link_block(l.v, header), block - (header & (block - 1))) - 1
+        room = min(room, l.v.requests.capacity - (l.v.requests.mine - l.v.kept) - l.open)
+        n = min(n, room * 2)
+        while k < n and repeats(a, a + k + 1) and a[k + 1].t_ns < self.timed_reset and a[k + 1].t_ns - t <= SLICE:
+            t = a[k + 1].t_ns
+            out[k].t_ns = t
+            out[k].value = values[k + 1] = a[k + 1].value
+            k += 1
+        link_request(l.v, l.open - 1).more = <uint8_t>k
+        l.more[header & l.v.requests.mask] = <uint8_t>k
+        l.open += <uint32_t>string_slots(k)
+        self.now = t
+        return k
+
     cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil:
         """Put one record into the ring of the unit's owner."""
         cdef uint32_t k = self.units[unit].link
@@ -1289,11 +1339,12 @@ cdef class Sequencer:
         at = (l.v.requests.mine + l.open) & l.v.requests.mask
         l.meta[at] = key << 6 | (delta if delta < 63 else 63)
         l.aux[at] = aux
+        l.more[at] = 0
         if not (l.v.requests.mine + l.open) & (SAMPLE - 1) and self.stamped:
             l.stamp[at // SAMPLE] = tsc()
         l.open += 1
         self.units[unit].touched += 1
-        if l.open >= COMMIT_AT:
+        if not (l.v.requests.mine + l.open) & (COMMIT_AT - 1):
             self._commit(k)
             if not l.v.requests.mine & 511:
                 self._collect(k)
@@ -1672,8 +1723,8 @@ cdef class Sequencer:
     cdef int _run_batched(self) except -1 nogil:
         cdef const engine_acc *acc = self.acc
         cdef uint64_t *values = self.value
-        cdef uint64_t i, j = 0, addr = 0, key, at, n = self.n_acc, m = self.n_inp, base = self.base
-        cdef uint64_t next_input = self.inp[0].index if m else <uint64_t>-1
+        cdef uint64_t i = 0, j = 0, addr = 0, key, at, more, n = self.n_acc, m = self.n_inp, base = self.base
+        cdef uint64_t next_input = self.inp[0].index if m else <uint64_t>-1, look = LOOK_EACH
         cdef uint32_t place, space = 0, found, size
         cdef const engine_acc *a
         cdef engine_rec *rec
@@ -1684,7 +1735,7 @@ cdef class Sequencer:
         memset(&to, 0, sizeof(to))
         to.space = 255
         self.window_used = 0
-        for i in range(n):
+        while i < n:
             a = &acc[i]
             if i >= next_input:
                 place = 0
@@ -1712,6 +1763,7 @@ cdef class Sequencer:
                     rec = link_request(l.v, l.open)
                     at = (l.v.requests.mine + l.open) & l.v.requests.mask
                     l.meta[at] = key << 6
+                    l.more[at] = 0
                     if not (l.v.requests.mine + l.open) & (SAMPLE - 1) and self.stamped:
                         l.stamp[at // SAMPLE] = tsc()
                 else:
@@ -1722,19 +1774,23 @@ cdef class Sequencer:
                     h.aux = NO_AUX
                     rec = &h.rec
                 fill(rec, a, addr, space, to.region)
+                more = 0
                 if l != NULL:
                     l.open += 1
-                    l.batch += 1
+                    if i + 1 < n and repeats(a, a + 1) and size <= 4 and not (to.flags & DISPATCH_BARRIER and a.dir):
+                        more = self._string(l, i, min(min(n, next_input) - i, WINDOW - self.window_used) - 1, COMMIT_AT)
+                        i += more
+                    l.batch += 1 + <uint32_t>more
                     unit.touched = 1
-                    if l.open >= COMMIT_AT:
+                    if not (l.v.requests.mine + l.open) & (COMMIT_AT - 1):
                         self._commit(unit.link)
                         if not l.v.requests.mine & 511:
                             self._collect(unit.link)
-                self.counts.batched += 1
-                self.window_used += 1
+                self.counts.batched += 1 + more
+                self.window_used += 1 + more
                 if (to.flags & DISPATCH_BARRIER and a.dir) or self.window_used >= WINDOW:
-                    self.key = key
-                    self._finish(a.t_ns)
+                    self.key = access_key(base + i)
+                    self._finish(self.now)
                     to.space = 255                     # the map may be another one
             elif found == FIND_ROUTER:
                 values[i] = a.value
@@ -1756,7 +1812,9 @@ cdef class Sequencer:
                 self.counts.sync += 1
                 self._finish(a.t_ns)
                 to.space = 255
-            if not i & 0xFFFF and i:
+            i += 1
+            if i >= look:
+                look += LOOK_EACH
                 with gil:
                     self._check()
         place = 0
@@ -1825,8 +1883,8 @@ cdef class Sequencer:
         return 0
 
     cdef int _run_waiting(self, bint buffered) except -1 nogil:
-        cdef uint64_t i, j = 0, addr = 0, v, ticks = 0, at, base = self.base
-        cdef uint64_t next_input = self.inp[0].index if self.n_inp else <uint64_t>-1
+        cdef uint64_t i = 0, j = 0, addr = 0, v, ticks = 0, at, more, n = self.n_acc, base = self.base
+        cdef uint64_t next_input = self.inp[0].index if self.n_inp else <uint64_t>-1, look = LOOK_EACH
         cdef uint32_t place, space = 0, found, st
         cdef bint posted = False
         cdef const engine_acc *a
@@ -1836,7 +1894,13 @@ cdef class Sequencer:
         cdef seq_link *l = NULL
         memset(&to, 0, sizeof(to))
         to.space = 255
-        for i in range(self.n_acc):
+        while i < n:
+            if i >= look:
+                look += LOOK_EACH
+                self._finish(self.now)
+                to.space = 255
+                with gil:
+                    self._check()
             a = &self.acc[i]
             if i >= next_input:
                 place = 0
@@ -1877,19 +1941,25 @@ cdef class Sequencer:
                         fill(link_request(l.v, l.open), a, addr, space, to.region)
                         at = l.v.requests.mine + l.open
                         l.meta[at & l.v.requests.mask] = self.key << 6
+                        l.more[at & l.v.requests.mask] = 0
                         if not at & (SAMPLE - 1):
                             l.stamp[(at & l.v.requests.mask) // SAMPLE] = tsc() if self.stamped == STAMPED_ALL else 0
                         l.open += 1
-                        unit.last = at + 1
-                        unit.touched = 1
-                        self.counts.buffered += 1
                         self.value[i] = a.value
-                        self.status[i] = IO_OK         # its own may come when this run is over
-                        if l.open == POST_AT:
+                        more = 0
+                        if i + 1 < n and repeats(a, a + 1) and a.size <= 4 and not ticks and not unit.level:
+                            more = self._string(l, i, min(min(n, next_input) - i - 1, self.unstamped if self.stamped else n), POST_AT)
+                            self.unstamped -= <uint32_t>more if self.stamped else 0
+                        memset(&self.status[i], IO_OK, 1 + more)       # their own may come when this run is over
+                        i += 1 + more
+                        unit.last = l.v.requests.mine + l.open
+                        unit.touched = 1
+                        self.counts.buffered += 1 + more
+                        if not unit.last & (POST_AT - 1):
                             self._commit(unit.link)
                             if not l.v.requests.mine & 511:
                                 self._collect(unit.link)
-                        if ticks and self.n_acc > 1:
+                        if ticks and n > 1:
                             self._sample(tsc() - ticks)
                         continue
                     self.counts.fallback += 1
@@ -1921,17 +1991,13 @@ cdef class Sequencer:
                 self.counts.router += 1
             self.value[i] = a.value if a.dir else v
             self.status[i] = <uint8_t>st
-            if not i & 0xFFFF and i:
-                self._finish(a.t_ns)
-                to.space = 255
-                with gil:
-                    self._check()
+            i += 1
         place = 0
         while j < self.n_inp:
             self._waiting_input(j, place)
             place += 1
             j += 1
-        if self.n_acc == 1 and self.n_inp == 0 and self.base < PAST:
+        if n == 1 and self.n_inp == 0 and self.base < PAST:
             self._show_posted()
             self.past[self.base] = self.now        # single accesses need no cut each: what is on the way keeps its number
             self.base += 1

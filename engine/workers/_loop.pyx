@@ -10,11 +10,12 @@ from libc.stdlib cimport calloc, free
 cimport cython
 from cpython.ref cimport PyObject
 from engine._abi cimport *
-from engine._atomics cimport load_acquire32, load_relaxed32, tsc
+from engine._atomics cimport load_acquire32, load_relaxed32, load_relaxed64, tsc
 from engine._device cimport NEVER
-from engine._executor cimport Executor, owned, quick_execute
-from engine._ring cimport (SAMPLE, Link, link_answer, link_deadline, link_execute, link_heartbeat, link_peek, link_stamp, link_take,
-                           link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp, slot_take)
+from engine._executor cimport Executor, owned, quick_access, quick_execute, region_entry
+from engine._ring cimport (SAMPLE, Link, link_answer, link_answers, link_block, link_deadline, link_execute, link_heartbeat, link_next,
+                           link_peek, link_stamp, link_take, link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp,
+                           slot_take, string_slots)
 from engine.workers._wait cimport (WAIT_ADAPTIVE, WAIT_BLOCK, WAIT_SPIN, WAIT_SPIN_NS, wait_any, wait_index, wait_word,
                                    waiter, waiter_init, wake)
 
@@ -26,7 +27,6 @@ cdef extern from "Python.h" nogil:
     void PyEval_RestoreThread(void *)
 
 cdef enum:
-    CHUNK = 64             # records between two publications
     SLOT_CAUSE_BIT = 62
 
 POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
@@ -145,9 +145,9 @@ cdef class WorkerLoop:
         cdef engine_rec rec
         cdef uint64_t value = 0
         cdef uint32_t status
-        cdef int64_t i, sampled = -v.requests.mine & (SAMPLE - 1) if self.w.stamped else CHUNK
+        cdef int64_t i = 0, got, sampled = -v.requests.mine & (SAMPLE - 1) if self.w.stamped else SAMPLE
         cdef uint64_t taken = 0
-        for i in range(n):
+        while i < n:
             link_take(v, i, &rec)
             if i == sampled:
                 taken = tsc()
@@ -159,18 +159,51 @@ cdef class WorkerLoop:
             if (<Executor>ex).fx.n:
                 if self._flush():
                     return 1
+            i += 1
+            if rec.more:
+                got = self._string(i, n - i, &rec)
+                if got < 0:
+                    return 1
+                i += got
         self._deadlines()
         link_execute(v, n)
         if self.w.wait.policy != WAIT_SPIN:
             wake(&self.w.wait, &v.hdr.router_asleep)
         return 0
 
+    cdef int64_t _string(self, int64_t first, int64_t n, const engine_rec *rec) noexcept nogil:
+        """Execute the accesses that follow a record in the slots from `first` on, of which n are there.  Slots taken; -1 to leave
+        the loop."""
+        cdef link_view *v = self.w.v
+        cdef PyObject *ex = <PyObject *>self.ex
+        cdef const engine_next *next = link_next(v, first)
+        cdef uint64_t *answers = link_answers(v, v.requests.mine + first)
+        cdef uint64_t value, t_ns, cause = self.ex.fx.cause
+        cdef uint32_t status, i, size = <uint32_t>1 << (rec.op >> ENGINE_OP_SIZE_SHIFT)
+        cdef region_entry *e
+        if not owned(<Executor>ex, rec) or <int64_t>string_slots(rec.more) > n:
+            self.w.bad = 1
+            return -1
+        e = &(<Executor>ex).regions[rec.region]
+        for i in range(rec.more):
+            t_ns = load_relaxed64(&next[i].t_ns)       # relaxed: after the acquire that found the record, and each read once
+            value = load_relaxed64(&next[i].value)
+            cause += <uint64_t>1 << ENGINE_CAUSE_NEXT
+            (<Executor>ex).fx.cause = cause
+            status = quick_access(<Executor>ex, e, t_ns, rec.addr, size, rec.op & ENGINE_OP_WRITE, &value)
+            answers[i] = <uint32_t>value | <uint64_t>(status & 0xff) << 32
+            if (<Executor>ex).fx.n and self._flush():
+                return -1
+        self.ex.executed += rec.more
+        self.ex.accesses += rec.more
+        return string_slots(rec.more)
+
     cdef int _catch_up(self, uint64_t after) noexcept nogil:
         """Execute the ring records that precede a synchronous access."""
         cdef link_view *v = self.w.v
         cdef int64_t n
         while <int64_t>(after - v.requests.mine) > 0:
-            n = link_peek(v, min(after - v.requests.mine, <uint64_t>CHUNK))
+            n = link_peek(v, min(after - v.requests.mine, link_block(v, v.requests.mine)))
             if n <= 0:
                 self.w.bad = 1
                 return 1
@@ -223,7 +256,7 @@ cdef class WorkerLoop:
                 if got < 0:
                     return -1
                 done += got
-        n = link_peek(v, CHUNK)
+        n = link_peek(v, link_block(v, v.requests.mine))
         if n < 0:
             self.w.bad = 1
             return -1

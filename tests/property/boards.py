@@ -114,6 +114,7 @@ class Stream:
 
 
 OFFSETS = (probe.LINES, probe.LINES, probe.ARM, probe.BURST, probe.TRAIN, probe.CANCEL, probe.DMA, probe.MESSAGE, 3, 15)
+AGAIN = (0,) * 12 + (1, 2, 3, 9, 150)
 STEPS = (0, 0, 0, 1, 1, 2, 3, 7, 10, 40, 1000, 10**12)
 
 
@@ -140,9 +141,11 @@ def streams(draw, spec, size=60, simple=False):
         st.integers(0, (1 << 32) - 1),
         st.integers(0, 255),
         st.sampled_from(STEPS),
+        st.sampled_from(AGAIN),
     )
-    for code, who, v, where, dt in draw(st.lists(what, min_size=1, max_size=size)):
+    for code, who, v, where, dt, again in draw(st.lists(what, min_size=1, max_size=size)):
         t += dt
+        before = len(acc)
         rank = probes[who % len(probes)] if probes else 0
         offset = OFFSETS[where % len(OFFSETS)]
         if code < 20:  # a device is told something
@@ -204,6 +207,10 @@ def streams(draw, spec, size=60, simple=False):
         elif functions:
             reg = (0x000, 0x004, 0x400, 0x404)[where % 4]
             acc.append((t, BARS[v % 3] + reg, v >> 3 & 3, 0, 4, 1, who & 1, 0, 0))
+        for _ in range(again if len(acc) > before else 0):  # a string: the last one again, with other values
+            t += dt % 40
+            addr, value = acc[-1][1:3]
+            acc.append((t, addr, value ^ (again & 1 and addr != 0xCF8), *acc[-1][3:]))
     a, i = np.zeros(len(acc), ACC), np.zeros(len(inputs), INPUT)
     a[:] = acc
     i[:] = inputs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine._abi import CPL, EFFECT, REC, SLOT
+from engine._abi import CPL, EFFECT, NEXT, NEXT_CPL, REC, SLOT
 from engine._foreign import COALESCED, IOREQ
 from engine._ring import STAMP
 
@@ -53,6 +53,8 @@ def test_offsets_and_sizes(name):
     ("name", "dtype"),
     [
         ("engine_rec", REC),
+        ("engine_next", NEXT),
+        ("engine_next_cpl", NEXT_CPL),
         ("engine_cpl", CPL),
         ("engine_effect", EFFECT),
         ("engine_slot", SLOT),

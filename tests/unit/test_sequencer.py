@@ -240,7 +240,7 @@ def test_counts_of_the_batched_path():
     """A stretch of accesses goes out in pieces of 64; a barrier ends it."""
     with bench("batched", board(PROBE), requests=4096) as b:
         before = b.sequencer.counters
-        b.sequencer.run(batch(*[read()] * 100), None, "batched")
+        b.sequencer.run(batch(*[read(), read(offset=4)] * 50), None, "batched")
         c = {k: v - before[k] for k, v in b.sequencer.counters.items()}
         assert (c["batched"], c["batches"], c["batch_accesses"], c["cuts"]) == (100, 2, 100, 1)
         assert b.sequencer.counters["mean_batch"] == 50.0
@@ -248,6 +248,46 @@ def test_counts_of_the_batched_path():
         b.sequencer.run(batch(*[read()] * 3, reset, read(), reset), None, "batched")
         d = {k: v - before[k] - c[k] for k, v in b.sequencer.counters.items() if k in c}
         assert (d["batched"], d["batches"], d["batch_accesses"], d["cuts"], d["resets"]) == (6, 2, 6, 3, 0)
+
+
+def test_a_string_is_one_record_and_what_follows_it():
+    """The same access again and again takes half a slot each, in blocks of 64 slots: 127 accesses."""
+    with bench("batched", board(PROBE), requests=4096) as b:
+        before = b.sequencer.counters, b.links[0].indices["produced"] % 64
+        assert before[1] < 8
+        b.sequencer.run(batch(*[read(n) for n in range(1000)]), None, "batched")
+        c = {k: v - before[0][k] for k, v in b.sequencer.counters.items()}
+        first = 1 + 2 * (63 - before[1])
+        assert (c["batched"], c["batch_accesses"], c["cuts"]) == (1000, 1000, 1)
+        assert c["batches"] == 1 + -(-(1000 - first) // 127)
+        assert b.loops[0].accesses == 1000
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_a_string_does_belongs_to_each_of_its_accesses(path):
+    """Writes of a line's levels to one port; each that changes it is told with its own index and time."""
+    with bench(path, board(PROBE, PROBE, wires=[(0, "steady", 1, "i0")], reaction="none")) as b:
+        levels = [n % 3 == 0 for n in range(300)]
+        b.sequencer.run(batch(*[write(probe.LINES, 0x10 | level, 10 * n) for n, level in enumerate(levels)]), None, path)
+        changes = [(n, 10 * n, level) for n, level in enumerate(levels) if level != (n > 0 and levels[n - 1])]
+        lines = b.sequencer.take_lines()
+        assert [(int(r["index"]), int(r["t_ns"]), bool(r["level"])) for r in lines] == changes
+        assert lines["phase"].all()
+
+
+@pytest.mark.parametrize("path", ["batched", "buffered"])
+def test_what_ends_a_string(path):
+    """Another access, an input, a step of time that is cut, and 8-byte accesses, which make none: answers stay in order."""
+    rows = [*[write(3, n, n) for n in range(5)], read(5, offset=3, size=1), *[write(3, n, 6) for n in range(70)]]
+    rows += [(10**12, 1, MEM + 40, 8, 1, n << 40) for n in range(5)] + [(10**12, 1, MEM + 40, 8, 0, 0)] * 3
+    rows += [write(3, n, 10**12 + n * 10**11) for n in range(5)]
+    inputs = given((3, 3, KEY, 0, 0, 7), (40, 6, KEY, 0, 0, 9))
+    with bench("local", board(PROBE)) as b:
+        want = [x.tolist() for x in b.sequencer.run(batch(*rows), inputs)]
+        state = b.devices["d0"].save()
+    with bench(path, board(PROBE)) as b:
+        assert [x.tolist() for x in b.sequencer.run(batch(*rows), inputs, path)] == want
+        assert b.devices["d0"].save() | {"now": 0} == state | {"now": 0}
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -274,7 +314,7 @@ def test_the_latency_histogram():
         with bench(path, board(PROBE), requests=4096) as b:
             b.sequencer.clear_histogram()
             assert b.sequencer.histogram().sum() == 0
-            b.sequencer.run(batch(*[read()] * 640), None, path)
+            b.sequencer.run(batch(*[read(), read(offset=4)] * 320), None, path)
             counts = b.sequencer.histogram()
             assert counts.sum() == n and len(counts) == 2048
             b.sequencer.clear_histogram()

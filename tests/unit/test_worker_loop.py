@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from engine import ACC, PyDevice, Region, Space
+from engine._abi import REC
 from engine.machine import spec
 from tests.property.boards import Bench
 
@@ -60,3 +61,26 @@ def test_a_python_device_may_flood_a_small_effect_ring(path):
     code = f"from tests.unit.test_worker_loop import flood; print(flood({path!r}))"
     got = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert got.stdout == "200\n", got.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("op", "more", "slots"),
+    [(0, 3, 1), (0, 126, 62), (7, 1, 1), (4, 2, 1)],
+    ids=["short by a slot", "short by one of many", "behind a settle", "behind an input"],
+)
+def test_a_string_that_cannot_be_ends_the_loop(op, more, slots):
+    """What follows a record is there whole, and follows an access; else the worker says so and executes none of it."""
+    parts = spec.parse(BOARD)
+    with Bench(parts, [0]) as bench:
+        records = np.zeros(1 + slots, REC)
+        records[0] = (1000, 0x100, 0, 0, 0, op, more)
+        start = bench.links[0].indices["produced"]
+        pad = np.zeros(-start % 64, REC)  # a block of its own
+        pad["op"] = 15
+        bench.links[0].push(pad)
+        executed = bench.loops[0].executed
+        bench.links[0].push(records)
+        bench.threads[0].join(10)
+        assert [str(e) for e in bench.errors] == ["w0: the router's words are impossible"]
+        assert bench.loops[0].executed <= executed + len(pad) + 1
+        bench.errors.clear()
