@@ -71,11 +71,20 @@ def accesses(*rows: tuple[int, int]) -> Stream:
 
 @pytest.mark.parametrize(
     "lie",
-    [{"device": 1}, {"device": 2}, {"device": 65535}, {"pin": 64}, {"t_ns": 101}, {"cause": 1 << 40}, {"cause": 1 << 54}, {"kind": 0}],
+    [
+        {"device": 1},
+        {"device": 2},
+        {"device": 65535},
+        {"pin": 64},
+        {"t_ns": 101},
+        {"cause": 1 << 40},
+        {"cause": 1 << 54},
+        {"kind": 0},
+    ],
     ids=str,
 )
 def test_an_effect_that_cannot_be_ends_the_run(lie: dict[str, int]) -> None:
-    """Of another worker's device, of no device, of no pin, from the future, of no record, of none that followed one; the last one is believed."""
+    """Of another worker's device, of no device, of no pin, from the future, of no record, of none behind one; the last is believed."""
     with Bench(PAIR, [0, 1]) as bench:
         bench.run(accesses((0x1002, 0)), path="batched")
         link = bench.links[0]

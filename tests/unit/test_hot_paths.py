@@ -34,7 +34,7 @@ HOT: dict[str, dict[str, int]] = {
         """ring_reserve ring_commit ring_peek ring_release ring_copy ring_item
         link_reserve link_request link_commit link_completed link_completion link_seen link_peek link_take link_answer
         link_execute link_deadline link_read_deadline slot_post slot_poll slot_take slot_answer
-        link_stamp slot_stamp"""
+        link_stamp slot_stamp link_block string_slots link_next link_answers"""
     ),
     "engine._dispatch": each(
         "dispatch_find dispatch_fill dispatch_batch dispatch_route dispatch_resolve dispatch_split"
@@ -44,10 +44,11 @@ HOT: dict[str, dict[str, int]] = {
     | {"Executor.execute": 1},  # a snapshot was put back
     "engine._device": each("emit set_line set_deadline", "Device") | each("read write _find", "Dma"),
     "engine.workers._wait": each("wait_any wait_index wait_state changed _sleep _spin _wake"),
-    "engine.workers._loop": each("_serve _turn _chunk _slot _flush _idle _deadlines", "WorkerLoop"),
+    "engine.workers._loop": each("_serve _turn _chunk _string _slot _flush _idle _deadlines", "WorkerLoop"),
     "engine.sequencer": each(
         """_find _nobody _sample _seen _slot_stamps _timer_key _due _commit _input_record _advance _local_input
-        _split_local _wait_link _room _push _net _flush_unit _bring_up _batched_input _waiting_input""",
+        _split_local _wait_link _room _push _net _flush_unit _bring_up _batched_input _waiting_input
+        _string _answers""",
         "Sequencer",
     )
     | {

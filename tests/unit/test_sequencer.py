@@ -268,7 +268,9 @@ def test_what_a_string_does_belongs_to_each_of_its_accesses(path):
     """Writes of a line's levels to one port; each that changes it is told with its own index and time."""
     with bench(path, board(PROBE, PROBE, wires=[(0, "steady", 1, "i0")], reaction="none")) as b:
         levels = [n % 3 == 0 for n in range(300)]
-        b.sequencer.run(batch(*[write(probe.LINES, 0x10 | level, 10 * n) for n, level in enumerate(levels)]), None, path)
+        b.sequencer.run(
+            batch(*[write(probe.LINES, 0x10 | level, 10 * n) for n, level in enumerate(levels)]), None, path
+        )
         changes = [(n, 10 * n, level) for n, level in enumerate(levels) if level != (n > 0 and levels[n - 1])]
         lines = b.sequencer.take_lines()
         assert [(int(r["index"]), int(r["t_ns"]), bool(r["level"])) for r in lines] == changes
@@ -277,7 +279,7 @@ def test_what_a_string_does_belongs_to_each_of_its_accesses(path):
 
 @pytest.mark.parametrize("path", ["batched", "buffered"])
 def test_what_ends_a_string(path):
-    """Another access, an input, a step of time that is cut, and 8-byte accesses, which make none: answers stay in order."""
+    """Another access, an input, a step of time that is cut; 8-byte accesses make none."""
     rows = [*[write(3, n, n) for n in range(5)], read(5, offset=3, size=1), *[write(3, n, 6) for n in range(70)]]
     rows += [(10**12, 1, MEM + 40, 8, 1, n << 40) for n in range(5)] + [(10**12, 1, MEM + 40, 8, 0, 0)] * 3
     rows += [write(3, n, 10**12 + n * 10**11) for n in range(5)]
