@@ -48,6 +48,7 @@ cdef enum:                 # advanced error reporting, PCIe 7.10, offsets within
     AER_CORRECTABLE_MASK = 0x14
     AER_CONTROL = 0x18
     AER_ROOT_COMMAND = 0x2C
+    AER_ROOT_STATUS = 0x30
     AER_LENGTH = 0x48
     EXT_CAP_AER = 0x0001
     EXT_CAP_ACS = 0x000D
@@ -153,3 +154,4 @@ cdef class RootPort(PciBridge):
     cdef uint32_t msix                    # where MSI-X is, or 0
     cdef uint16_t link(self) noexcept nogil
     cdef void express_written(self, uint32_t offset, uint32_t size) noexcept nogil
+    cdef void number_message(self) noexcept nogil

@@ -19,7 +19,7 @@ from libc.string cimport memset
 from engine._device cimport IO_NO_REGISTER, IO_OK, RESET_BUS, Device
 from engine.pci._config cimport CONFIG_REGION
 from engine.pci._decode cimport bus_leads_to, function_at
-from engine.pci._msi cimport msi_enabled, msi_notify, msi_written
+from engine.pci._msi cimport MSI_CONTROL, MSI_ENABLED_MASK, msi_enabled, msi_notify, msi_written
 from engine.pci._msix cimport ENTRY_SIZE, msix_load, msix_reset, msix_table_write, msix_written
 from engine.pci.regs cimport *
 
@@ -500,11 +500,18 @@ cdef class RootPort(PciBridge):
         self.express_written(offset, size)
         if self.msi:
             msi_written(self, self.msi, offset, size)
+            self.number_message()
         if self.msix:
             msix_written(self, self.msix, self.s.table, self.s.pending, offset, size)
 
+    cdef void number_message(self) noexcept nogil:
+        """PCIe 7.10.10, Advanced Error Interrupt Message Number: the second message's, once the guest has allowed for two."""
+        self.s.extended[AER_ROOT_STATUS + 3] = ((self.config16(self.msi + MSI_CONTROL) & MSI_ENABLED_MASK) != 0) << 3
+
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         PciBridge.on_reset(self, kind)
+        if self.msi:
+            self.number_message()
         if self.msix:
             msix_reset(self, self.msix, self.s.table, self.s.pending)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.measure.diff.board import DATA, LATCH, MEDIA, MEM
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.measure.diff.programs import Generator
 
 RAM_FIRST, RAM_SIZE = 0x100000, 0x100000  # where descriptors and buffers lie
+TRIES = 16  # to place one apart from the others
 SECTOR, BLOCK = 512, 2048
 MS, S = 1_000_000, 1_000_000_000
 
@@ -32,6 +33,7 @@ class Hands:
     g: Generator
     random: random.Random
     named: dict[str, tuple[Window, Register]]
+    taken: list[tuple[int, int]] = field(default_factory=list)  # first and end of what the sequence uses of RAM
 
     def put(self, name: str, value: int, size: int | None = None) -> None:
         """Write a register."""
@@ -76,8 +78,15 @@ class Hands:
             self.g.emit(MEM, n, 8, 0, 0)
 
     def place(self, size: int, align: int = 8) -> int:
-        """An address for so many bytes."""
-        return RAM_FIRST + self.random.randrange((RAM_SIZE - size) // align) * align
+        """An address for so many bytes, of which the sequence uses none yet while there is room.  (What becomes of a
+        command that overwrites its own descriptors depends on how many the controller has fetched, which is its own
+        affair: AHCI 1.3.1 4.2.2, P.)"""
+        for _ in range(TRIES):
+            at = RAM_FIRST + self.random.randrange((RAM_SIZE - size) // align) * align
+            if not any(at < end and first < at + size for first, end in self.taken):
+                break
+        self.taken.append((at, at + size))
+        return at
 
     def bytes(self, n: int) -> bytes:
         """So many bytes, all equal but for the first few (few records, and still an order that shows)."""

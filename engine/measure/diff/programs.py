@@ -87,6 +87,7 @@ class Generator:
             self._reset()
         elif pick < PULL + DRIVE and self.driver:
             self.sure = True
+            self.hands.taken.clear()
             self.driver(self.hands)
             self.sure = False
         elif pick < 0.62 and self.targets:

@@ -332,6 +332,16 @@ def test_pcie_7_8_9_a_slot_says_how_its_cards_come() -> None:
     assert FakeBus(Ioh3420(hotplug=False)).read(CONFIG, 0x90 + 0x14, 4) & 0x60 == 0
 
 
+def test_pcie_7_10_10_error_interrupt_message_number() -> None:
+    bus = FakeBus(Ioh3420())
+    assert bus.read(CONFIG, 0x130, 4) == 0
+    for control, number in ((0x0010, 1), (0x0011, 1), (0x0001, 0), (0x0010, 1)):  # MSI: one message or two
+        bus.write(CONFIG, 0x62, control, 2)
+        assert bus.read(CONFIG, 0x130, 4) >> 27 == number
+    bus.reset()
+    assert bus.read(CONFIG, 0x130, 4) == 0
+
+
 def test_pcie_7_8_root_port_capabilities() -> None:
     for kind, express in ((PcieRootPort, 0x54), (Ioh3420, 0x90)):
         bus = FakeBus(kind(slot=9, chassis=1))
@@ -506,8 +516,8 @@ def test_shpc_4_13_a_command_interrupts_when_it_may() -> None:
 
 
 def test_shpc_4_15_messages_and_intx() -> None:
-    """With messages on a change of the request is one.  A write of a register that changes nothing sets INTA#, one behind
-    the registers does nothing."""
+    """With messages on a change of the request is one.  A write of a register that changes nothing sets INTA#, one
+    behind the registers does nothing."""
     bus = FakeBus(PciPciBridge())
     bus.write(CONFIG, BAR0, 0xE0000000, 4)
     bus.write(CONFIG, COMMAND, 7, 2)
