@@ -73,6 +73,7 @@ class Facts:
     machine: str = "pc"
     version: str = ""  # the machine type's full name, as SMBIOS gives it; "": that of 7.2
     ram: int = 128 << 20
+    max_low_ram: int = 0  # at most so much of it lies below 4 GiB; 0: what the chipset has there
     max_ram: int = 0  # with memory modules; 0: ram
     ram_slots: int = 0  # for memory modules
     cpus: int = 1
@@ -130,7 +131,9 @@ class Facts:
 def memory(f: Facts) -> list[tuple[int, int]]:
     """(base, size) of each range of RAM."""
     c = CHIPSETS[f.machine]
-    low = c.low_ram if f.ram >= c.split_at else f.ram
+    most = f.max_low_ram or f.ram
+    split_at = most if f.max_low_ram and f.machine == "pc" else c.split_at
+    low = min(c.low_ram if f.ram >= split_at else f.ram, most, f.ram)
     return [(0, low)] + ([(1 << 32, f.ram - low)] if f.ram > low else [])
 
 

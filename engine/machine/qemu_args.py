@@ -149,7 +149,7 @@ USB = {
     "q35": (("ich9-usb-ehci1", "00:1d.7"), *((f"ich9-usb-uhci{n + 1}", f"00:1d.{n}") for n in range(3))),
 }
 # -machine NAME=off -> what is not there.
-SWITCHED_OFF = {"hpet": "hpet", "sata": "ahci", "smbus": "smbus", "i8042": "kbc"}
+SWITCHED_OFF = {"hpet": "hpet", "sata": "ahci", "smbus": "smbus", "i8042": "kbc", "pit": "pit"}
 OPTION_ROM = 0x40000  # bytes of the base address register for the reference's own option ROMs of network controllers
 # Devices without a PCI slot, beside those whose names begin or end so.
 BUSLESS = {"pc-dimm", "nvdimm", "vmgenid", "vmcoreinfo", "loader", "guest-loader", "intel-iommu", "virtconsole"}
@@ -189,6 +189,7 @@ OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
     ((4, 1), {"VGA.edid": "off"}),
     ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
 )
+SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family")  # strings of its type 1
 ON, OFF = ("on", "true", "yes"), ("off", "false", "no")
 TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
 _bare = re.compile("[A-Za-z0-9_-]+").fullmatch
@@ -373,6 +374,8 @@ class Importer:
             self.facts["uuid"] = value
         elif name == "-fw_cfg":
             self._fw_cfg_file(o)
+        elif name == "-smbios" and o.get("type") == "1" and set(o) <= {"type", *SMBIOS_SYSTEM}:
+            self.facts["system"] = {k: v for k, v in o.items() if k != "type"}
         elif name == "-object":
             self.objects[o.get("id", "")] = o
         elif name == "-numa":
@@ -511,11 +514,18 @@ class Importer:
         if self.switches.get("acpi", "on") == "off":
             facts["acpi"] = False
             remove.append("pm")
+        if self.switches.get("graphics", "on") == "off":
+            facts["nographic"] = True
+        if most := self.switches.get("max-ram-below-4g"):
+            facts["max_low_ram"] = parse_size(most)
         if self.switches.get("usb", "off") == "on":
             self.unmodelled += USB[board]
         debug = [d for d in self.devices if d.get("", "") in ISA_DEVICES]
         if debug:
-            tables.append(("debugcon", {"at": {"debugcon": int(debug[0].get("iobase", "0xe9"), 0)}}))
+            table: dict[str, Any] = {"at": {"debugcon": int(debug[0].get("iobase", "0xe9"), 0)}}
+            if "readback" in debug[0]:
+                table["config"] = {"readback": int(debug[0]["readback"], 0)}
+            tables.append(("debugcon", table))
         else:
             remove.append("debugcon")
         self._ports(remove)

@@ -255,3 +255,28 @@ def test_modules_of_a_multiboot_kernel_are_no_file() -> None:
     assert got.remarks == ["-initrd: modules of a multiboot kernel are not modelled"]
     with Machine.from_spec(got.spec()) as machine:
         assert machine.read("pio", 0x3F6, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "ram", "low"),
+    [
+        ("pc", "2G", 2 << 30), ("pc,max-ram-below-4g=1G", "2G", 1 << 30), ("pc,max-ram-below-4g=1G", "512M", 512 << 20),
+        ("pc,max-ram-below-4g=3800M", "3700M", 3700 << 20), ("pc,max-ram-below-4g=3800M", "4G", 3 << 30),
+        ("q35,max-ram-below-4g=1G", "2G", 1 << 30), ("q35,max-ram-below-4g=3G", "3G", 2 << 30),
+    ],
+)  # fmt: skip
+def test_ram_below_four_gigabytes(machine: str, ram: str, low: int) -> None:
+    """hw/i386/pc_piix.c and pc_q35.c of the reference."""
+    assert derive(imported("-M", machine, "-m", ram).spec()).board.low_ram == low
+
+
+def test_small_switches() -> None:
+    assert imported("-M", "pc,graphics=off").spec().board.facts["nographic"] is True
+    assert "pit" not in ids(imported("-M", "pc,pit=off")) and "pit" in ids(imported("-M", "pc"))
+    port = imported("-device", "isa-debugcon,iobase=0x402,readback=0x77").spec().device("debugcon")
+    assert (port.at, port.config) == ({"debugcon": 0x402}, {"readback": 0x77})
+    got = imported("-smbios", "type=1,manufacturer=Acme,,Inc,serial=7", "-smbios", "type=4,asset=x")
+    assert got.spec().board.facts["system"] == {"manufacturer": "Acme,Inc", "serial": "7"}
+    assert got.remarks == ["-smbios type=4,asset=x: not understood, passed over"]
+    items = {i.key: i.data for i in derive(got.spec()).device("fwcfg").config["items"]}
+    assert b"Acme,Inc\0" in (items["etc/smbios/smbios-tables"] or b"")
