@@ -22,6 +22,7 @@ from engine.errors import EngineError, TraceError, UsageError, WorkerDied
 from engine.frontends.outside import Outside, gsi, of_recording, records
 from engine.frontends.trace import (
     EV_VECTOR,
+    GOLD_AS_RECORDED,
     GOLD_MASK,
     GOLD_READ,
     POISON,
@@ -42,6 +43,8 @@ from engine.sequencer import Sequencer
 CHUNK = 1 << 16  # accesses between two looks at progress and signals
 NO_VECTOR = 0xFFFFFFFF  # a reference's answer to an acknowledge cycle for which nothing was pending
 SERIES = 160  # parts of a trace, for its accesses per device
+
+Row = tuple[int, ...]  # a change of a line: index of an access, level, phase
 
 # Region owners of the reference machine -> type of the device that models them here; "" is the router itself.
 OWNERS = {
@@ -415,8 +418,8 @@ def _line_changes(machine: Machine, got: Outcome) -> set[tuple[int, ...]]:
 def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     """One run as the JSON output has it; without a reference nothing is compared.
 
-    Where the reference's replay and the recorded guest differ, because a disk's back end took other host time, both are
-    answers of the reference machine, and either is right.
+    Where the reference says that its replay and the recorded guest differ, because a disk's back end took other host
+    time, both are answers of the reference machine, and either is right.
     """
     trace, golden = job.trace, job.golden
     number, names = trace.region_names()
@@ -434,6 +437,8 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
     compared = want & ~payload if golden is not None else np.zeros(len(read), bool)
     same = got.value == reference
     recorded = compared & ~same & (got.value == trace.acc["value"])
+    if golden is not None:
+        recorded &= golden.status & GOLD_AS_RECORDED == 0
     same |= recorded
     by_region: list[dict[str, Any]] = []
     unmodelled: dict[str, int] = {}
@@ -460,7 +465,7 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
             }
         )
     vectors, taken = _vectors(job, got, mismatches)
-    lines = _lines(job, machine, got, mismatches)
+    lines, later = _lines(job, machine, got, mismatches)
     c = got.counters
     counts = {k: int(c[k]) for k in ("local", "router", "sync", "buffered", "batched", "fallback", "posted_eligible")}
     return {
@@ -481,6 +486,7 @@ def score(job: Job, machine: Machine, got: Outcome) -> dict[str, Any]:
         "vectors": vectors,
         "lines": lines,
         "as_recorded_only": int(recorded.sum()) + taken,
+        "later_in_reference": later,
         "mismatches": mismatches[:20],
         "accesses_per_s": round(got.done / got.seconds) if got.seconds else 0,
         "latency_ns": percentiles(got.histogram),
@@ -517,13 +523,15 @@ def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> tuple[
             }
         )
         return {"compared": len(want), "matching": 0}, 0
+    live = events["data"] & 0xFFFF
+    told = int((want == live).sum()) == job.golden.side.get("vectors_as_recorded")  # how many are not as recorded
     if got.done < len(job.trace.acc):
         reached = events["index"] < got.done
-        want, events, vectors = want[reached], events[reached], got.vectors[reached]
+        want, events, live, vectors = want[reached], events[reached], live[reached], got.vectors[reached]
     else:
         vectors = got.vectors
     same = vectors == want
-    recorded = ~same & (vectors == (events["data"] & 0xFFFF))
+    recorded = ~same & told & (vectors == live)
     same |= recorded
     for i in np.flatnonzero(~same)[: 20 - len(mismatches)]:
         mismatches.append(
@@ -541,49 +549,59 @@ def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> tuple[
     return {"compared": len(want), "matching": int(same.sum())}, int(recorded.sum())
 
 
-def _line_rows(lines: Array, names: list[str] | None) -> dict[int, list[tuple[int, int, int]]]:
-    """Line number (a GSI) -> its (index, level, phase) rows."""
-    out: dict[int, list[tuple[int, int, int]]] = {}
+def _line_rows(lines: Array, names: list[str] | None, times: Array | None = None) -> dict[int, list[Row]]:
+    """Line number (a GSI) -> its (index, level, phase) rows.  Given the accesses' times, a row that has another than
+    its access has it as a fourth, and so is no row of ours."""
+    out: dict[int, list[Row]] = {}
     for r in lines:
-        line = int(r["line"])
+        line, index = int(r["line"]), int(r["index"])
         if names is not None:
             line = gsi(names[line])
-        out.setdefault(line, []).append((int(r["index"]), int(r["level"]), int(r["phase"])))
+        row: Row = (index, int(r["level"]), int(r["phase"]))
+        if times is not None and index < len(times) and r["t_ns"] != times[index]:
+            row += (int(r["t_ns"]),)
+        out.setdefault(line, []).append(row)
     return out
 
 
-def _waited_for(trace: Trace) -> Callable[[tuple[int, int, int], tuple[int, int, int]], bool]:
+def _waited_for(trace: Trace) -> Callable[[Row, Row], bool]:
     """Whether the reference's change of a line is ours, later: ours is an interrupt in an access of a disk controller,
     whose back end takes host time there and is waited for before the next read of a disk controller."""
     disks = np.array([r.startswith("ide|") or r.partition("|")[2].startswith(DISKS) for r in trace.regions] or [False])
     theirs = disks[trace.acc["region"]]
     reads = np.flatnonzero(theirs & (trace.acc["dir"] == 0))
 
-    def same(reference: tuple[int, int, int], ours: tuple[int, int, int]) -> bool:
+    def same(reference: Row, ours: Row) -> bool:
         index, level, phase = ours
         n = int(np.searchsorted(reads, index, side="right"))
         end = (int(reads[n]), 0) if n < len(reads) else (index, 1)
         at = reference[0], reference[2]
-        return bool(level and phase and theirs[index] and reference[1] and (index, 1) < at <= end)
+        return bool(
+            len(reference) == 3 and level and phase and theirs[index] and reference[1] and (index, 1) < at <= end
+        )
 
     return same
 
 
-def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, Any]]) -> dict[str, int]:
+def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, Any]]) -> tuple[dict[str, int], int]:
+    """How many changes of lines there are and how many are right; how many of these come later in the reference."""
     if job.golden is None or not job.golden.lines_stable:
-        return {"compared": 0, "matching": 0}
+        return {"compared": 0, "matching": 0}, 0
     partial = got.done < len(job.trace.acc)
-    want = _line_rows(job.golden.irq[job.golden.irq["index"] < got.done] if partial else job.golden.irq, None)
+    irq = job.golden.irq[job.golden.irq["index"] < got.done] if partial else job.golden.irq
+    want = _line_rows(irq, None, job.trace.acc["t_ns"])
     have = _line_rows(got.lines[got.lines["index"] < got.done] if partial else got.lines, machine.plan.observed)
     waited_for = _waited_for(job.trace)
-    compared = matching = 0
+    compared = matching = later = 0
     for line in sorted((set(want) | set(have)) - set(job.outside.gsis if job.outside else ())):
         a, b = want.get(line, []), have.get(line, [])
         compared += max(len(a), len(b))
         for k in range(max(len(a), len(b))):
             x, y = a[k] if k < len(a) else None, b[k] if k < len(b) else None
-            if x == y or (x and y and waited_for(x, y)):
+            if x == y:
                 matching += 1
+            elif x and y and waited_for(x, y):
+                later += 1
             elif len(mismatches) < 20:
                 index = (x or y or (0,))[0]
                 mismatches.append(
@@ -598,7 +616,7 @@ def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, 
                         "got": list(y) if y else None,
                     }
                 )
-    return {"compared": compared, "matching": matching}
+    return {"compared": compared, "matching": matching + later}, later
 
 
 def digest(trace: Trace, got: Outcome) -> str:

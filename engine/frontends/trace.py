@@ -29,6 +29,7 @@ DMA = np.dtype([("index", "<u8"), ("gpa", "<u8"), ("off", "<u8"), ("len", "<u4")
 IRQ = np.dtype([("index", "<u8"), ("t_ns", "<u8"), ("line", "<u2"), ("level", "u1"), ("phase", "u1"), ("pad", "<u4")])
 EV_VECTOR, EV_PIC_ACK, EV_MSI, EV_PS2 = 1, 2, 3, 4
 GOLD_READ, GOLD_MASK = 1, 3
+GOLD_AS_RECORDED = 0x80  # the reference's replay answered as the guest was answered
 POISON = 0xDEADDEADDEADDEAD
 
 Array = npt.NDArray[Any]

@@ -32,7 +32,7 @@ def trace_of(path: Any, guest: list[tuple[int, int, int, int, int]], events: Any
 
 def golden_of(trace: traces.Trace, *irq: tuple[int, int, int, int], vector: tuple[int, ...] = ()) -> traces.Golden:
     """irq: (index, line, level, phase)."""
-    changes = rows(IRQ, *[(i, 0, line, level, phase, 0) for i, line, level, phase in irq])
+    changes = rows(IRQ, *[(i, trace.acc["t_ns"][i], line, level, phase, 0) for i, line, level, phase in irq])
     status = (trace.acc["dir"] == 0).astype("u1")
     return traces.Golden(trace.path, trace.acc["value"].copy(), status, np.array(vector, "<i8"), changes)
 

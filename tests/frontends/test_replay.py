@@ -77,7 +77,9 @@ def reference(trace, **changes):
         "value": value,
         "status": status,
         "vector": np.array([0x31, 0x37], "<i8"),  # nothing is left: the 8259's spurious IRQ 7
-        "irq": records(IRQ, (KEY_AT, 9500, 1, 1, 0, 0), (10, 11000, 1, 0, 1, 0)),
+        "irq": records(
+            IRQ, *[(i, acc["t_ns"][i], 1, level, phase, 0) for i, level, phase in ((KEY_AT, 1, 0), (10, 0, 1))]
+        ),
     }
     for name, items in changes.items():
         for i, v in items.items():
@@ -173,12 +175,14 @@ def test_a_run_that_matches(trace, path):
                                  "addr": "0x60", "size": 1, "expected": "0x1d", "got": "0x1c"}),
         ({"vector": {0: 0x30}}, {"kind": "vector", "index": 9, "expected": 0x30, "got": 0x31}),
         ({"vector": {1: 5}}, {"kind": "vector", "index": 21, "expected": 5, "got": 0x37}),
-        ({"irq": {0: (9, 9500, 1, 1, 1, 0)}}, {"kind": "line", "index": 9, "region": "line 1", "expected": [9, 1, 1],
+        ({"irq": {0: (9, 10000, 1, 1, 1, 0)}}, {"kind": "line", "index": 9, "region": "line 1", "expected": [9, 1, 1],
                                                "got": [9, 1, 0]}),
-        ({"irq": {1: (12, 11000, 1, 0, 1, 0)}}, {"kind": "line", "index": 12, "expected": [12, 0, 1],
+        ({"irq": {1: (12, 13000, 1, 0, 1, 0)}}, {"kind": "line", "index": 12, "expected": [12, 0, 1],
+                                                 "got": [10, 0, 1]}),
+        ({"irq": {1: (10, 11001, 1, 0, 1, 0)}}, {"kind": "line", "index": 10, "expected": [10, 0, 1, 11001],
                                                  "got": [10, 0, 1]}),
     ],
-    ids=["a read", "a vector", "a vector of none", "a phase", "an index"],
+    ids=["a read", "a vector", "a vector of none", "a phase", "an index", "a time"],
 )  # fmt: skip
 def test_one_difference_is_found_and_said(trace, changes, row):
     result = result_of(job_of(trace, reference(trace, **changes)))
@@ -237,7 +241,9 @@ def test_where_the_reference_is_not_as_recorded_either_is_right(trace, read, vec
     trace.acc, trace.evt = trace.acc.copy(), trace.evt.copy()
     trace.acc["value"][21] = read
     trace.evt["data"][trace.evt["kind"] == 1] = [0x31, vector]
-    result = result_of(job_of(trace, reference(trace, value={21: 0x11}, vector={1: replay.NO_VECTOR})))
+    golden = reference(trace, value={21: 0x11}, vector={1: replay.NO_VECTOR})
+    golden.side = {"vectors_as_recorded": 1}
+    result = result_of(job_of(trace, golden))
     assert (result["ok"], result["as_recorded_only"]) == (right == 2, right)
     assert (
         result["compared"] - result["matching"] + result["vectors"]["compared"] - result["vectors"]["matching"]
@@ -247,7 +253,7 @@ def test_where_the_reference_is_not_as_recorded_either_is_right(trace, read, vec
 
 def test_lines_that_only_one_side_changed(trace):
     golden = reference(trace)
-    golden.irq = records(IRQ, (9, 9500, 1, 1, 0, 0), (10, 11000, 1, 0, 1, 0), (10, 11000, 4, 1, 1, 0))
+    golden.irq = records(IRQ, (9, 10000, 1, 1, 0, 0), (10, 11000, 1, 0, 1, 0), (10, 11000, 4, 1, 1, 0))
     result = result_of(job_of(trace, golden))
     assert result["lines"] == {"compared": 3, "matching": 2}
     assert [(m["region"], m["expected"], m["got"]) for m in result["mismatches"]] == [("line 4", [10, 1, 1], None)]
@@ -278,6 +284,18 @@ def test_a_disks_interrupt_may_come_where_the_reference_waits_for_it(tmp_path, c
     spec = load("i440fx").with_config("ide", drives=[{"size": 1 << 20}])
     result = result_of(replay.Job(trace, golden, spec, {}))
     assert (result["lines"]["compared"], result["lines"]["matching"], result["ok"]) == (1, int(right), right)
+
+
+def test_a_reference_that_says_it_is_as_recorded_is_right_alone(trace):
+    """What its arrays hold beside what its side file and its flags say is a difference."""
+    trace.acc, trace.evt = trace.acc.copy(), trace.evt.copy()
+    golden = reference(trace, value={21: 0x11}, status={21: 0x81}, vector={1: replay.NO_VECTOR})
+    trace.acc["value"][21] = 0xFD
+    trace.evt["data"][trace.evt["kind"] == 1] = [0x31, 0x37]
+    golden.side = {"vectors_as_recorded": 2}
+    result = result_of(job_of(trace, golden))
+    assert [(m["kind"], m["index"]) for m in result["mismatches"]][:1] == [("read", 21)]
+    assert (result["as_recorded_only"], len(result["mismatches"])) == (0, 2)
 
 
 def test_only_the_first_twenty_differences_are_listed_and_all_are_counted(tmp_path):
