@@ -246,6 +246,10 @@ def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
         out.line(f"PCI functions not modelled, whose configuration space is not compared: {text}", NOTE)
     for text in job.remarks:
         out.line(f"note: {text}", NOTE)
+    if first["as_recorded_only"]:
+        out.line(f"note: {first['as_recorded_only']:,} answers as recorded, where the reference answers otherwise", NOTE)
+    if first["later_in_reference"]:
+        out.line(f"note: {first['later_in_reference']:,} interrupts of disks come later in the reference", NOTE)
     for r in (run.result for run in runs):
         for m in r["mismatches"]:
             where = f"{m['region']} {m['space']} {m['addr']} size {m['size']}" if m["kind"] == "read" else m["region"]
