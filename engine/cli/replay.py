@@ -247,7 +247,7 @@ def _show_trace(job: replay.Job, runs: list[replay.Run], out: Output) -> None:
     for text in job.remarks:
         out.line(f"note: {text}", NOTE)
     if first["as_recorded_only"]:
-        out.line(f"note: {first['as_recorded_only']:,} answers as recorded, where the reference answers otherwise", NOTE)
+        out.line(f"note: {first['as_recorded_only']:,} answers as recorded, where the reference differs", NOTE)
     if first["later_in_reference"]:
         out.line(f"note: {first['later_in_reference']:,} interrupts of disks come later in the reference", NOTE)
     for r in (run.result for run in runs):
