@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from engine.errors import MachineError
@@ -30,6 +30,9 @@ ACPI_LOADER_BLOCK = 0x1000
 ACPI_DATA = 0x20000 + 0x8000  # below the end of low RAM, kept free of an initrd
 HPET_ID, HPET_BASE = 0x8086A201, 0xFED00000
 SETUP_MOST = 256 * 512  # bytes of set-up code that a kernel's header can ask for
+MULTIBOOT = (
+    0x1BADB002  # magic of a header in the first 8 KiB; it, flags and checksum add up to 0 (Multiboot 0.6.96, 3.1)
+)
 SMI_FEATURES = 7  # broadcast, CPU hotplug, CPU hot-unplug
 
 
@@ -220,6 +223,9 @@ def _linux(f: Facts) -> list[Item]:
     def u32(at: int) -> int:
         return int(struct.unpack_from("<I", header, at)[0])
 
+    if any(u32(at) == MULTIBOOT and not (sum(struct.unpack_from("<3I", header, at)) & 0xFFFFFFFF)
+           for at in range(0, len(header) - 11, 4)):  # fmt: skip
+        return _linux(replace(f, kernel=len(image)))  # how it is loaded is not modelled
     if header[0x202:0x206] != b"HdrS" or u16(0x206) < 0x202 or not header[0x211] & 1:
         raise MachineError("kernel: only bzImages of boot protocol 2.02 and later can be loaded")
     protocol = u16(0x206)

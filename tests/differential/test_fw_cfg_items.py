@@ -15,6 +15,7 @@ import pytest
 
 from engine._device import Dma
 from engine.devices.fw_cfg import FwCfg
+from engine.errors import MachineError
 from engine.machine.fw_cfg_items import Facts, machine_items
 from engine.testing.bus import FakeBus
 
@@ -78,9 +79,20 @@ def test_items_are_the_references(row: dict[str, Any]) -> None:
     assert directory[4 + 64 * len(files) :] == bytes(64 * (32 - len(files)))
 
 
+def test_a_multiboot_kernel_has_items_whose_bytes_are_not_known() -> None:
+    """Multiboot 0.6.96, 3.1.1: magic, flags, and what makes their sum 0, in the first 8 KiB, on a multiple of 4."""
+    head = struct.pack("<3I", 0x1BADB002, 3, -(0x1BADB002 + 3) & 0xFFFFFFFF)
+    for at in (0, 4096, 8180):
+        image = bytes(at) + head + bytes(5000)
+        assert machine_items(Facts(kernel=image)) == machine_items(Facts(kernel=len(image)))
+    for image in (bytes(8184) + head, bytes(2) + head + bytes(9000), head[:8] + bytes(9000)):
+        with pytest.raises(MachineError, match="only bzImages"):
+            machine_items(Facts(kernel=image))
+
+
 @pytest.mark.parametrize("initrd", [None, 5000])
 def test_a_kernel_that_is_not_there_has_its_items_without_their_bytes(initrd: int | None) -> None:
-    """QEMU, hw/i386/x86.c and multiboot.c: the items of a kernel; once what comes of the file is supplied they read alike."""
+    """QEMU, hw/i386/x86.c, multiboot.c: the items of a kernel; once what comes of the file is supplied they read alike."""
     f = {"cmdline": "vga=ask", "dma": False}
     there = {i.key: i for i in machine_items(Facts(kernel=kernel(), initrd=initrd and bytes(initrd), **f))}
     items = machine_items(Facts(kernel=len(kernel()), initrd=initrd, **f))
