@@ -5,7 +5,7 @@ Names: Advanced Configuration and Power Interface 2.0c (ACPI), section 4.7.3.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from engine.devices._muldiv cimport muldiv
+from engine._muldiv cimport muldiv
 
 cdef enum:                    # the event block, 4.7.3.1, 2 bytes each
     PM1_STS = 0

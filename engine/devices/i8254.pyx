@@ -11,7 +11,7 @@ whose gate is low, and the NMI sources of port 61h.  Used by the owning worker o
 cimport cython
 
 from engine._device cimport (INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
-from engine.devices._muldiv cimport muldiv
+from engine._muldiv cimport muldiv
 
 from engine.errors import StateError
 from engine.types import RW, WO, Region, Register, Space

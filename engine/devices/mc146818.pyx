@@ -15,7 +15,7 @@ cimport cython
 from libc.string cimport memcpy
 
 from engine._device cimport IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind
-from engine.devices._muldiv cimport muldiv
+from engine._muldiv cimport muldiv
 
 from engine.errors import MachineError, StateError
 from engine.types import RC, RO, RW, WO, Region, Register, Space
