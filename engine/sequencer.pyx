@@ -1754,6 +1754,7 @@ cdef class Sequencer:
             if to.fresh:
                 unit = &self.units[to.unit]
                 l = &self.link[unit.link] if unit.level == 0 else NULL
+            more = 0
             if found == FIND_OK:
                 key = access_key(base + i)
                 values[i] = a.value                    # a read's answer replaces it
@@ -1774,7 +1775,6 @@ cdef class Sequencer:
                     h.aux = NO_AUX
                     rec = &h.rec
                 fill(rec, a, addr, space, to.region)
-                more = 0
                 if l != NULL:
                     l.open += 1
                     if i + 1 < n and repeats(a, a + 1) and size <= 4 and not (to.flags & DISPATCH_BARRIER and a.dir):
@@ -1787,8 +1787,7 @@ cdef class Sequencer:
                         if not l.v.requests.mine & 511:
                             self._collect(unit.link)
                 self.counts.batched += 1 + more
-                self.window_used += 1 + more
-                if (to.flags & DISPATCH_BARRIER and a.dir) or self.window_used >= WINDOW:
+                if to.flags & DISPATCH_BARRIER and a.dir:
                     self.key = access_key(base + i)
                     self._finish(self.now)
                     to.space = 255                     # the map may be another one
@@ -1811,6 +1810,11 @@ cdef class Sequencer:
                 self.status[i] = <uint8_t>self._split_links(a, a.t_ns, self.key, &values[i])
                 self.counts.sync += 1
                 self._finish(a.t_ns)
+                to.space = 255
+            self.window_used += 1 + more
+            if self.window_used >= WINDOW:
+                self.key = access_key(base + i)
+                self._finish(self.now)
                 to.space = 255
             i += 1
             if i >= look:

@@ -410,6 +410,15 @@ def test_lines_count_accesses_since_they_were_last_taken(path):
 # ---------------------------------------------------------------------- single accesses
 
 
+def test_a_batch_that_no_device_sees_is_cut_like_any_other():
+    """Timers go on meanwhile, and what they do has to be carried now and then."""
+    with bench("batched", board(PROBE)) as b:
+        for row in ((0, 0, 0x9999, 1, 0, 0), (0, 0, 0xCF8, 4, 0, 0), read()):
+            start = b.sequencer.counters["cuts"]
+            b.sequencer.run(batch(*[row] * 40_000), None, "batched")
+            assert b.sequencer.counters["cuts"] - start == 3  # after 16 384, 32 768, and at the end
+
+
 @pytest.mark.parametrize("path", ["local", "sync"])
 def test_single_accesses_are_a_batch_of_one_each(path):
     """2500 of them: on a link the numbers of what is on the way are kept for 1024."""
