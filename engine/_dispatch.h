@@ -31,7 +31,8 @@ enum {
     DISPATCH_SMM_ONLY = 8,
     DISPATCH_NON_SMM_ONLY = 16,
     DISPATCH_UNALIGNED = 32, /* takes accesses that are not aligned in it whole */
-    DISPATCH_ECAM = 64       /* a window to configuration space: the router looks further there */
+    DISPATCH_ECAM = 64,      /* a window to configuration space: the router looks further there */
+    DISPATCH_CLOCK = 128     /* reads may be the time: the router looks further there, too */
 };
 
 /* dispatch_hit.status */

@@ -26,6 +26,7 @@ cdef extern from "_dispatch.h" nogil:
         DISPATCH_NON_SMM_ONLY
         DISPATCH_UNALIGNED
         DISPATCH_ECAM
+        DISPATCH_CLOCK
         DISPATCH_OK
         DISPATCH_UNCLAIMED
         DISPATCH_STRADDLE

@@ -49,7 +49,8 @@ cdef enum:
     GROUP = 32             # accesses in flight then
     SETS = 512             # of the counters
     WAYS = 8
-    ALL_FLAGS = DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY | DISPATCH_UNALIGNED | DISPATCH_ECAM
+    OWN_FLAGS = DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_UNALIGNED | DISPATCH_ECAM | DISPATCH_CLOCK   # an alias has its region's
+    ALL_FLAGS = OWN_FLAGS | DISPATCH_SMM_ONLY | DISPATCH_NON_SMM_ONLY
 
 # The last address of each space: ports, 52 physical address bits, register 0FFFh of function 7FFF:FF:1F.7.
 cdef uint64_t[3] LAST = [0xffff, 0xfffffffffffff, 0x7fffffff00000fff]
@@ -59,8 +60,8 @@ cdef uint8_t[256] WIDTH
 memset(WIDTH, 0, sizeof(WIDTH))
 WIDTH[1], WIDTH[2], WIDTH[4], WIDTH[8] = 1, 2, 4, 8
 
-POSTED, BARRIER, ALIAS, UNALIGNED, ECAM = (
-    DISPATCH_POSTED, DISPATCH_BARRIER, DISPATCH_ALIAS, DISPATCH_UNALIGNED, DISPATCH_ECAM)
+POSTED, BARRIER, ALIAS, UNALIGNED, ECAM, CLOCK = (
+    DISPATCH_POSTED, DISPATCH_BARRIER, DISPATCH_ALIAS, DISPATCH_UNALIGNED, DISPATCH_ECAM, DISPATCH_CLOCK)
 SMM_ONLY, NON_SMM_ONLY, SMM = DISPATCH_SMM_ONLY, DISPATCH_NON_SMM_ONLY, DISPATCH_SMM
 HIT_OK, HIT_UNCLAIMED, HIT_STRADDLE, HIT_REFUSED = (
     DISPATCH_OK, DISPATCH_UNCLAIMED, DISPATCH_STRADDLE, DISPATCH_REFUSED)
@@ -1025,7 +1026,7 @@ cdef class Dispatcher:
         if offset < 0 or start + offset + size - 1 > r.last:
             raise MachineError(f"alias of region {region}: bytes {offset:#x}..{offset + size - 1:#x} are not all inside it")
         delta = (start + offset - base) & 0xffffffffffffffff
-        keep = r.flags & (DISPATCH_POSTED | DISPATCH_BARRIER | DISPATCH_UNALIGNED | DISPATCH_ECAM)
+        keep = r.flags & OWN_FLAGS
         handle = self._add(space, base, base + size - 1, delta, region, priority, r.owner,
                            flags | keep | (DISPATCH_ALIAS if delta else 0), r.accepts, KIND_ALIAS)
         self.aliases.setdefault(region, []).append(handle)

@@ -106,6 +106,14 @@ cdef struct route:
     uint32_t flags         # DISPATCH_*
     bint fresh             # it is not the one of the access before
 
+# A register that shows the time: engine.types.Clock.
+cdef struct clock_entry:
+    uint64_t base          # its address
+    uint64_t mask
+    uint32_t hz
+    uint8_t width          # bytes; 0: the region has none
+    uint8_t least          # the narrowest access that its device sees as it is
+
 cdef struct seq_link:
     link_view *v
     PyObject *owner        # the Link; kept by Sequencer.links
@@ -148,6 +156,7 @@ cdef class Sequencer:
     cdef uint32_t n_vcpus
     cdef uint32_t *region_unit         # by region id
     cdef uint32_t *region_bank         # by region id: bank + 1, or 0
+    cdef clock_entry *clocks           # by region id
     cdef uint32_t n_regions, cap_regions
     cdef dict shapes                   # (rank, index) -> what the map needs to know of a region
     cdef dict region_ids               # (rank, index, base) -> region
@@ -240,6 +249,7 @@ cdef class Sequencer:
     cdef int _check(self) except -1
     cdef int _silent(self, uint32_t rank) except -1
     # links
+    cdef uint64_t _polls(self, const clock_entry *c, uint64_t addr, uint64_t i, uint64_t n) noexcept nogil
     cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil
     cdef int _commit(self, uint32_t k) except -1 nogil
     cdef int _show_posted(self) except -1 nogil

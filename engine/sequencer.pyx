@@ -28,8 +28,9 @@ from engine._atomics cimport load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
-from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
+from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_CLOCK, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
                                DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
+from engine._muldiv cimport muldiv
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (SAMPLE, Link, link_answers, link_block, link_commit, link_completed, link_completion, link_next,
                            link_read_deadline, link_request, link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release,
@@ -47,6 +48,7 @@ cdef enum:
     POST_AT = 32           # the same for posted writes, if nothing is waited for before
     TIME_ONE_IN = 67       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
     LOOK_EACH = 1 << 16    # accesses between two looks at signals and at the workers' lives
+    NS_PER_S = 1000000000
     LOOKS = 16             # at a slot, before the waiting policy is asked
     NO_AUX = 0xFFFFFFFF
     SLOT_CAUSE_BIT = 62
@@ -69,6 +71,7 @@ cdef enum:
     FIND_NOBODY = 2
     FIND_SPLIT = 3
     FIND_NO_FUNCTION = 4   # configuration space where no function, or nothing of it, is
+    FIND_CLOCK = 5         # a read of the time, on its way to a worker: the router works it out
 
 # What of an access is stamped: nothing; when it was produced and its answer seen; with workers also when it was taken and
 # done.  Whole: produced to seen.  Its stages: produced to taken, taken to done, done to seen.
@@ -223,8 +226,8 @@ def vet(acc, inputs, uint64_t now):
 cdef inline uint32_t quick_find(Sequencer s, const engine_acc *a, route *r, uint64_t *addr, uint32_t *space) noexcept nogil:
     """Sequencer._find; accesses to the region of the one before are not looked up.
 
-    FIND_*; for FIND_OK the address and space as a record has them, and r.  After anything that may change the map,
-    r.space has to be 255.
+    FIND_*; for FIND_OK and FIND_CLOCK the address and space as a record has them, and r.  After anything that may change the
+    map, r.space has to be 255.
     """
     if a.addr - r.base <= r.span and a.space == r.space and not a.flags & ENGINE_FLAG_SMM:
         r.fresh = False
@@ -232,6 +235,16 @@ cdef inline uint32_t quick_find(Sequencer s, const engine_acc *a, route *r, uint
         space[0] = a.space
         return FIND_SPLIT if (a.addr - r.base) & (a.size - 1) & r.align else FIND_OK
     return fresh_find(s, a, r, addr, space)
+
+
+cdef inline bint shows_time(const clock_entry *c, uint64_t addr, uint32_t size) noexcept nogil:
+    """Is a read at addr one of the register or a part of it that its device would see as it is?"""
+    return size >= c.least and addr - c.base < c.width and addr - c.base + size <= c.width
+
+
+cdef inline uint64_t clock_read(const clock_entry *c, uint64_t addr, uint32_t size, uint64_t t_ns) noexcept nogil:
+    """What the device would answer: shows_time(c, addr, size)."""
+    return (muldiv(t_ns, c.hz, NS_PER_S) & c.mask) >> (addr - c.base) * 8 & ~<uint64_t>0 >> (64 - 8 * size)
 
 
 cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *addr, uint32_t *space) noexcept nogil:
@@ -263,14 +276,19 @@ cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *a
     if s.n_vcpus > 1:
         r.region = s._bank(e.region, a.vcpu)
         r.unit = s.region_unit[r.region]
+    if e.flags & DISPATCH_CLOCK:
+        r.space = 255                                  # some of them the router answers: each is looked at
+        if found == FIND_OK and not a.dir and shows_time(&s.clocks[r.region], addr[0], a.size):
+            return FIND_CLOCK
     return found
 
 
-def _shape(r):
-    """What the map needs to know of a Region: (space, size, priority, flags, widths)."""
+def _shape(r, bint links):
+    """What the map needs to know of a Region: (space, size, priority, flags, widths).  links: its device is in a worker."""
     flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
              | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
-             | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0) | (DISPATCH_SMM_ONLY if r.only_in_smm else 0))
+             | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0) | (DISPATCH_SMM_ONLY if r.only_in_smm else 0)
+             | (DISPATCH_CLOCK if links and r.clock is not None else 0))
     return int(r.space), r.size, r.priority * MAPPINGS, flags, sum(r.accepts)
 
 
@@ -426,6 +444,7 @@ cdef class Sequencer:
         free(self.messages.at)
         free(self.region_unit)
         free(self.region_bank)
+        free(self.clocks)
         free(self.banks)
 
     def _cones(self, plan):
@@ -486,7 +505,8 @@ cdef class Sequencer:
         self.regions = {}
         self.mapped = {}
         self.known = {}
-        self.shapes = {(rank, index): _shape(r) for rank, d in enumerate(plan.devices) for index, r in enumerate(d.regions)}
+        self.shapes = {(rank, index): _shape(r, self.local is None)
+                       for rank, d in enumerate(plan.devices) for index, r in enumerate(d.regions)}
         m.set_policy(Space.PIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.pio_unclaimed == "ones" else 0)
         m.set_policy(Space.MMIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.mmio_unclaimed == "ones" else 0)
         m.set_policy(Space.CONFIG, 0xFFFFFFFFFFFFFFFF)
@@ -567,8 +587,14 @@ cdef class Sequencer:
                 raise MemoryError()
             self.region_bank = <uint32_t *>p
             memset(self.region_bank + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(uint32_t))
+            p = realloc(self.clocks, cap * sizeof(clock_entry))
+            if p == NULL:
+                raise MemoryError()
+            self.clocks = <clock_entry *>p
+            memset(self.clocks + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(clock_entry))
             self.cap_regions = cap
         self.region_unit[region] = self.unit_of[rank]
+        self._new_clock(region, self.plan.devices[rank].regions[index], base)
         self.n_regions = max(self.n_regions, region + 1)
         self.region_ids[rank, index, base] = region
         self.regions[region] = (rank, index, base)
@@ -585,6 +611,16 @@ cdef class Sequencer:
                 self._sync(self.unit_of[rank], &rec, 0, 0, &value, &status)
             if status != IO_OK:
                 raise MachineError(f"worker refuses region {index} of {self.plan.devices[rank].id} at {base:#x}")
+
+    def _new_clock(self, uint32_t region, r, uint64_t base):
+        """How a region that was named shows the time, if it does."""
+        cdef clock_entry *c = &self.clocks[region]
+        if r.clock is not None:
+            c.base = base + r.clock.offset
+            c.mask = (1 << r.clock.bits) - 1
+            c.hz = r.clock.hz
+            c.width = r.clock.width
+            c.least = r.implements[0]
 
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         """Show a region in the map (not yet published): of ranges of one priority the one that came last is seen."""
@@ -1328,6 +1364,22 @@ cdef class Sequencer:
         self.now = t
         return k
 
+    cdef uint64_t _polls(self, const clock_entry *c, uint64_t addr, uint64_t i, uint64_t n) noexcept nogil:
+        """Answer access i, which reads the time at addr, and those behind it that are the same again and have nothing between
+        them; at most n.  How many."""
+        cdef const engine_acc *a = &self.acc[i]
+        cdef uint64_t k = 0
+        n = min(n, WINDOW)
+        while True:
+            self.now = a[k].t_ns
+            self.value[i + k] = clock_read(c, addr, a.size, self.now)
+            self.status[i + k] = IO_OK
+            k += 1
+            if k >= n or not repeats(a, a + k) or a[k].t_ns >= self.timed_reset or a[k].t_ns - self.now > SLICE:
+                break
+        self.counts.router += k
+        return k
+
     cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil:
         """Put one record into the ring of the unit's owner."""
         cdef uint32_t k = self.units[unit].link
@@ -1791,6 +1843,9 @@ cdef class Sequencer:
                     self.key = access_key(base + i)
                     self._finish(self.now)
                     to.space = 255                     # the map may be another one
+            elif found == FIND_CLOCK:
+                more = self._polls(&self.clocks[to.region], addr, i, min(n, next_input) - i) - 1
+                i += more
             elif found == FIND_ROUTER:
                 values[i] = a.value
                 self.status[i] = IO_OK
@@ -1977,6 +2032,9 @@ cdef class Sequencer:
                 if to.flags & DISPATCH_BARRIER and a.dir:
                     self._behind_barrier(a.t_ns)
                     to.space = 255
+            elif found == FIND_CLOCK:
+                i += self._polls(&self.clocks[to.region], addr, i, min(n, next_input) - i)
+                continue
             elif found == FIND_ROUTER:
                 st = IO_OK
                 if a.dir:

@@ -54,6 +54,23 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """A register that shows the time t, in ns: the low `bits` of floor(t * `hz` / 10^9).  Reading it changes nothing.
+
+    It is `width` bytes wide, at `offset` of its region.
+    """
+
+    hz: int
+    bits: int
+    offset: int = 0
+
+    @property
+    def width(self) -> int:
+        """Of the register, in bytes."""
+        return 4 if self.bits <= 32 else 8
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     """A range of one address space that a device answers.
 
@@ -66,7 +83,8 @@ class Region:
     ends behind it.  `unaligned`: an access that is not aligned within the region reaches it whole; else it comes in
     aligned parts.  `priority`: among overlapping ranges the highest is seen.  `hidden_in_smm`: accesses made in
     system management mode pass it by; `only_in_smm`: all others do.  `ecam`: the range is a window to configuration
-    space (PCI Express 3.0, 7.2.2), which the router decodes.
+    space (PCI Express 3.0, 7.2.2), which the router decodes.  `clock`: a register in it shows the time; on its way to a
+    worker the router answers it itself (docs/decisions/0009-published-clocks.md).
     """
 
     name: str
@@ -82,6 +100,7 @@ class Region:
     hidden_in_smm: bool = False
     only_in_smm: bool = False
     ecam: bool = False
+    clock: Clock | None = None
 
     def __post_init__(self) -> None:
         if self.ports:

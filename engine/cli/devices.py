@@ -92,6 +92,7 @@ def _region(number: int, r: Region) -> dict[str, Any]:
         "implements": list(r.implements),
         "posted": r.posted,
         "barrier": r.barrier,
+        "clock": r.clock is not None,
     }
 
 
@@ -138,7 +139,7 @@ def print_one(f: dict[str, Any], out: Output) -> None:
                 f"{r['size']:#x}",
                 "/".join(map(str, r["accepts"])),
                 "-".join(map(str, sorted(set(r["implements"])))),
-                " ".join(k for k in ("posted", "barrier") if r[k]) or "-",
+                " ".join(k for k in ("posted", "barrier", "clock") if r[k]) or "-",
             )
             for r in _regions(f)
         ],

@@ -6,7 +6,10 @@ from libc.string cimport memset
 
 from engine._device cimport NEVER
 
+from engine.types import Clock
+
 ACPI_PM_STATE = (("overflow", "u8"), ("pmsts", "u2"), ("pmen", "u2"), ("pmcntrl", "u2"), ("gpe", "u1", 16), ("pm_pad", "u1", 2))
+PM_CLOCK = Clock(PM_TIMER_HZ, PM_TIMER_MASK.bit_length())       # pm_ticks() & PM_TIMER_MASK
 
 # ---------------------------------------------------------------------- fixed registers
 

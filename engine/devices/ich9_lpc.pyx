@@ -25,7 +25,7 @@ from engine.devices._hotplug cimport (CPU_LEGACY_SIZE, MEM_HOTPLUG_SIZE, PCI_HOT
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
-from engine.devices._acpi_pm import ACPI_PM_STATE
+from engine.devices._acpi_pm import ACPI_PM_STATE, PM_CLOCK
 from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE, hotplug_registers
 from engine.devices._watchdog import checked_action
 from engine.errors import StateError
@@ -156,7 +156,7 @@ cdef class Ich9Lpc(PciFunction):
     def fixed_regions(self):
         return (Region("pm-event", Space.PIO, 4, (1, 2, 4), (2, 2)),
                 Region("pm-control", Space.PIO, 2, (1, 2, 4), (2, 2)),
-                Region("pm-timer", Space.PIO, 4, (1, 2, 4), (4, 4)),
+                Region("pm-timer", Space.PIO, 4, (1, 2, 4), (4, 4), clock=PM_CLOCK),
                 Region("gpe0", Space.PIO, GPE_SIZE, (1, 2, 4), (1, 1)),
                 Region("smi", Space.PIO, SMI_SIZE),
                 Region("tco", Space.PIO, TCO_SIZE, (1, 2, 4), (1, 2), barrier=True),

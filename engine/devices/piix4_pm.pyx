@@ -22,7 +22,7 @@ from engine.devices._smbus cimport SMB_SIZE, eeproms_reset, smbus_init, smbus_re
 from engine.pci._config cimport CONFIG_REGION, UNMAPPED
 from engine.pci.regs cimport *
 
-from engine.devices._acpi_pm import ACPI_PM_STATE
+from engine.devices._acpi_pm import ACPI_PM_STATE, PM_CLOCK
 from engine.devices._hotplug import HOTPLUG_CONFIG, HOTPLUG_PINS, HOTPLUG_STATE, hotplug_registers
 from engine.devices._smbus import SMBUS_STATE, spd_contents
 from engine.pci._config import PCI_CONFIG, PCI_STATE
@@ -128,7 +128,7 @@ cdef class Piix4Pm(PciFunction):
     def fixed_regions(self):
         return (Region("pm-event", Space.PIO, 4, (1, 2, 4), (2, 2)),
                 Region("pm-control", Space.PIO, 2, (1, 2, 4), (2, 2)),
-                Region("pm-timer", Space.PIO, 4, (1, 2, 4), (4, 4)),
+                Region("pm-timer", Space.PIO, 4, (1, 2, 4), (4, 4), clock=PM_CLOCK),
                 Region("gpe0", Space.PIO, 4, (1, 2, 4), (1, 1)),
                 Region("apm", Space.PIO, 2, (1, 2, 4), (1, 1)),
                 Region("smbus", Space.PIO, SMB_SIZE, (1, 2, 4), (1, 1)),

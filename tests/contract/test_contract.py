@@ -85,6 +85,28 @@ def test_regions_are_well_formed(kind: str) -> None:
         assert low in (1, 2, 4, 8) and high in (1, 2, 4, 8) and low <= high
         assert max(r.accepts) <= (4 if r.space == Space.CONFIG else 8)
         assert not (r.posted and r.barrier), "what can change the map or reset is never posted"
+        if r.clock is not None:
+            assert 0 < r.clock.hz < 1 << 32 and 0 < r.clock.bits <= 64
+            assert r.clock.offset + r.clock.width <= r.size and r.implements[0] <= r.clock.width
+
+
+@every_type
+def test_a_clock_shows_the_time(kind: str) -> None:
+    """Whatever the part is told, in every width that it sees as it is."""
+    device = device_class(kind)(kind, 0)
+    regions, rng = device.regions(), random.Random(kind)
+    clocks = [(n, r, r.clock) for n, r in enumerate(regions) if r.clock is not None]
+    bus = FakeBus(device)
+    for _ in range(300 if clocks else 0):
+        bus.t_ns += rng.choice((0, 1, 279, 280, 4_000_000, 2_400_000_000))
+        n = rng.randrange(len(regions))
+        if regions[n].size and rng.random() < 0.3:
+            bus.write(n, rng.randrange(regions[n].size), rng.getrandbits(8), min(regions[n].accepts))
+        for n, r, c in clocks:
+            now = bus.t_ns * c.hz // 10**9 & (1 << c.bits) - 1
+            for size in (s for s in r.accepts if r.implements[0] <= s <= c.width):
+                for at in range(0, c.width, size):
+                    assert bus.read(n, c.offset + at, size) == now >> 8 * at & (1 << 8 * size) - 1 and bus.status == 0
 
 
 @every_type

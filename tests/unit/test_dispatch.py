@@ -391,7 +391,7 @@ def test_batches_in_a_big_table_answer_like_single_look_ups() -> None:
         ((MMIO, 0, 0, 1), "0x0 bytes"),
         ((MMIO, -1, 4, 1), "the space ends at"),
         ((MMIO, 0, 1, 0xFFFFFFF0), "no region id"),
-        ((MMIO, 0, 1, 1, 0, 0x80), "flags"),
+        ((MMIO, 0, 1, 1, 0, 0x100), "flags"),
         ((MMIO, 0, 1, 1, 0, SMM_ONLY | NON_SMM_ONLY), "flags"),
         ((MMIO, 0, 1, 1, 0, 0, 0, 16), "widths"),
         ((MMIO, 0, 1, 9), "region 9 is mapped already, at MMIO 0x5000..0x5fff"),

@@ -1,0 +1,109 @@
+"""Registers that show the time: on its way to a worker the router answers a read of one itself, and nobody can tell."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+import engine
+from engine._abi import ACC
+from engine.machine.spec import load
+from engine.workers import pool
+
+from .guests import Threads
+
+LINKS = ("sync", "buffered", "batched")
+# Of each board: the function with the PM timer, the registers that say where it is and whether it answers, how.
+PM = {"i440fx": ((1 << 3 | 3) << 32, 0x40, 0x80, 0x01), "q35": ((31 << 3) << 32, 0x40, 0x44, 0x80)}
+BASES = (0x600, 0x1200)
+PM_TIMER = 8
+
+
+def batch(rows):
+    """ACC records of (t_ns, space, addr, size, direction, value)."""
+    acc = np.zeros(len(rows), ACC)
+    for record, row in zip(acc, rows, strict=True):
+        for name, v in zip(("t_ns", "space", "addr", "size", "dir", "value"), row, strict=True):
+            record[name] = v
+    return acc
+
+
+def where(board, base, on, t=0):
+    """The accesses that put the PM timer's block somewhere, or away."""
+    function, at, enable, bit = PM[board]
+    return [(t, 2, function | at, 4, 1, base | 1), (t, 2, function | enable, 1, 1, bit if on else 0)]
+
+
+def guest(board, rng, steps, t):
+    """A guest that looks at the timer in all widths while its range moves, its events fire, all is reset; its end."""
+    rows = where(board, BASES[0], True, t)
+    for _ in range(steps):
+        t += rng.choice((0, 1, 140, 280, 5_000, 1_000_000, 60_000_000, 3_000_000_000))
+        base = rng.choice(BASES)
+        done = (
+            where(board, base, rng.random() < 0.9, t),
+            [(t, 0, base + 2, 2, 1, 1)],  # PM1_EN.TMR_EN: the timer interrupts
+            [(t, 0, base, 2, 1, 1)],  # PM1_STS.TMR_STS
+            [(t, 0, base + PM_TIMER, rng.choice((1, 2, 4)), 1, rng.getrandbits(32))],  # is read-only
+            [(t, 0, 0x43, 1, 1, 0x34), (t, 0, 0x40, 1, 1, 0x80), (t, 0, 0x40, 1, 1, 0x10)],  # the 8254 counts 4096
+            [(t, 0, 0x20, 1, 0, 0), (t, 0, base, 4, 0, 0)],
+            [(t, 0, 0xCF9, 1, 1, 6), *where(board, BASES[0], True, t)],
+        )
+        weights = (2, 1, 1, 1, 1, 1, 0.2)
+        if rng.random() < 0.2:
+            rows += rng.choices(done, weights)[0]
+        size = rng.choice((1, 2, 4, 4, 4, 4))
+        at = PM_TIMER + (0 if size == 4 and rng.random() < 0.9 else rng.randrange(-2, 4))
+        rows += [(t, 0, base + at, size, 0, 0xDEAD)] * rng.randrange(1, 4)
+    return rows, t
+
+
+@pytest.mark.parametrize("path", LINKS)
+@pytest.mark.parametrize("board", sorted(PM))
+def test_any_guest_sees_the_same_on_every_path(board, path, monkeypatch):
+    """With snapshots, saved states and resets from outside between its batches."""
+    monkeypatch.setattr(pool, "Pool", Threads)
+    rng = random.Random(f"{board} {path}")
+    spec = load(board)
+    with engine.Machine(spec) as here, engine.Machine(spec, workers=3, path=path) as there:
+        kept, t = [None, None], 0
+        for turn in range(8):
+            rows, t = guest(board, rng, 150, max(t, here.clock.now))
+            what = rng.choice(("go on", "go on", "reset", "snapshot", "restore", "save and load", "one by one"))
+            got = []
+            for n, machine in enumerate((here, there)):
+                if what == "one by one":
+                    one = [machine.run(batch([row])) for row in rows]
+                    seen = [np.concatenate([o[k] for o in one]).tolist() for k in (0, 1)]
+                else:
+                    seen = [x.tolist() for x in machine.run(batch(rows))[:2]]
+                got.append((seen, machine.lines().tolist()))
+                if what == "reset":
+                    machine.reset()
+                elif what == "snapshot" or (what == "restore" and kept[n] is None):
+                    kept[n] = machine.snapshot()
+                elif what == "restore":
+                    machine.restore(kept[n])
+                elif what == "save and load":
+                    machine.load(machine.save())
+                machine.lines()
+            assert got[0] == got[1], (turn, what)
+            assert here.clock.now == there.clock.now
+            t = here.clock.now
+        counts = there.sequencer.counters
+        assert counts["router"] > 500, counts
+
+
+@pytest.mark.parametrize("path", LINKS)
+@pytest.mark.parametrize("board", sorted(PM))
+def test_reading_the_pm_timer_asks_no_worker(board, path):
+    with engine.Machine.from_file(board, workers=1, path=path) as machine:
+        machine.run(batch(where(board, BASES[0], True)))
+        before, executed = machine.sequencer.counters, machine.pool.command(0, "stats")["accesses"]
+        values, status, _ = machine.run(batch([(1000 * n, 0, BASES[0] + PM_TIMER, 4, 0, 0) for n in range(1, 101)]))
+        counts = {k: v - before[k] for k, v in machine.sequencer.counters.items()}
+        assert values.tolist() == [1000 * n * 3579545 // 10**9 & 0xFFFFFF for n in range(1, 101)] and not status.any()
+        assert counts["router"] == 100 and counts["sync"] == counts["batched"] == 0
+        assert machine.pool.command(0, "stats")["accesses"] == executed
