@@ -158,6 +158,8 @@ cdef enum:                  # RCTL: DS 10.2.5.1
     RCTL_LBM_MAC = 0x00000040
     RCTL_DTYP = 0x00000C00
     RCTL_DTYP_PS = 0x00000400
+    PSRCTL_BSIZE0 = 0x0000007F
+    PSRCTL_BSIZE1 = 0x00003F00
     RCTL_FLXBUF_SHIFT = 27
 
 cdef enum:                  # RXCSUM, RFCTL, MRQC
@@ -261,7 +263,8 @@ cdef struct e1000e_state:
     uint32_t rx_min_shift
     uint8_t throttled       # bit 0: ITR has held an interrupt back, bits 1 to 5: EITR
     uint8_t link            # level of the input pin: the cable is in
-    uint8_t pad[2]
+    uint8_t last_tcp        # of the last TCP header received: bit 0 ACK, bit 1: data followed
+    uint8_t full            # a packet found no room: the reference offers none until descriptors come
     tx_queue tx[2]
     uint8_t table[80]
     uint8_t pending[8]

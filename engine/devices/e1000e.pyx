@@ -335,7 +335,8 @@ cdef class E1000E(E1000Common):
     STATE = PCI_STATE + NET_STATE + (
         ("autoneg_at", "u8"), ("timer_at", "u8", TIMERS), ("mac", "u4", MAC_END // 4), ("packet_buffer", "u8", (PBM_END - PBM) // 8),
         ("phy", "u2", PHY_PAGES * PHY_REGS), ("nvm", "u2", ROM_WORDS), ("io_addr", "u4"), ("delayed", "u4"), ("sent_causes", "u4"),
-        ("rx_size", "u4", 4), ("rx_desc_len", "u4"), ("rx_min_shift", "u4"), ("throttled", "u1"), ("link", "u1"), ("pad", "u1", 2),
+        ("rx_size", "u4", 4), ("rx_desc_len", "u4"), ("rx_min_shift", "u4"), ("throttled", "u1"), ("link", "u1"),
+        ("last_tcp", "u1"), ("full", "u1"),
         *_QUEUES,
         ("table", "u1", 16 * VECTORS), ("pending", "u1", 8), ("extended", "u1", EXTENDED_SIZE - CONFIG_SIZE))
 
@@ -417,6 +418,7 @@ cdef class E1000E(E1000Common):
         if kind == RESET_POWER_ON:
             s.link = 1
             s.io_addr = 0
+            s.sent_causes = s.throttled = s.last_tcp = s.full = 0
             memset(s.packet_buffer, 0, sizeof(s.packet_buffer))
         s.autoneg_at = NEVER
         for i in range(<uint32_t>TIMERS):
@@ -425,7 +427,7 @@ cdef class E1000E(E1000Common):
         memset(s.packet_buffer, 0, sizeof(s.packet_buffer))
         self.m[STATUS >> 2] = STATUS_ASDV_1000 | STATUS_LU
         memcpy(s.phy, PHY_RESET, sizeof(s.phy))
-        s.delayed = s.sent_causes = s.throttled = 0
+        s.delayed = 0
         memset(s.rx_size, 0, sizeof(s.rx_size))
         s.rx_desc_len = 0
         s.rx_min_shift = 5
@@ -559,8 +561,12 @@ cdef class E1000E(E1000Common):
         elif offset == RDT or offset == RDT1:
             was_ready = not self.net.outside or self.ready()
             m[i] = value & 0xFFFF
+            self.s.full = 0
             if not was_ready:
                 self.hear()
+        elif offset == PSRCTL:
+            if not m[RCTL >> 2] & RCTL_DTYP or value & PSRCTL_BSIZE0 and value & PSRCTL_BSIZE1:
+                m[i] = value
         elif offset == RXDCTL:
             m[RXDCTL >> 2] = m[RXDCTL1 >> 2] = value
         elif offset == RDTR or offset == TIDV:
@@ -634,6 +640,7 @@ cdef class E1000E(E1000Common):
         if s.autoneg_at <= now:
             s.autoneg_at = NEVER
             if s.link:
+                s.full = 0
                 self.negotiated()
                 if s.phy[PCTRL] & PCTRL_AUTONEG:
                     self.m[CTRL >> 2] |= CTRL_TFCE | CTRL_RFCE
@@ -1052,6 +1059,7 @@ cdef class E1000E(E1000Common):
             s.rx_size[0] = buffer_size(value)
         s.rx_desc_len = 32 if self.m[RFCTL >> 2] & RFCTL_EXTEN and value & RCTL_DTYP_PS else 16
         s.rx_min_shift = (value >> RCTL_RDMTS_SHIFT & 3) + 5
+        s.full = 0
         if not was_ready:
             self.hear()
 
@@ -1068,8 +1076,8 @@ cdef class E1000E(E1000Common):
         return n <= <uint64_t>(self.free_descriptors(q) // each) * (size[0] + size[1] + size[2] + size[3])
 
     cdef bint ready(self) noexcept nogil:
-        """Does the receiver take packets from outside?"""
-        if not (self.m[STATUS >> 2] & STATUS_LU and self.m[RCTL >> 2] & RCTL_EN and self.config16(COMMAND) & COMMAND_MASTER):
+        """Does the receiver take packets from outside, or such as turn around?"""
+        if self.s.full or not (self.m[STATUS >> 2] & STATUS_LU and self.m[RCTL >> 2] & RCTL_EN and self.config16(COMMAND) & COMMAND_MASTER):
             return False
         return (self.m[RDLEN >> 2] and self.has_buffers(0, 1)) or (self.m[(RDLEN + QUEUE) >> 2] and self.has_buffers(1, 1))
 
@@ -1158,6 +1166,10 @@ cdef class E1000E(E1000Common):
             n -= VLAN_TAG
             p = self.untagged(p, n)
         parse(p, <uint32_t>n, &f)
+        if f.tcp and f.fragment:            # no header: the reference goes by the last one that there was
+            f.ack, f.tcp_data = self.s.last_tcp & 1, self.s.last_tcp >> 1
+        elif f.tcp:
+            self.s.last_tcp = f.ack | f.tcp_data << 1
         hashed = m[MRQC >> 2] & MRQC_MODE == MRQC_RSS and m[RXCSUM >> 2] & RXCSUM_PCSD and m[RFCTL >> 2] & RFCTL_EXTEN
         if hashed:
             hash = self.rss(p, &f, &type)
@@ -1179,6 +1191,7 @@ cdef class E1000E(E1000Common):
         else:
             causes = ICR_RXO
         stored = causes != ICR_RXO
+        self.s.full = not stored
         if not self.delay_rx(&causes):
             self.add_causes(causes)
         return stored

@@ -569,6 +569,11 @@ def test_10_2_5_1_what_turns_around_is_no_overrun_where_nothing_is_received(wire
     wire.put(RDT, wire.get(RDH) + 1)  # one, which is too little
     wire.send((TX_BUFFER, len(p) | EOP, 0))
     assert wire.get(ICR) & (RXO | RXT0) == RXO
+    wire.send((TX_BUFFER, len(p) | EOP, 0))  # after an overrun nothing is tried ...
+    assert not wire.get(ICR) & (RXO | RXT0)
+    wire.put(RDT, wire.get(RDH) + 1)  # ... until descriptors come
+    wire.send((TX_BUFFER, len(p) | EOP, 0))
+    assert wire.get(ICR) & (RXO | RXT0) == RXO
 
 
 @pytest.mark.parametrize(
@@ -797,6 +802,28 @@ def test_10_2_5_small_packets_and_acknowledgements_are_causes(nic):
     nic.put(RFCTL, 1 << 12)  # ACK_DIS
     nic.packet(ME + b"\x08\x00" + ip4(6, tcp(bytes(100))))
     assert nic.get(ICR) & (SRPD | ACK) == 0
+
+
+def test_10_2_4_1_a_fragment_has_the_ack_of_the_last_header(nic):
+    nic.listen()
+    for flags, ack in ((0x18, ACK), (0x08, 0)):
+        nic.packet(ME + b"\x08\x00" + ip4(6, tcp(bytes(20), flags)))
+        assert nic.get(ICR) & ACK == ack
+        nic.packet(ME + b"\x08\x00" + ip4(17, bytes(40)))
+        assert not nic.get(ICR) & ACK
+        nic.packet(ME + b"\x08\x00" + ip4(6, bytes(40), fragment=0x2000))
+        assert nic.get(ICR) & ACK == ack
+
+
+def test_10_2_5_2_buffers_of_no_size_are_not_taken(nic):
+    nic.put(PSRCTL, 0x040000)
+    assert nic.get(PSRCTL) == 0x040000
+    nic.put(RCTL, EN | DTYP_PS)
+    for value in (0x0400, 0x0004):
+        nic.put(PSRCTL, value)
+        assert nic.get(PSRCTL) == 0x040000
+    nic.put(PSRCTL, 0x0404)
+    assert nic.get(PSRCTL) == 0x0404
 
 
 def test_no_packet_comes_in_while_the_receiver_is_off(nic):
