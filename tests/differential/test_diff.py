@@ -16,7 +16,7 @@ from engine._abi import ACC
 from engine.cli import main
 from engine.errors import EngineError, UsageError
 from engine.measure.diff.board import ACK, BOARDS, LINE, MEM, RESET, Board, Filter, load_entries
-from engine.measure.diff.drivers import DRIVERS
+from engine.measure.diff.drivers import DRIVERS, bridge
 from engine.measure.diff.judge import Difference, Row, compare, load_case, minimise, one_program, write_case
 from engine.measure.diff.programs import Generator
 from engine.measure.diff.sides import EngineSide, QemuSide, RecordedSide, Result, save_recording
@@ -427,6 +427,31 @@ def test_a_side_that_ends_is_a_difference_and_made_short(board: Board, tmp_path:
     (found,) = row.found
     setup = len(board.preamble(part))  # stays
     assert (found["what"], found["where"], found["records"]) == ("end", "it went away", setup + 1)
+
+
+@pytest.mark.parametrize(("name", "part"), [("i440fx-more", "pci-testdev-inner-4.0"), ("q35-more", "e1000-root-0.0")])
+def test_parts_behind_bridges_answer_and_go(name: str, part: str) -> None:
+    """Numbered and given ranges as firmware does, a function answers; a bridge above is shut or renumbered, and it does not."""
+    board = Board(name)
+    under_test = board.parts[part]
+    g = Generator(board, under_test, 0)
+    g._set_up()
+    number = under_test.number
+    assert number is not None and number >> 8 and under_test.above
+    before = len(g.rows)
+    g.sure = True
+    for _ in range(20):
+        bridge(g.hands)
+    identity = [
+        n + 1
+        for n in range(before, len(g.rows) - 1)
+        if g.rows[n][1:] == (Space.PIO, 0xCF8, 4, 1, 1 << 31 | number << 8) and not g.rows[n + 1][4]
+    ]
+    program = np.zeros(len(g.rows), ACC)
+    for n, field in enumerate(("t_ns", "space", "addr", "size", "dir", "value")):
+        program[field] = [r[n] for r in g.rows]
+    seen = EngineSide(board).run(program).value[identity].tolist()
+    assert len(set(seen)) == 2 and 0xFFFFFFFF in seen and seen[-1] != 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("type", sorted(DRIVERS))

@@ -48,13 +48,20 @@ BOARDS = {
         -device i82801b11-bridge,id=dmi""".split(),
     "i440fx-more": f"""-M pc {COMMON}
         -drive if=pflash,unit=0,format=raw,readonly=on,file={{firmware}}
-        -drive if=pflash,unit=1,format=raw,cache=unsafe,file={{variables}}""".split(),
+        -drive if=pflash,unit=1,format=raw,cache=unsafe,file={{variables}}
+        -device pci-bridge,id=outer,chassis_nr=1 -device pci-bridge,id=inner,bus=outer,chassis_nr=2,addr=2
+        -device edu,bus=outer,addr=3 -device pci-testdev,bus=inner,addr=4""".split(),
+    "q35-more": f"""-M q35 {COMMON} -action watchdog=none,panic=none -device pcie-root-port,id=root,chassis=1,slot=1
+        -device e1000,romfile=,mac=52:54:00:12:34:56,bus=root -device i82801b11-bridge,id=dmi
+        -device pci-bridge,id=inner,bus=dmi,chassis_nr=3,addr=1 -device i6300esb,bus=dmi,addr=2
+        -device pvpanic-pci,bus=inner,addr=3""".split(),
 }
 TESTED = {
     "i440fx-full": ("piix3-ide", "fdc", "edu", "pci-testdev", "pvpanic-pci", "i6300esb", "pci-bridge", "pvpanic",
                     "ib700", "isa-debug-exit", "pc-testdev"),
     "q35-full": ("ich9-ahci", "e1000e", "e1000", "pcie-root-port", "ioh3420", "i82801b11"),
-    "i440fx-more": ("pflash",),
+    "i440fx-more": ("pflash", "edu", "pci-testdev"),
+    "q35-more": ("e1000", "i6300esb", "pvpanic-pci"),
 }  # fmt: skip
 MEDIA = {"disk": 3 << 20, "small": 300_032, "disc": 1 << 19, "floppy": 1_474_560, "firmware": 1 << 16,
          "variables": 1 << 17}  # fmt: skip  # bytes
@@ -67,6 +74,8 @@ ROUNDS = 4
 SPACE_SHIFT = 60  # above every address
 LATCH, DATA = 0xCF8, 0xCFC
 PIO_BARS, MMIO_BARS = 0xC000, 0xE0000000
+PORTS_STEP, MEMORY_STEP = 1 << 12, 1 << 20  # what the ranges behind bridges are made of
+SHUT = 0xFFF0  # such a range without anything: its base is above its limit
 
 
 def _holds(rule: Mapping[str, Any], value: int, present: int) -> bool:
@@ -174,6 +183,10 @@ class Part:
     windows: list[Window]
     number: int | None  # PCI function number
     bridge: bool = False  # its header is a bridge's
+    above: tuple[Part, ...] = ()  # the bridges that it is behind
+    range: list[tuple[int, int, int]] = field(
+        default_factory=list
+    )  # config writes: buses and ranges behind this bridge
     bases: dict[int, tuple[int, int]] = field(
         default_factory=dict
     )  # config offset of a base address register -> (value, size)
@@ -219,32 +232,8 @@ class Board:
         self.folds: list[
             tuple[int, int, int, int]
         ] = []  # space, first address, last + 1, bytes: what is there again and again
-        ports, memory = PIO_BARS, MMIO_BARS
-        for p in self.plan.devices:
-            part = Part(p.id, p.spec.type, [], p.spec.bdf.number if p.spec.bdf else None, hasattr(p.cls, "SLOTS"))
-            placed = {q.index: q.base for q in self.plan.placed if q.rank == p.rank}
-            if part.number is not None:
-                for n, r in enumerate(p.regions[:6]):
-                    if not r.size:
-                        continue
-                    if r.space == Space.PIO:
-                        ports = -(-ports // max(r.size, 16)) * max(r.size, 16)
-                        placed[n], ports = ports, ports + r.size
-                    else:
-                        memory = -(-memory // max(r.size, 4096)) * max(r.size, 4096)
-                        placed[n], memory = memory, memory + r.size
-                    part.bases[0x10 + 4 * n] = (placed[n], r.size)
-            for s in self.raw.get("setup", []):
-                if part.type in s["part"]:
-                    placed |= {n: s["at"][r.name] for n, r in enumerate(p.regions) if r.name in s.get("at", {})}
-            for n in [n for n in placed if p.regions[n].ecam]:
-                self.ecam = (placed[n], p.regions[n].size)
-            part.windows = [self._window(p, i, base) for i, base in sorted(placed.items())]
-            for f in self.raw.get("fold", []):
-                if f["part"] == part.type:
-                    w = next(w for w in part.windows if p.regions[w.region].name == f["region"])
-                    self.folds.append((w.space, w.base + f["offset"], w.base + w.size, f["bytes"]))
-            self.parts[p.id] = part
+        self.ports, self.memory = PIO_BARS, MMIO_BARS  # the next ones for a function
+        self._number()
         self.differences, self.excluded = (
             [Entry(r, r["part"], r["register"], r["condition"], r["section"], r["reason"]) for r in self.raw.get(t, [])]
             for t in ("difference", "excluded")
@@ -271,6 +260,56 @@ class Board:
                     self.deferred[w.space << SPACE_SHIFT | at[name]] = Deferred(
                         "r" in slow[name].get("on", "w"), slow[name].get("rounds", ROUNDS), poll
                     )
+
+    def _number(self, above: tuple[Part, ...] = (), bus: int = 0) -> int:
+        """Place what is on the board or behind a bridge, and number the buses as firmware does; the last number."""
+        last = bus
+        parts = [self._place(p, above, bus) for p in self.plan.devices if p.spec.bus == (above[-1].id if above else "")]
+        for part in parts:
+            if not any(p.spec.bus == part.id for p in self.plan.devices):
+                continue
+            ports = self.ports = -(-self.ports // PORTS_STEP) * PORTS_STEP
+            memory = self.memory = -(-self.memory // MEMORY_STEP) * MEMORY_STEP
+            second, last = last + 1, self._number((*above, part), last + 1)
+            self.ports = -(-self.ports // PORTS_STEP) * PORTS_STEP
+            self.memory = -(-self.memory // MEMORY_STEP) * MEMORY_STEP
+            part.range = [
+                (0x18, 4, bus | second << 8 | last << 16),
+                (0x1C, 2, ports >> 8 | self.ports - PORTS_STEP & 0xFF00 if ports < self.ports else SHUT & 0xFF),
+                (0x20, 4, memory >> 16 | self.memory - MEMORY_STEP & 0xFFF00000 if memory < self.memory else SHUT),
+                (0x24, 4, SHUT),
+            ]
+        return last
+
+    def _place(self, p: PlannedDevice, above: tuple[Part, ...], bus: int) -> Part:
+        """A device where the guest is to see it."""
+        number = p.spec.bdf.number | bus << 8 if p.spec.bdf else None
+        part = Part(p.id, p.spec.type, [], number, hasattr(p.cls, "SLOTS"), above)
+        placed = {q.index: q.base for q in self.plan.placed if q.rank == p.rank}
+        if number is not None:
+            placed |= {n: number << 32 for n, r in enumerate(p.regions) if r.space == Space.CONFIG}
+            for n, r in enumerate(p.regions[:6]):
+                if not r.size:
+                    continue
+                if r.space == Space.PIO:
+                    self.ports = -(-self.ports // max(r.size, 16)) * max(r.size, 16)
+                    placed[n], self.ports = self.ports, self.ports + r.size
+                else:
+                    self.memory = -(-self.memory // max(r.size, 4096)) * max(r.size, 4096)
+                    placed[n], self.memory = self.memory, self.memory + r.size
+                part.bases[0x10 + 4 * n] = (placed[n], r.size)
+        for s in self.raw.get("setup", []):
+            if part.type in s["part"]:
+                placed |= {n: s["at"][r.name] for n, r in enumerate(p.regions) if r.name in s.get("at", {})}
+        for n in [n for n in placed if p.regions[n].ecam]:
+            self.ecam = (placed[n], p.regions[n].size)
+        part.windows = [self._window(p, i, base) for i, base in sorted(placed.items())]
+        for f in self.raw.get("fold", []):
+            if f["part"] == part.type:
+                w = next(w for w in part.windows if p.regions[w.region].name == f["region"])
+                self.folds.append((w.space, w.base + f["offset"], w.base + w.size, f["bytes"]))
+        self.parts[p.id] = part
+        return part
 
     def _setup(self, type: str) -> list[list[int]]:
         return [w for s in self.raw.get("setup", []) if type in s["part"] for w in s.get("config", [])]
@@ -366,12 +405,14 @@ class Board:
         for part in self.parts.values():
             if part.number is None or (
                 under_test not in (None, part)
+                and part not in under_test.above
                 and not (under_test.number is not None and any(w.base == self.ecam[0] for w in part.windows))
             ):
                 continue
             rows = (
                 [(reg, 4, base) for reg, (base, _) in part.bases.items()]
                 + [tuple(r) for r in self._setup(part.type)]
+                + part.range
                 + [(4, 2, 7)]
             )
             for reg, size, value in rows:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.measure.diff.board import DATA, LATCH, MEDIA, MEM
+from engine.measure.diff.board import DATA, LATCH, MEDIA, MEM, SHUT
 from engine.types import Register, Space
 
 if TYPE_CHECKING:
@@ -656,6 +656,54 @@ def e1000(h: Hands) -> None:
 def e1000e(h: Hands) -> None:
     """The 82574L."""
     nic(h, bytes.fromhex("525400123456"), express=True)
+
+
+# ---------------------------------------------------------------------- a bridge above
+
+
+def bridge(h: Hands) -> None:
+    """What firmware and kernels do with a bridge above the part, with looks at the part meanwhile; all as it was."""
+    part = h.g.part
+    above = h.random.choice(part.above)
+    number = part.number or 0
+
+    def config(function: int, at: int, size: int, value: int | None = None) -> None:
+        h.out(LATCH, 1 << 31 | function << 8 | at & 0xFC, 4)
+        if value is None:
+            h.load(DATA + (at & 3), size)
+        else:
+            h.out(DATA + (at & 3), value, size)
+
+    def look() -> None:
+        config(number, 0, 4)
+        for w in part.windows:
+            if w.space != Space.CONFIG:
+                size = h.random.choice([n for n in w.accepts if n <= min(w.size, 4)])
+                h.g.emit(w.space, w.base + h.random.randrange(w.size // size) * size, size, 0, 0)
+
+    other = 0x40 + h.random.randrange(0x40)
+    shut = h.random.choice((0x1C, 0x20))
+    at, size, value = h.random.choice(
+        (
+            (0x04, 2, h.random.randrange(8)),
+            (0x18, 4, other << 8 | other << 16),
+            (0x18, 4, 0),
+            (shut, 2, SHUT & 0xFF if shut == 0x1C else SHUT),
+            (0x3E, 2, 0x40),
+            (0x3E, 2, 0x08),
+        )
+    )
+    config(above.number or 0, at, size, value)
+    config(above.number or 0, at & 0xFC, 4)
+    look()
+    config(other << 8 | number & 0xFF, 0, 4)
+    if at == 0x3E:
+        config(above.number or 0, at, size, 0)
+        look()
+    for row in h.g.board.preamble(part):
+        if row[1] >= LATCH:  # configuration, not the set-up of other ports
+            h.g.emit(*row)
+    look()
 
 
 # ---------------------------------------------------------------------- parallel flash: commands in the array

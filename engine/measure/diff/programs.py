@@ -8,7 +8,7 @@ import numpy as np
 
 from engine._abi import ACC
 from engine.measure.diff.board import ACK, DATA, KEY, LATCH, LINE, RESET, Array, Board, Filter, Part, Window
-from engine.measure.diff.drivers import DRIVERS, Hands
+from engine.measure.diff.drivers import DRIVERS, Hands, bridge
 from engine.types import RO, WO, Register, Space
 
 EVENTS = {"i8259": (ACK, ACK, LINE), "ioapic": (ACK, LINE, LINE), "lapic": (ACK,), "i8042": (KEY, ACK)}
@@ -39,7 +39,8 @@ class Generator:
             for r, i in [(r, None) for r in w.direct] + [(r, (at, n)) for at, n, r in w.indexed]
         ]
 
-        self.driver = DRIVERS.get(part.type) if board.media or part.type not in ON_MEDIA else None
+        own = part.type in DRIVERS and (board.media or part.type not in ON_MEDIA)
+        self.drivers = ([DRIVERS[part.type]] if own else []) + ([bridge] if part.above else [])
         named = {r.name: (w, r) for w in part.windows for r in w.direct if w.space != Space.CONFIG}
         self.hands = Hands(self, self.random, named)
 
@@ -85,10 +86,10 @@ class Generator:
         pick = self.random.random()
         if pick < PULL and self.part.type not in self.board.raw.get("unreset", {}):
             self._reset()
-        elif pick < PULL + DRIVE and self.driver:
+        elif pick < PULL + DRIVE and self.drivers:
             self.sure = True
             self.hands.taken.clear()
-            self.driver(self.hands)
+            self.random.choice(self.drivers)(self.hands)
             self.sure = False
         elif pick < 0.62 and self.targets:
             w, r, index = self.random.choice(self.targets)
