@@ -92,7 +92,7 @@ def test_a_multiboot_kernel_has_items_whose_bytes_are_not_known() -> None:
 
 @pytest.mark.parametrize("initrd", [None, 5000])
 def test_a_kernel_that_is_not_there_has_its_items_without_their_bytes(initrd: int | None) -> None:
-    """QEMU, hw/i386/x86.c, multiboot.c: the items of a kernel; once what comes of the file is supplied they read alike."""
+    """QEMU, hw/i386/x86.c, multiboot.c: a kernel's items; once what comes of the file is supplied they read alike."""
     f = {"cmdline": "vga=ask", "dma": False}
     there = {i.key: i for i in machine_items(Facts(kernel=kernel(), initrd=initrd and bytes(initrd), **f))}
     items = machine_items(Facts(kernel=len(kernel()), initrd=initrd, **f))
