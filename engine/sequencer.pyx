@@ -1777,16 +1777,19 @@ cdef class Sequencer:
         cdef uint64_t *values = self.value
         cdef uint64_t i = 0, j = 0, addr = 0, key, at, more, n = self.n_acc, m = self.n_inp, base = self.base
         cdef uint64_t next_input = self.inp[0].index if m else <uint64_t>-1, look = LOOK_EACH
-        cdef uint32_t place, space = 0, found, size
+        cdef uint32_t place, space = 0, found, size, k
         cdef const engine_acc *a
         cdef engine_rec *rec
         cdef held_item *h
         cdef route to
         cdef unit_route *unit = NULL
         cdef seq_link *l = NULL                        # of the access's unit; NULL if that is held back
+        cdef bint apart = True                         # whoever resets the machine by a timer hears nobody
         memset(&to, 0, sizeof(to))
         to.space = 255
         self.window_used = 0
+        for k in range(self.n_resetters):
+            apart &= self.units[self.resetters[k]].level == 0
         while i < n:
             a = &acc[i]
             if i >= next_input:
@@ -1830,7 +1833,7 @@ cdef class Sequencer:
                 if l != NULL:
                     l.open += 1
                     if i + 1 < n and repeats(a, a + 1) and size <= 4 and not (to.flags & DISPATCH_BARRIER and a.dir):
-                        more = self._string(l, i, min(min(n, next_input) - i, WINDOW - self.window_used) - 1, COMMIT_AT)
+                        more = self._string(l, i, min(n, next_input) - i - 1, COMMIT_AT)
                         i += more
                     l.batch += 1 + <uint32_t>more
                     unit.touched = 1
@@ -1841,7 +1844,13 @@ cdef class Sequencer:
                 self.counts.batched += 1 + more
                 if to.flags & DISPATCH_BARRIER and a.dir:
                     self.key = access_key(base + i)
-                    self._finish(self.now)
+                    if l == NULL or not apart:
+                        self._finish(self.now)
+                    else:                              # no other unit can have moved a region or reset
+                        self._wait_link(unit.link)
+                        unit.deadline = link_read_deadline(l.v, to.unit)
+                        self._timed_resets()
+                        self._behind_barrier(self.now)
                     to.space = 255                     # the map may be another one
             elif found == FIND_CLOCK:
                 more = self._polls(&self.clocks[to.region], addr, i, min(n, next_input) - i) - 1
