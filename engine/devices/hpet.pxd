@@ -81,6 +81,11 @@ cdef class Hpet(Device):
     cdef void stop(self, uint32_t n) noexcept nogil
     cdef void advance(self, uint32_t n, uint64_t period, uint64_t now) noexcept nogil
     cdef void expire(self, uint32_t n) noexcept nogil
+    cdef uint32_t route(self, uint32_t n) noexcept nogil
+    cdef uint64_t period(self, uint32_t n) noexcept nogil
+    cdef bint idle(self, uint32_t n) noexcept nogil
+    cdef uint32_t unheard(self) noexcept nogil
+    cdef void pass_periods(self) noexcept nogil
     cdef void publish(self) noexcept nogil
     cdef uint32_t read_timer(self, uint32_t n, uint32_t offset) noexcept nogil
     cdef void write_timer(self, uint32_t n, uint32_t offset, uint32_t value) noexcept nogil

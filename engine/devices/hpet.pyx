@@ -102,6 +102,7 @@ cdef class Hpet(Device):
         # timer has no reset in the reference.
         cdef uint32_t n
         cdef bint pit = self.s.pit_level and not self.s.gen_conf & LEG_RT_CNF
+        self.pass_periods()
         if kind == RESET_POWER_ON:
             for n in range(N_SLOTS):
                 self.s.conf[n] = 0
@@ -143,13 +144,16 @@ cdef class Hpet(Device):
         if gsi < N_GSI:
             self.set_line(gsi, level)
 
+    cdef uint32_t route(self, uint32_t n) noexcept nogil:
+        """The GSI of timer n."""
+        if n <= 1 and self.s.gen_conf & LEG_RT_CNF:
+            return GSI_RTC if n else GSI_PIT
+        return (self.s.conf[n] & TN_INT_ROUTE) >> TN_INT_ROUTE_SHIFT
+
     cdef void update_irq(self, uint32_t n, bint active) noexcept nogil:
         """Timer n matched, or its interrupt ends: status bit and line or message (HPET 2.3.6).  An output that two
         share has the level that the last of them gave it, as in the reference."""
-        cdef uint32_t conf = self.s.conf[n], bit = <uint32_t>1 << n
-        cdef uint32_t gsi = (conf & TN_INT_ROUTE) >> TN_INT_ROUTE_SHIFT
-        if n <= 1 and self.s.gen_conf & LEG_RT_CNF:
-            gsi = GSI_RTC if n else GSI_PIT
+        cdef uint32_t conf = self.s.conf[n], bit = <uint32_t>1 << n, gsi = self.route(n)
         if not active or not conf & TN_INT_ENB or not self.s.gen_conf & ENABLE_CNF:
             self.s.status &= ~bit
             if not conf & TN_FSB_EN:
@@ -192,8 +196,9 @@ cdef class Hpet(Device):
     cdef void publish(self) noexcept nogil:
         cdef uint64_t when = NEVER
         cdef uint32_t n
-        for n in range(N_SLOTS):
-            when = min(when, self.s.expiry[n])
+        if self.unheard() == N_SLOTS:
+            for n in range(N_SLOTS):
+                when = min(when, self.s.expiry[n])
         self.set_deadline(when)
 
     cdef void start(self, uint32_t n) noexcept nogil:
@@ -222,10 +227,8 @@ cdef class Hpet(Device):
 
     cdef void expire(self, uint32_t n) noexcept nogil:
         # Counted from the expiry: one that was due as it was armed comes a nanosecond later.
-        cdef uint64_t due = self.s.expiry[n], now = (due + self.s.offset) // TICK_NS, period = self.s.period[n]
+        cdef uint64_t due = self.s.expiry[n], now = (due + self.s.offset) // TICK_NS, period = self.period(n)
         self.s.expiry[n] = NEVER
-        if self.s.conf[n] & TN_32MODE:
-            period = <uint32_t>period
         if self.s.conf[n] & TN_TYPE:
             if period:
                 self.advance(n, period, now)
@@ -234,6 +237,54 @@ cdef class Hpet(Device):
             self.s.at_wrap[n] = 0
             self.arm(n, due, self.ticks_to_match(n, now))
         self.update_irq(n, 1)
+
+    cdef uint64_t period(self, uint32_t n) noexcept nogil:
+        return <uint32_t>self.s.period[n] if self.s.conf[n] & TN_32MODE else self.s.period[n]
+
+    cdef bint idle(self, uint32_t n) noexcept nogil:
+        """Timer n is periodic, and its matches change nothing: its interrupt is pending, or reaches nobody."""
+        cdef uint32_t conf = self.s.conf[n], gsi = self.route(n)
+        cdef bint high = gsi < N_GSI and self.line_level(gsi), pending = (self.s.status & <uint32_t>1 << n) != 0
+        if not conf & TN_TYPE or self.period(n) == 0 or self.period(n) > INT32_MAX:
+            return False
+        if (gsi == GSI_PIT or gsi == GSI_RTC) and not self.s.gen_conf & LEG_RT_CNF:
+            return False                     # others drive this output, too
+        if not conf & TN_INT_ENB or not self.s.gen_conf & ENABLE_CNF:
+            return not pending and (conf & TN_FSB_EN or not high)
+        if conf & TN_FSB_EN:
+            return False
+        return pending and (high or gsi >= N_GSI) if conf & TN_INT_TYPE else not pending and gsi >= N_GSI
+
+    cdef uint32_t unheard(self) noexcept nogil:
+        """The one armed timer, if it is idle; else N_SLOTS.  Of several, the order in which they were armed counts."""
+        cdef uint32_t n, armed = N_SLOTS
+        for n in range(N_SLOTS):
+            if self.s.expiry[n] != NEVER:
+                if armed != N_SLOTS:
+                    return N_SLOTS
+                armed = n
+        return armed if armed != N_SLOTS and self.idle(armed) else <uint32_t>N_SLOTS
+
+    cdef void pass_periods(self) noexcept nogil:
+        """Let the matches pass that nobody heard, up to now.  A timer expires twice a period, as it matches and a tick later,
+        when the comparator is behind; with a period of one tick, once.  From a match on many periods are one step."""
+        cdef uint32_t n = self.unheard()
+        cdef uint64_t now, many, period, mask
+        if n == N_SLOTS:
+            return
+        period = self.period(n)
+        mask = ~<uint32_t>0 if self.s.conf[n] & TN_32MODE else ~<uint64_t>0
+        while self.s.expiry[n] <= self.core.now:
+            now = self.s.expiry[n] + self.s.offset
+            if self.s.comparator[n] == (now // TICK_NS - (period == 1)) & mask:
+                # never over the end of the counter
+                many = min(self.core.now - self.s.expiry[n], ~now) // TICK_NS // period
+                self.s.comparator[n] = (self.s.comparator[n] + many * period) & mask
+                self.s.expiry[n] += many * period * TICK_NS
+                self.s.armings += many if period == 1 else 2 * many
+                if many:
+                    self.s.armed[n] = self.s.armings
+            self.expire(n)
 
     cdef void on_time(self) noexcept nogil:
         cdef uint32_t n, first
@@ -326,6 +377,7 @@ cdef class Hpet(Device):
         if offset & 3:
             return IO_UNALIGNED
         if offset >= TIMERS:
+            self.pass_periods()
             if (offset - TIMERS) // TIMER_STRIDE < N_SLOTS:
                 value[0] = self.read_timer((offset - TIMERS) // TIMER_STRIDE, offset % TIMER_STRIDE)
         elif offset == MAIN_CNT:
@@ -347,6 +399,7 @@ cdef class Hpet(Device):
         cdef uint32_t half = <uint32_t>value, n
         if offset & 3:
             return IO_UNALIGNED
+        self.pass_periods()
         if offset >= TIMERS:
             if (offset - TIMERS) // TIMER_STRIDE < N_SLOTS:
                 self.write_timer((offset - TIMERS) // TIMER_STRIDE, offset % TIMER_STRIDE, half)

@@ -63,7 +63,7 @@ cdef enum:                # pins
 
 cdef struct mc146818_state:
     device_core core
-    uint64_t next_periodic     # when the periodic flag is next set; NEVER if PIE is off
+    uint64_t next_periodic     # when the periodic flag is next set; NEVER if PIE is off, 0 at once
     uint64_t next_update       # when the update cycle that matters next ends; NEVER if none
     uint64_t next_alarm        # when the alarm bytes next match
     int64_t base_s             # seconds since 1970 that the clock showed at last_set
@@ -88,7 +88,9 @@ cdef class Mc146818(Device):
     cdef bint update_in_progress(self) noexcept nogil
     cdef void plan_update(self) noexcept nogil
     cdef uint32_t period(self) noexcept nogil
+    cdef bint requested(self) noexcept nogil
     cdef void plan_periodic(self, uint32_t old_period) noexcept nogil
+    cdef void pass_periods(self) noexcept nogil
     cdef void end_update(self) noexcept nogil
     cdef void publish(self) noexcept nogil
     cdef void write_register_a(self, uint32_t value) noexcept nogil

@@ -131,6 +131,7 @@ cdef class Mc146818(Device):
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         """RESET#: interrupts off, flags clear (MC146818A, Signal Descriptions, RESET).  The clock, the RAM, and, as in
         the reference, UIE stay; a periodic flag that was on its way still comes."""
+        self.pass_periods()
         if kind == RESET_POWER_ON:
             memcpy(self.s.ram, self.image, RAM_BYTES)
             self.s.ram[REGISTER_A] = A_POWER_ON
@@ -337,6 +338,21 @@ cdef class Mc146818(Device):
             return 0
         return <uint32_t>1 << (rs + 6 if rs <= 2 else rs - 1)
 
+    cdef bint requested(self) noexcept nogil:
+        """The periodic interrupt is requested: until that is acknowledged, more periods change nothing."""
+        return self.period() != 0 and self.s.ram[REGISTER_C] & (C_PF | C_IRQF) == C_PF | C_IRQF
+
+    cdef void pass_periods(self) noexcept nogil:
+        """Plan the period behind those that have passed since the interrupt was requested, in one step."""
+        cdef uint64_t tick, next, period = self.period()
+        if self.requested() and 0 < self.s.next_periodic <= self.core.now:
+            tick = muldiv(self.s.next_periodic, CRYSTAL_HZ, NS_PER_SECOND)
+            tick += (muldiv(self.core.now, CRYSTAL_HZ, NS_PER_SECOND) - tick) // period * period
+            next = muldiv(tick, NS_PER_SECOND, CRYSTAL_HZ) + 1
+            if next <= self.core.now:
+                next = muldiv(tick + period, NS_PER_SECOND, CRYSTAL_HZ) + 1
+            self.s.next_periodic = next
+
     cdef void plan_periodic(self, uint32_t old_period) noexcept nogil:
         """Plan the next period; with old_period, the period changes and the time since the last tick counts."""
         cdef uint32_t period = self.period()
@@ -345,21 +361,27 @@ cdef class Mc146818(Device):
             self.s.next_periodic = NEVER
         else:
             clock = muldiv(self.core.now, CRYSTAL_HZ, NS_PER_SECOND)
-            if old_period and self.s.next_periodic != NEVER:
+            if old_period and self.s.next_periodic == 0:
+                done = min(old_period, period)
+            elif old_period and self.s.next_periodic != NEVER:
                 done = clock - (muldiv(self.s.next_periodic, CRYSTAL_HZ, NS_PER_SECOND) - old_period)
                 if done > period:
                     done = period
             # One nanosecond on, so that the tick is over when its time is converted back.
             self.s.next_periodic = muldiv(clock + period - done, NS_PER_SECOND, CRYSTAL_HZ) + 1
+            if self.s.next_periodic <= self.core.now:
+                self.s.next_periodic = 0
         self.publish()
 
     # ------------------------------------------------------------------ the contract
 
     cdef void publish(self) noexcept nogil:
-        self.set_deadline(min(self.s.next_periodic, self.s.next_update))
+        cdef bint passed = self.requested() and self.s.next_periodic != 0
+        self.set_deadline(self.s.next_update if passed else min(self.s.next_periodic, self.s.next_update))
 
     cdef void on_time(self) noexcept nogil:
         cdef uint8_t *ram = self.s.ram
+        self.pass_periods()
         if self.s.next_periodic <= self.core.now:
             self.plan_periodic(0)
             ram[REGISTER_C] |= C_PF
@@ -373,6 +395,7 @@ cdef class Mc146818(Device):
     cdef void write_register_a(self, uint32_t value) noexcept nogil:
         cdef uint8_t *ram = self.s.ram
         cdef uint32_t old_period = self.period(), changed = (ram[REGISTER_A] ^ value) & A_RS
+        self.pass_periods()
         if value & A_DV_RESET == A_DV_RESET:
             if self.counting():
                 self.show_time()
@@ -391,6 +414,7 @@ cdef class Mc146818(Device):
     cdef void write_register_b(self, uint32_t value) noexcept nogil:
         cdef uint8_t *ram = self.s.ram
         cdef uint32_t old_period = self.period(), changed = (ram[REGISTER_B] ^ value) & B_PIE
+        self.pass_periods()
         if value & B_SET:
             if self.counting():
                 self.show_time()
@@ -421,11 +445,14 @@ cdef class Mc146818(Device):
             value = ram[REGISTER_A]
             return value | A_UIP if self.update_in_progress() else value
         if index == REGISTER_C:
+            self.pass_periods()
             value = ram[REGISTER_C]
             ram[REGISTER_C] = 0
             self.set_line(OUT_IRQ, 0)
             if value & (C_UF | C_AF):
                 self.plan_update()
+            else:
+                self.publish()
             return value
         if (index <= YEAR and index != SECONDS_ALARM and index != MINUTES_ALARM and index != HOURS_ALARM
                 or index == CENTURY) and self.counting():
