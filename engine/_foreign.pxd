@@ -71,7 +71,7 @@ cdef inline void _rec(engine_rec *out, uint32_t type, uint64_t addr, uint64_t va
     out.region = 0
     out.vcpu = vcpu
     out.op |= <uint8_t>((ENGINE_OP_WRITE if write else 0) | code << ENGINE_OP_SIZE_SHIFT)
-    out.status = 0
+    out.more = 0
 
 
 # ---- Xen's buffered page ----
