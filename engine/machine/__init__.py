@@ -98,12 +98,12 @@ class Clock:
         """Move time forward by ns; everything due happens."""
         if not 0 <= ns < TIME_END - self.now:
             raise UsageError(f"clock.step({ns}): time does not go back, and ends after 2^63 ns, in 292 years")
-        self._machine.sequencer.settle(self.now + ns)
+        self._machine._alone(self._machine.sequencer.settle, self.now + ns)
 
     def next(self) -> int | None:
         """When a device wants the clock next, in ns of virtual time; None if none does."""
         self._machine._running()
-        when: int | None = self._machine.sequencer.next_event()
+        when: int | None = self._machine._alone(self._machine.sequencer.next_event)
         return when
 
 
@@ -277,7 +277,7 @@ class Machine(SingleAccess):
         RAM and the clock stay as they are.
         """
         self._running()
-        self.sequencer.reset(cold)
+        self._alone(self.sequencer.reset, cold)
 
     @property
     def stamps(self) -> str:
@@ -327,7 +327,7 @@ class Machine(SingleAccess):
     def _settle(self) -> None:
         """Nothing is on the way, and everything due has happened."""
         self._running()
-        self.sequencer.settle(self.clock.now)
+        self._alone(self.sequencer.settle, self.clock.now)
 
     def save(self) -> dict[str, Any]:
         """The whole machine as plain values: every device with its memory and media, guest RAM, clock, mappings.
@@ -335,7 +335,7 @@ class Machine(SingleAccess):
         It does not depend on the placement: load() takes it on any other, and in another build that has the same parts.
         """
         self._settle()
-        router = self.sequencer.state()
+        router = self._alone(self.sequencer.state)
         devices = self.plan.devices
         router["mapped"] = [(devices[rank].id, index, base) for rank, index, base in router["mapped"]]
         if self.pool is not None:
@@ -392,7 +392,7 @@ class Machine(SingleAccess):
                 )
         restore_ram(self.ram, saved["ram"])
         self._restore_devices({d.id: devices[d.id] for d in self.plan.devices})
-        self.sequencer.set_state(router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
+        self._alone(self.sequencer.set_state, router, [devices[d.id]["state"]["levels"] for d in self.plan.devices])
 
     def _ask(self, command: str, ids: set[str], *args: Any) -> dict[str, Any]:
         """A command to the owners of some devices, about them; what all of them answered."""
@@ -444,7 +444,7 @@ class Machine(SingleAccess):
         return Snapshot(
             self.spec,
             self.owners,
-            self.sequencer.snapshot(),
+            self._alone(self.sequencer.snapshot),
             [arena.copy() for arena in self.arenas],
             rest,
             save_ram(self.ram) if ram else None,
@@ -461,7 +461,7 @@ class Machine(SingleAccess):
             restore_ram(self.ram, snapshot.ram)
         for arena, state in zip(self.arenas, snapshot.arenas, strict=True):
             arena.restore(state)
-        self.sequencer.restore(snapshot.router)
+        self._alone(self.sequencer.restore, snapshot.router)
 
     # ------------------------------------------------------------------ accesses
 
@@ -487,7 +487,7 @@ class Machine(SingleAccess):
         elif not ordered:
             acc = acc.copy()
             acc["t_ns"] = np.maximum(np.maximum.accumulate(acc["t_ns"]), np.uint64(now))
-        return self.sequencer.run(acc, inputs, self.path, ram_bytes)
+        return self._alone(self.sequencer.run, acc, inputs, self.path, ram_bytes)
 
     def submit(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         """Execute a batch of ACC records in order; the values read (for writes: written).
@@ -513,9 +513,9 @@ class Machine(SingleAccess):
         return int(self.run(np.zeros(0, ACC), one)[2][0])
 
     def lines(self) -> npt.NDArray[Any]:
-        """Observed line changes since the last call; see Sequencer.take_lines."""
+        """Observed line changes since the last call, which are kept until then; see Sequencer.take_lines."""
         self._running()
-        return self.sequencer.take_lines()
+        return self._alone(self.sequencer.take_lines)
 
 
 def in_order(acc: npt.NDArray[Any], inputs: npt.NDArray[Any], now: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import pickle
+import sys
+import threading
+import time
+import types
 from dataclasses import replace
 from typing import ClassVar
 
@@ -14,6 +19,7 @@ import pytest
 
 from engine import ACC, EngineError, Machine, PyDevice, Region, Space, StateError, UsageError
 from engine._device import KEY, LINE
+from engine.machine._single import IN_USE
 from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec, load
 from engine.sequencer import INPUT, RAM
 from engine.testing import probe
@@ -306,6 +312,89 @@ def test_ctrl_c_in_a_python_device_reaches_the_user():
 
 
 # ---------------------------------------------------------------------- life
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_one_at_a_time(path):
+    """Threads that meet in a machine are told so, and harm nothing."""
+    batch = np.zeros(50_000, ACC)
+    batch["addr"], batch["size"] = 0x1000, 1
+    with Machine.from_spec(board(PROBE, PROBE), **options(path)) as machine:
+        refused = []
+
+        def until_refused(call):
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                try:
+                    call()
+                except EngineError as e:
+                    refused.append(str(e))
+                    return
+                time.sleep(0)  # the others' turn, while nothing is under way
+
+        calls = (lambda: machine.read("pio", 0x1000), lambda: machine.clock.step(1), machine.lines, machine.snapshot)
+        others = [threading.Thread(target=until_refused, args=(call,)) for call in calls]
+        for t in others:
+            t.start()
+        while any(t.is_alive() for t in others):
+            with contextlib.suppress(EngineError):
+                machine.submit(batch)
+        assert refused == [IN_USE] * len(calls)
+        assert len(machine.submit(batch)) == len(batch)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A machine of one device, of a class that the test makes, at port 1000h."""
+
+    def make(cls):
+        module = types.ModuleType("alone")
+        module.Own = cls
+        monkeypatch.setitem(sys.modules, "alone", module)
+        device = DeviceSpec("d", "alone:Own", at={"port": 0x1000})
+        return Machine.from_spec(MachineSpec(BoardSpec(ram=1 << 20), (device,)))
+
+    return make
+
+
+def test_a_device_does_not_use_its_own_machine(alone):
+    class Curious(PyDevice):
+        def regions(self):
+            return (Region("port", Space.PIO, 1),)
+
+        def read(self, region, offset, size):
+            try:
+                machine.read("pio", 0x1000)
+            except EngineError as e:
+                said.append(str(e))
+            return 7
+
+    said = []
+    with alone(Curious) as machine:
+        assert machine.read("pio", 0x1000) == 7 and said == [IN_USE]
+
+
+def test_behind_the_last_port_of_a_byte_each_is_nobody(alone):
+    class Ports(PyDevice):
+        def regions(self):
+            return (Region("port", Space.PIO, 3, ports=True),)
+
+        def read(self, region, offset, size):
+            seen.append(("read", offset, size))
+            return 0x10 + offset
+
+        def write(self, region, offset, size, value):
+            seen.append(("write", offset, size, value))
+
+    seen = []
+    with alone(Ports) as machine:
+        machine.write("pio", 0x1000, 2, 0x2211)
+        machine.write("pio", 0x1002, 2, 0x4433)
+        assert seen == [("write", 0, 1, 0x11), ("write", 1, 1, 0x22), ("write", 2, 1, 0x33)]
+        seen.clear()
+        assert machine.read("pio", 0x1000, 2) == 0x1110
+        assert machine.read("pio", 0x1002, 2) == 0xFF12
+        assert seen == [("read", 0, 1), ("read", 1, 1), ("read", 2, 1)]
 
 
 def test_the_block_ends_the_machine():
