@@ -68,6 +68,16 @@ def test_shuffled_placements_are_legal_and_repeatable(board: Plan) -> None:
     assert len(seen) > 200
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_part_in_python_has_a_worker_alone_where_one_is_to_spare(n: int) -> None:
+    card = '[[device]]\nid = "card"\ntype = "post-card"\nat = { post = 0x90 }\n'
+    built = plan(parse('[board]\nbase = "i440fx"\n' + card, "pc.toml"))
+    owners = placement.spread(built, n)
+    where = {p.id: owners[p.unit] for p in built.devices}
+    assert len({where[d] for d in ("pit", "ide", "pic")}) == min(n, 3)
+    assert (owners.count(where["card"]) == 1) == (n == 4)
+
+
 @pytest.mark.parametrize("n", [0, -3, 1025])
 def test_impossible_numbers_of_workers(board: Plan, n: int) -> None:
     for make in (placement.spread, lambda p, w: placement.shuffled(p, w, 1)):

@@ -481,6 +481,19 @@ def test_records_are_kept_until_a_checkpoint_and_replayed_once():
     assert list(heir.take()["t_ns"]) == [7, 8, 9, 10]
 
 
+def test_a_new_worker_does_not_write_over_effects_on_their_way():
+    router, worker = link()
+    fx = np.zeros(100, EFFECT)
+    fx["value"] = np.arange(100)
+    n = worker.emit(fx)
+    assert 0 < n < 100
+    heir = Link.attach(router.segment.fileno(), WORKER)
+    assert heir.emit(fx[n:]) == 0
+    assert list(router.effects(1)["value"]) == [0]
+    assert heir.emit(fx[n:]) == 1
+    assert list(router.effects()["value"]) == list(range(1, n + 1))
+
+
 def test_a_new_router_takes_over():
     router, worker = link()
     router.push(records(5))
