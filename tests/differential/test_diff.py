@@ -200,6 +200,17 @@ def test_every_byte_of_a_wide_access_meets_a_register_that_is_alone(board: Board
         assert not f.allow(0, 0xCF9, 4, 1, 4 << 8 * n)
 
 
+def test_a_write_without_the_bits_of_a_condition_leaves_it(board: Board) -> None:
+    """A timer of the HPET in 32-bit mode; then an access that ends in the first byte of its configuration."""
+    f = Filter(board)
+    assert f.allow(1, 0xFED0014C, 4, 1, 0xA)
+    assert f.allow(1, 0xFED00140, 4, 1, 0x108)
+    assert f.allow(1, 0xFED00139, 8, 1, 0)
+    assert not f.allow(1, 0xFED0014C, 4, 1, 0xA)
+    assert f.allow(1, 0xFED00140, 4, 1, 0x008)
+    assert f.allow(1, 0xFED0014C, 4, 1, 0xA)
+
+
 def test_a_register_is_excluded_where_it_appears_again(board: Board) -> None:
     f = Filter(board)
     init = 0x0000_0500

@@ -532,10 +532,10 @@ class Filter:
                 if self.count:
                     e.count += 1
                 return False
-        for (which, kind, _), (v, _) in found.items():
+        for (which, kind, _), (v, present) in found.items():
             after = entries[which].raw.get("after", {})
             among = after.get("among")
-            if kind == "after" and (among is None or v in among):
+            if kind == "after" and after["bits"] & ~present == 0 and (among is None or v in among):
                 self.last[which] = v
             elif kind == "excluded" and among is not None and not after.get("stays"):
                 self.last.pop(which, None)  # this is the write that the other one waited for
