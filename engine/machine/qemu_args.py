@@ -172,7 +172,6 @@ _DRIVE = {
 }
 _NUMBERS = ("wwn", "rotation_rate", "physical_block")
 FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"}  # blkdebug's events
-SIDE_BOARD = {"pc": ["host", "piix3"], "q35": []}
 
 
 # What firmware is told by machine types before a version.

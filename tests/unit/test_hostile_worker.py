@@ -84,7 +84,8 @@ def accesses(*rows: tuple[int, int]) -> Stream:
     ids=str,
 )
 def test_an_effect_that_cannot_be_ends_the_run(lie: dict[str, int]) -> None:
-    """Of another worker's device, of no device, of no pin, from the future, of no record, of none behind one; the last is believed."""
+    """Of another worker's device, of no device, of no pin, from the future, of no record, of none behind one; the
+    last is believed."""
     with Bench(PAIR, [0, 1]) as bench:
         bench.run(accesses((0x1002, 0)), path="batched")
         link = bench.links[0]

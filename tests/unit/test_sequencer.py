@@ -237,7 +237,8 @@ def test_a_full_ring_falls_back_to_waiting_and_drops_nothing():
 
 
 def test_counts_of_the_batched_path():
-    """A stretch of accesses goes out in pieces of 64; a barrier is waited for, and ends it if it moved or reset anything."""
+    """A stretch of accesses goes out in pieces of 64; a barrier is waited for, and ends it if it moved or reset
+    anything."""
     with bench("batched", board(PROBE), requests=4096) as b:
         before = b.sequencer.counters
         b.sequencer.run(batch(*[read(), read(offset=4)] * 50), None, "batched")
