@@ -55,7 +55,7 @@ cdef class FwCfg(Device):
     a number (not one of the device's own) or a file's name, data bytes or None for zeros, size in bytes.
     """
     TITLE = "fw_cfg: QEMU's firmware configuration device"
-    CONFIG = {"dma_enabled": True, "items": None}
+    CONFIG = {"dma_enabled": True, "items": None, "sorted_files": True}
     STATE = (("dma_addr", "u8"), ("offset", "u4"), ("key", "u2"), ("smi_ok", "u1"), ("pad", "u1"),
              ("smi_features", "u8"), ("written", "u1", WRITABLE_ROOM))
     REGISTERS = (
@@ -104,7 +104,8 @@ cdef class FwCfg(Device):
                 rows.append(row)
         if len(names) > FILE_SLOTS:
             raise MachineError(f"device {self.id!r}: {len(names)} files, but the directory has {FILE_SLOTS} slots")
-        self.keys = {name: KEY_FILE_FIRST + n for n, name in enumerate(sorted(names, key=str.encode))}
+        files = sorted(names, key=str.encode) if self.config["sorted_files"] else names
+        self.keys = {name: KEY_FILE_FIRST + n for n, name in enumerate(files)}
         directory = len(names).to_bytes(4, "big")
         for name, key in self.keys.items():
             directory += (names[name][2].to_bytes(4, "big") + key.to_bytes(2, "big") + bytes(2)

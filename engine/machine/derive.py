@@ -209,6 +209,8 @@ def _derived(spec: MachineSpec) -> MachineSpec:
             spec = spec.with_config(d.id, cmos={str(k): v for k, v in cmos.items()})
         elif d.type == "fw-cfg" and "items" not in d.config:
             spec = spec.with_config(d.id, items=machine_items(facts))
+            if facts.files_by_kind:
+                spec = spec.with_config(d.id, sorted_files=False)
         elif d.type in HOST_BRIDGES and "ram_mib" not in d.config:
             spec = spec.with_config(d.id, ram_mib=low >> 20)
         elif d.type in POWER_MANAGEMENT:

@@ -33,6 +33,11 @@ SETUP_MOST = 256 * 512  # bytes of set-up code that a kernel's header can ask fo
 MULTIBOOT = (
     0x1BADB002  # magic of a header in the first 8 KiB; it, flags and checksum add up to 0 (Multiboot 0.6.96, 3.1)
 )
+KINDS = (
+    "etc/boot-menu-wait", "etc/boot-fail-wait", "etc/smbios/smbios-tables", "etc/smbios/smbios-anchor", "etc/e820",
+    "etc/reserved-memory-end", "genroms/kvmvapic.bin", "genroms/linuxboot.bin", "etc/system-states", "",
+    "etc/acpi/tables", "etc/table-loader", "etc/tpm/log", "etc/acpi/rsdp", "bootorder",
+)  # fmt: skip
 SMI_FEATURES = 7  # broadcast, CPU hotplug, CPU hot-unplug
 
 
@@ -111,6 +116,8 @@ class Facts:
     roms: Mapping[str, bytes | int] = field(default_factory=lambda: {"kvmvapic.bin": 9216})
     files: Mapping[str, bytes | int] = field(default_factory=dict)
     writable: Mapping[str, int] = field(default_factory=dict)
+    smi: bool = True  # where the chipset has the files of SMI features, they are there
+    files_by_kind: bool = False  # the order of files up to 2.5, and no file of disk geometries
 
     @classmethod
     def checked(cls, given: Mapping[str, Any], where: str = "fw_cfg") -> Facts:
@@ -344,7 +351,7 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
         items.append(Item("etc/boot-menu-wait", struct.pack("<H", f.splash_time), 2))
     if f.acpi:
         items += _acpi(f)
-    if c.smi:
+    if c.smi and f.smi:
         items += [
             Item("etc/smi/features-ok", b"\0", 1),
             Item("etc/smi/requested-features", bytes(8), 8, writable=True),
@@ -364,4 +371,12 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
         size = given if isinstance(given, int) else len(given)
         items.append(Item(name, None if isinstance(given, int) else given, size, content=True))
     items += [Item(name, bytes(size), size, writable=True) for name, size in f.writable.items()]
-    return tuple(items)
+    return tuple(_by_kind(items) if f.files_by_kind else items)
+
+
+def _by_kind(items: list[Item]) -> list[Item]:
+    """The files of machine types up to 2.5, in their order; those of users and devices stand where "" is."""
+    return sorted(
+        (i for i in items if i.key != "bios-geometry"),
+        key=lambda i: KINDS.index(i.key if i.key in KINDS else "") if isinstance(i.key, str) else -1,
+    )

@@ -178,6 +178,8 @@ FAILURES = {"read_aio": "read", "write_aio": "write", "flush_to_disk": "flush"} 
 OLDER: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
     ((7, 1), {"reserved": []}),  # the HyperTransport range is not kept free
     ((6, 1), {"processor": [0x00000663, Facts().processor[1]]}),  # another qemu64
+    ((2, 9), {"smi": False}),
+    ((2, 6), {"files_by_kind": True}),
 )
 
 # Properties of their devices, as -global would give them.
