@@ -63,6 +63,17 @@ def test_initialization_every_base(bus: FakeBus) -> None:
             bus.write(chip, 0, EOI)
 
 
+def test_initialization_keeps_the_requests_of_levels_that_are_still_high(bus: FakeBus) -> None:
+    """290550 2.5.3.9: a level asks for as long as it is there; an edge that came before ICW1 is forgotten."""
+    bus.write(ELCR0, 0, 0x20)
+    bus.set("ir5", 1)
+    bus.set("ir6", 1)
+    assert status(bus, PIC0, READ_IRR) == 0x60
+    initialise(bus)
+    assert status(bus, PIC0, READ_IRR) == 0x20 and bus.level("int")
+    assert bus.acknowledge() == 0x0D
+
+
 @pytest.mark.parametrize("icw1, words", [(0x10, 2), (0x11, 3), (0x12, 1), (0x13, 2)])
 def test_initialization_sequence_length(bus: FakeBus, icw1: int, words: int) -> None:
     """SNGL leaves ICW3 out, IC4 brings ICW4; after the last word offset 1 is the mask."""

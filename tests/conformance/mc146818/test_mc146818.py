@@ -234,6 +234,19 @@ def test_nothing_to_see_means_no_deadline_but_the_alarm(rtc):
     assert rtc.dut.deadline == 3 * SECOND
 
 
+def test_uip_goes_with_the_update_also_where_nothing_else_can_be_seen_of_it(rtc):
+    """UF is set already, and the alarm is put off while the update before it shows in UIP."""
+    rtc.put(SECONDS_ALARM, 0x02)
+    rtc.put(MINUTES_ALARM, 0xFF)
+    rtc.put(HOURS_ALARM, 0xFF)
+    rtc.step(2 * SECOND - UIP_NS)
+    assert rtc.get(A) & UIP
+    rtc.put(SECONDS_ALARM, 0x30)
+    rtc.step(UIP_NS)
+    assert not rtc.get(A) & UIP
+    assert rtc.get(C) == UF
+
+
 # ---------------------------------------------------------------------- Interrupts: alarm
 
 
