@@ -1411,8 +1411,10 @@ cdef class Sequencer:
         cdef bint was
         if net.pend.n == 0:
             return 0
-        if net.pend.n > 1:
-            qsort(net.pend.at, net.pend.n, sizeof(fx_item), fx_compare)
+        for i in range(1, net.pend.n):
+            if fx_compare(&net.pend.at[i - 1], &net.pend.at[i]) > 0:       # those of one source come in order
+                qsort(net.pend.at, net.pend.n, sizeof(fx_item), fx_compare)
+                break
         for i in range(net.pend.n):
             f = &net.pend.at[i]
             was = net.high != 0
@@ -1477,8 +1479,11 @@ cdef class Sequencer:
         cdef held_item *h
         cdef uint64_t value
         cdef uint32_t status
-        if u.pend.n > 1:
-            qsort(u.pend.at, u.pend.n, sizeof(held_item), held_compare)
+        for i in range(1, u.pend.n):
+            if held_compare(&u.pend.at[i - 1], &u.pend.at[i]) > 0:
+                qsort(u.pend.at, u.pend.n, sizeof(held_item), held_compare)
+                break
+        i = 0
         while i < u.pend.n or j < u.held.n:
             if j >= u.held.n or (i < u.pend.n and u.pend.at[i].key < u.held.at[j].key):
                 h = &u.pend.at[i]
