@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 PATHS = ("local", "sync", "buffered", "batched")
 ARENA_SIZE = 4 << 20  # bytes for the state of the devices of one owner
+MOST = 1 << 24  # accesses of one read_string
+SPACES: dict[Space | int | str, int] = {key: int(s) for s in Space for key in (s, int(s), s.name, s.name.lower())}
 TIME_END = 1 << 63  # ns; later deadlines cannot be told from none
 
 
@@ -80,6 +82,13 @@ def build_devices(
         if hasattr(d, "open_backend"):  # what only a device that runs has: a socket's other end, an image's lock
             d.open_backend()
     return made, arena
+
+
+def _count(n: Any) -> int:
+    """A number of accesses.  Raises UsageError."""
+    if not isinstance(n, (int, np.integer)) or not 0 <= n <= MOST:
+        raise UsageError(f"read_string: {n!r} accesses; give a number of 0 to {MOST}")
+    return int(n)
 
 
 class Clock:
@@ -495,6 +504,36 @@ class Machine(SingleAccess):
         Raises UsageError for a wrong dtype or an impossible record, before anything is executed.
         """
         return self.run(batch)[0]  # type: ignore[no-any-return]
+
+    def read_string(self, space: Space | int | str, addr: int, size: int, count: int) -> npt.NDArray[Any]:
+        """What `rep ins` reads: one address `count` times, now.  An array of unsigned integers of `size` bytes."""
+        return self._string(space, addr, size, np.zeros(_count(count), np.uint64), False)
+
+    def write_string(self, space: Space | int | str, addr: int, size: int, values: Any) -> None:
+        """What `rep outs` writes: each value in turn to one address, now.  values: bytes (little endian), or integers."""
+        if isinstance(values, (bytes, bytearray, memoryview)):
+            if size not in (1, 2, 4, 8) or len(values) % size:
+                raise UsageError(f"write_string: {len(values)} bytes are no whole number of accesses of size {size!r}")
+            values = np.frombuffer(values, f"<u{size}")
+        values = np.asarray(values).reshape(-1)
+        if len(values) and (values.dtype.kind not in "iu" or int(values.min()) < 0):
+            raise UsageError("write_string: values are bytes, or integers that are not negative and fit 64 bits")
+        self._string(space, addr, size, values.astype(np.uint64), True)
+
+    def _string(
+        self, space: Space | int | str, addr: int, size: int, values: npt.NDArray[Any], write: bool
+    ) -> npt.NDArray[Any]:
+        self._running()
+        batch = np.zeros(len(values), ACC)
+        try:
+            batch["space"], batch["addr"], batch["size"] = SPACES[space], addr, size
+        except (KeyError, OverflowError, TypeError, ValueError):
+            raise UsageError(
+                f"a string at {space!r}, {addr!r}, {size!r}: spaces are pio, mmio and config; addresses and sizes are "
+                f"numbers that are not negative"
+            ) from None
+        batch["t_ns"], batch["dir"], batch["value"] = self.clock.now, write, values
+        return self.submit(batch).astype(f"<u{size}")
 
     def input(self, kind: int, target: str, value: int = 0, pin: str | None = None, addr: int = 0) -> int:
         """Something from outside for one device: a key, a line, a message (see engine._device's kinds).  Its answer."""

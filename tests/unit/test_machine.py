@@ -12,7 +12,7 @@ import threading
 import time
 import types
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -889,3 +889,37 @@ def test_a_state_of_a_machine_with_other_ram_or_parts(states):
         machine.load(states["i440fx"])  # what it holds fits
         with pytest.raises(StateError, match="guest RAM"):
             machine.load(changed(states["i440fx"], "ram", to={2 << 20: b"x"}))
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"workers": 1, "path": "buffered"}], ids=str)
+def test_string_instructions(options: dict[str, Any]) -> None:
+    with Machine.from_file("i440fx", **options) as m:
+        m.write("pio", 0x510, 2, 0)
+        assert m.read_string("pio", 0x511, 1, 4).tobytes() == b"QEMU"
+        assert m.read_string(Space.PIO, 0x511, 1, 200).tolist() == [0] * 200  # behind the item
+        for values in (b"\x05\x06", [5, 6], np.array([5, 6], np.int8)):
+            m.write("pio", 0x3FF, 1, 0)
+            m.write_string("pio", 0x3FF, 1, values)
+            assert m.read("pio", 0x3FF) == 6
+        m.write_string("mmio", 0xA0000, 2, b"\x34\x12" * 3)
+        assert m.read_string("pio", 0x3FF, 1, 0).tolist() == []
+        assert m.read_string("pio", 0x3FE, 2, 3).dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "why"),
+    [
+        ("read_string", ("pio", 0x80, 1, -1), "-1 accesses"),
+        ("read_string", ("pio", 0x80, 1, 1 << 40), "accesses; give a number of 0 to"),
+        ("read_string", ("here", 0x80, 1, 1), "spaces are pio, mmio and config"),
+        ("read_string", ("pio", -1, 1, 1), "not negative"),
+        ("read_string", ("pio", 0x80, 3, 1), "access 0 is impossible"),
+        ("write_string", ("pio", 0x80, 2, b"abc"), "3 bytes are no whole number"),
+        ("write_string", ("pio", 0x80, 1, [-1]), "values are bytes, or integers"),
+        ("write_string", ("pio", 0x80, 1, [1.5]), "values are bytes, or integers"),
+        ("write_string", ("pio", 0x80, 1, "text"), "values are bytes, or integers"),
+    ],
+)
+def test_strings_that_no_guest_makes(call: str, args: tuple[Any, ...], why: str) -> None:
+    with Machine.from_file("i440fx") as m, pytest.raises(UsageError, match=why):
+        getattr(m, call)(*args)
