@@ -510,7 +510,7 @@ class Machine(SingleAccess):
         return self._string(space, addr, size, np.zeros(_count(count), np.uint64), False)
 
     def write_string(self, space: Space | int | str, addr: int, size: int, values: Any) -> None:
-        """What `rep outs` writes: each value in turn to one address, now.  values: bytes (little endian), or integers."""
+        """What `rep outs` writes: each value in turn to one address, now.  values: bytes, or integers."""
         if isinstance(values, (bytes, bytearray, memoryview)):
             if size not in (1, 2, 4, 8) or len(values) % size:
                 raise UsageError(f"write_string: {len(values)} bytes are no whole number of accesses of size {size!r}")
