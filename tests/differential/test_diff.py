@@ -442,7 +442,7 @@ def test_a_side_that_ends_is_a_difference_and_made_short(board: Board, tmp_path:
 
 @pytest.mark.parametrize(("name", "part"), [("i440fx-more", "pci-testdev-inner-4.0"), ("q35-more", "e1000-root-0.0")])
 def test_parts_behind_bridges_answer_and_go(name: str, part: str) -> None:
-    """Numbered and given ranges as firmware does, a function answers; not while a bridge above is shut or renumbered."""
+    """Numbered and placed as firmware does, a function answers; not while a bridge above is shut or renumbered."""
     board = Board(name)
     under_test = board.parts[part]
     g = Generator(board, under_test, 0)
