@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import engine
 from engine._abi import ACC
-from engine.machine.spec import load
+from engine._device import KEY
+from engine.machine.spec import DeviceSpec, load
+from engine.sequencer import INPUT
 from engine.workers import pool
 
 from .guests import Threads
@@ -39,6 +42,7 @@ def where(board, base, on, t=0):
 def guest(board, rng, steps, t):
     """A guest that looks at the timer in all widths while its range moves, its events fire, all is reset; its end."""
     rows = where(board, BASES[0], True, t)
+    rows += [(t, 0, 0x64, 1, 1, 0x60), (t, 0, 0x60, 1, 1, 0x45)]  # the keyboard interrupts
     for _ in range(steps):
         t += rng.choice((0, 1, 140, 280, 5_000, 1_000_000, 60_000_000, 3_000_000_000))
         base = rng.choice(BASES)
@@ -48,16 +52,28 @@ def guest(board, rng, steps, t):
             [(t, 0, base, 2, 1, 1)],  # PM1_STS.TMR_STS
             [(t, 0, base + PM_TIMER, rng.choice((1, 2, 4)), 1, rng.getrandbits(32))],  # is read-only
             [(t, 0, 0x43, 1, 1, 0x34), (t, 0, 0x40, 1, 1, 0x80), (t, 0, 0x40, 1, 1, 0x10)],  # the 8254 counts 4096
-            [(t, 0, 0x20, 1, 0, 0), (t, 0, base, 4, 0, 0)],
+            [(t, 0, 0x20, 1, 0, 0), (t, 0, base, 4, 0, 0), (t, 0, 0x64, 1, 0, 0), (t, 0, 0x60, 1, 0, 0)],
             [(t, 0, 0xCF9, 1, 1, 6), *where(board, BASES[0], True, t)],
         )
-        weights = (2, 1, 1, 1, 1, 1, 0.2)
+        weights = (2, 1, 1, 1, 1, 4, 0.2)
         if rng.random() < 0.2:
             rows += rng.choices(done, weights)[0]
         size = rng.choice((1, 2, 4, 4, 4, 4))
         at = PM_TIMER + (0 if size == 4 and rng.random() < 0.9 else rng.randrange(-2, 4))
-        rows += [(t, 0, base + at, size, 0, 0xDEAD)] * rng.randrange(1, 4)
+        for _ in range(rng.randrange(1, 5)):
+            rows.append((t, 0, base + at, size, 0, 0xDEAD))
+            t += rng.choice((0, 1, 200, 90_000_000))
     return rows, t
+
+
+def keys(machine, rng, rows):
+    """Keys that are pressed before some of the accesses."""
+    before = sorted(rng.sample(range(len(rows)), len(rows) // 9))
+    inputs = np.zeros(len(before), INPUT)
+    inputs["index"], inputs["t_ns"] = before, [rows[i][0] for i in before]
+    inputs["kind"], inputs["target"] = KEY, machine.plan.rank("kbc") << 8
+    inputs["value"] = [rng.randrange(1, 0x60) for _ in before]
+    return inputs
 
 
 @pytest.mark.parametrize("path", LINKS)
@@ -72,13 +88,13 @@ def test_any_guest_sees_the_same_on_every_path(board, path, monkeypatch):
         for turn in range(8):
             rows, t = guest(board, rng, 150, max(t, here.clock.now))
             what = rng.choice(("go on", "go on", "reset", "snapshot", "restore", "save and load", "one by one"))
-            got = []
+            pressed, got = keys(here, rng, rows), []
             for n, machine in enumerate((here, there)):
                 if what == "one by one":
                     one = [machine.run(batch([row])) for row in rows]
                     seen = [np.concatenate([o[k] for o in one]).tolist() for k in (0, 1)]
                 else:
-                    seen = [x.tolist() for x in machine.run(batch(rows))[:2]]
+                    seen = [x.tolist() for x in machine.run(batch(rows), pressed)[:2]]
                 got.append((seen, machine.lines().tolist()))
                 if what == "reset":
                     machine.reset()
@@ -107,3 +123,16 @@ def test_reading_the_pm_timer_asks_no_worker(board, path):
         assert values.tolist() == [1000 * n * 3579545 // 10**9 & 0xFFFFFF for n in range(1, 101)] and not status.any()
         assert counts["router"] == 100 and counts["sync"] == counts["batched"] == 0
         assert machine.pool.command(0, "stats")["accesses"] == executed
+
+
+@pytest.mark.parametrize("path", LINKS)
+def test_a_watchdog_bites_between_two_polls(path, monkeypatch):
+    """Its reset takes the timer's range away, in the middle of a row of equal reads."""
+    monkeypatch.setattr(pool, "Pool", Threads)
+    spec = load("i440fx")
+    spec = replace(spec, devices=(*spec.devices, DeviceSpec("dog", "ib700", at={"ib700": 0x441})))
+    rows = [*where("i440fx", BASES[0], True), (0, 0, 0x443, 1, 1, 14)]  # two seconds
+    rows += [(n * 50_000_000, 0, BASES[0] + PM_TIMER, 4, 0, 0) for n in range(80)]
+    with engine.Machine(spec, workers=2, path=path) as machine:
+        values = machine.run(batch(rows))[0][3:].tolist()
+    assert values == [n * 50_000_000 * 3579545 // 10**9 & 0xFFFFFF for n in range(40)] + [0xFFFFFFFF] * 40
