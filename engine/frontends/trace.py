@@ -98,7 +98,7 @@ def _arrays(path: Path) -> dict[str, Array]:
             f"{path}: cannot be read as a trace: truncated, or another kind of file; a recorded guest is NAME.npz, an "
             "archive of arrays (docs/traces.md)"
         ) from None
-    except (ValueError, EOFError, AttributeError, TypeError, KeyError, NotImplementedError, zlib.error):
+    except (ValueError, EOFError, AttributeError, TypeError, KeyError, MemoryError, NotImplementedError, zlib.error):
         raise TraceError(
             f"{path}: cannot be read as a trace: an array of it is damaged or holds no numbers; copy it again"
         ) from None
@@ -109,7 +109,7 @@ def _side(path: Path) -> dict[str, Any]:
         return {}
     try:
         got = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise TraceError(f"{path}: not a side file ({e})") from None
     if not isinstance(got, dict):
         raise TraceError(f"{path}: not a side file (an object is wanted)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -39,6 +40,17 @@ def accesses(field, value, at=1000):
     return acc
 
 
+def claimed(path, shape):
+    """A trace whose array of accesses says that it has this shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": np.lib.format.dtype_to_descr(ACC), "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(TRACE) as there, zipfile.ZipFile(path, "w") as out:
+        for name in there.namelist():
+            out.writestr(name, header.getvalue() + bytes(64) if name == "acc.npy" else there.read(name))
+
+
 def refused(got, *words):
     assert got.returncode == 2, (got.returncode, got.stdout, got.stderr)
     assert got.stdout == "" and got.stderr.count("\n") == 1 and got.stderr.startswith("engine "), got.stderr
@@ -66,6 +78,8 @@ def refused(got, *words):
         (lambda p: np.savez(p, **arrays(acc=accesses("addr", 1 << 40))), ["impossible", "0x10000000000"]),
         (lambda p: np.savez(p, **arrays(acc=accesses("t_ns", 1))), ["time goes back at access 1000"]),
         (lambda p: p.mkdir(), ["not a file"]),
+        (lambda p: claimed(p, (1 << 44,)), ["an array of it is damaged"]),
+        (lambda p: claimed(p, (-5,)), ["an array of it is damaged"]),
     ],
     ids=[
         "truncated",
@@ -85,6 +99,8 @@ def refused(got, *words):
         "port",
         "time",
         "folder",
+        "more-than-there-is",
+        "less-than-nothing",
     ],
 )
 def test_trace_files(engine, tmp_path, make, words):
@@ -94,6 +110,12 @@ def test_trace_files(engine, tmp_path, make, words):
 
 def test_a_trace_that_is_not_there(engine):
     refused(engine("replay", "nothing.npz"), "nothing.npz: no such file")
+
+
+def test_a_side_file_without_end(engine, tmp_path):
+    (tmp_path / "t.npz").write_bytes(TRACE.read_bytes())
+    (tmp_path / "t.json").write_text("[" * 100_000)
+    refused(engine("replay", "t.npz"), "t.json: not a side file")
 
 
 def test_a_trace_without_side_file_asks_for_a_machine(engine, tmp_path):

@@ -239,7 +239,7 @@ def load_case(path: Path) -> tuple[Board, str, Array]:
         return board_of(str(raw["board"]), list(raw["qemu"])), str(raw["part"]), out
     except OSError as e:
         raise UsageError(f"{path}: cannot be read ({reason(e)})") from None
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise UsageError(f"{path}: no case of engine diff ({type(e).__name__}: {e})") from None
 
 

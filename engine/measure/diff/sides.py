@@ -279,7 +279,7 @@ class RecordedSide:
                 ]
         except OSError as e:
             raise UsageError(f"{path}: cannot be read ({reason(e)})") from None
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
             raise UsageError(f"{path}: no recording of engine diff, or a damaged one") from None
         self.title = f"a recording of {facts['of']}"
 
