@@ -11,7 +11,7 @@ cdef struct unit_entry:
     uint32_t first         # members are Executor.members[first .. first + n], in rank order
     uint32_t n
 
-# A region id's meaning: (device, region number, base), for ever.  One cache line.
+# A region id's meaning: (device, region number, base), until the router gives it another.  One cache line.
 cdef struct region_entry:
     PyObject *dev          # borrowed from Executor.keep; NULL: this executor does not own the region
     device_core *core      # of dev

@@ -116,7 +116,7 @@ cdef class Executor:
         free(self.wires_from)
 
     cdef int set_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base) noexcept nogil:
-        """Give region id a meaning.  -1 if the device is not here, has no such region, or the id means something else."""
+        """Give region id a meaning.  -1 if the device is not here, or has no such region."""
         cdef region_entry *e
         cdef uint32_t cap = self.cap_regions
         if rank >= self.n_devices or index > 255 or self.templates[rank << 8 | index].dev == NULL or region > 1 << 28:
@@ -132,14 +132,12 @@ cdef class Executor:
         if region >= self.n_regions:
             self.n_regions = region + 1
         e = &self.regions[region]
-        if e.dev != NULL and (e.dev != self.devices[rank] or e.index != index or e.base != base):
-            return -1
         e[0] = self.templates[rank << 8 | index]
         e.base = base
         return 0
 
     def map_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
-        """Give region id the meaning (device, its region number, base), for ever.  Raises MachineError."""
+        """Give region id the meaning (device, its region number, base).  Raises MachineError."""
         if self.set_region(region, rank, index, base):
             raise MachineError(f"region {region} cannot name region {index} of device {rank} at {base:#x}")
 

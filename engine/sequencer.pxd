@@ -161,6 +161,7 @@ cdef class Sequencer:
     cdef dict shapes                   # (rank, index) -> what the map needs to know of a region
     cdef dict region_ids               # (rank, index, base) -> region
     cdef dict regions                  # and back
+    cdef list free_regions             # ids without a meaning
     cdef dict mapped                   # (rank, index) -> region, as they came: the last is seen where two overlap
     cdef uint32_t mappings             # of them, since they were last numbered
     cdef object mapping                # the one that is published, for _show

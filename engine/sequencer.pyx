@@ -61,6 +61,7 @@ cdef enum:
     FLOOD = 1 << 24        # effects between two cuts that no honest worker makes
     MAPPINGS = 1 << 16     # after so many they are numbered anew
     KNOWN_MAPPINGS = 8     # remembered, each with its table
+    REGIONS = 1 << 14      # ids that have a meaning; above that those of ranges that are gone are given to others
     MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     STAMPED_NOT = 0        # places in STAMPS
@@ -503,6 +504,7 @@ cdef class Sequencer:
         self.map = m
         self.region_ids = {}
         self.regions = {}
+        self.free_regions = []
         self.mapped = {}
         self.known = {}
         self.shapes = {(rank, index): _shape(r, self.local is None)
@@ -541,7 +543,7 @@ cdef class Sequencer:
         """Show what was published before, here or by another sequencer of the same plan."""
         cdef Dispatcher m = self.map
         owner, regions, mapped, mappings, ecam, kept = mapping
-        if owner is not m:
+        if owner is not m or regions is not self.regions:
             return self._show_rows([regions[region] for region in mapped.values()])
         if mapping is not self.mapping:
             m.put_back(kept)
@@ -565,9 +567,20 @@ cdef class Sequencer:
         """The id of a device's region at a base, made if there is none yet."""
         region = self.region_ids.get((rank, index, base))
         if region is None:
-            region = self.n_regions
+            region = self.free_regions.pop() if self.free_regions else self.n_regions
             self._new_region(region, rank, index, base)
         return region
+
+    def _forget_regions(self):
+        """Between two runs, when nothing is on the way: ids of ranges that are not mapped lose their meaning.  Mappings of
+        before, which snapshots may have, keep the old ones."""
+        stay = {q.region for q in self.plan.placed} | set(self.mapped.values())
+        for vcpus in self.plan.vcpu_regions.values():
+            stay.update(vcpus.values())
+        self.free_regions = [region for region in range(self.n_regions) if region not in stay]
+        self.regions = {region: self.regions[region] for region in stay}
+        self.region_ids = {row: region for region, row in self.regions.items()}
+        self.known = {}
 
     def _new_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         """Name (device, BAR, base) by a region id and tell the owner."""
@@ -2128,6 +2141,8 @@ cdef class Sequencer:
 
     cdef int _go(self, int kind) except -1:
         """Carry out the run in hand, and let go of its arrays."""
+        if len(self.regions) > REGIONS:
+            self._forget_regions()
         if kind == SEQ_LOCAL and (self.n_acc == 1 or self.python):
             try:
                 self._run_local()              # not worth giving up the GIL for, or its devices find it at hand

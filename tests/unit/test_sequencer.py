@@ -17,7 +17,7 @@ from engine.machine.build import plan
 from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec, PlacementSpec, load
 from engine.sequencer import INPUT, LINE_CHANGE, RAM, Sequencer
 from engine.testing import probe
-from engine.types import Bdf
+from engine.types import Bdf, Space
 from tests.property.boards import FUNCTION, ODD, PROBE, PYTHON, Bench
 
 LINKS = ("sync", "buffered", "batched")
@@ -740,3 +740,29 @@ def test_messages_do_not_reach_what_takes_none():
     with bench("local", board(PROBE)) as b:
         b.sequencer.run(EMPTY, given((0, 0, MESSAGE, 0, 0, 5)))
         assert b.sequencer.counters["inputs"] == 1
+
+
+@pytest.mark.parametrize(("path", "workers"), [("local", 1), ("batched", 2)])
+def test_a_bar_that_moves_without_end_uses_region_ids_again(path: str, workers: int) -> None:
+    function, bar2, display, n = 0x10 << 32, 0x18, 0xE0000000, 17000  # 00:02.0; a page of registers
+    moves = np.zeros(n, ACC)
+    moves["space"], moves["addr"], moves["size"], moves["dir"] = Space.CONFIG, function | bar2, 4, 1
+    with Machine.from_file("i440fx", path=path, workers=workers) as m:
+        m.write("config", function | 4, 2, 2)
+        m.write("config", function | bar2, 4, display)
+        reads = m.read("mmio", display, 4)
+        assert reads
+        before = m.snapshot(ram=False)
+        highest = []
+        for i in range(3):
+            places = 0x80000000 + np.arange(i * n, (i + 1) * n) * 0x1000
+            moves["value"] = places
+            m.run(moves)
+            last = int(places[-1])
+            assert m.read("mmio", last, 4) == reads and m.read("mmio", last - 0x1000, 4) == 0
+            highest.append(int(m.sequencer.map.ranges()["region"].max()))
+        assert highest[1] < 1.2 * n and highest[2] < 1.2 * n
+        m.restore(before)
+        assert m.read("mmio", display, 4) == reads and m.read("mmio", last, 4) == 0
+        assert m.sequencer.map.lookup(int(Space.MMIO), display) is not None
+        assert m.sequencer.map.lookup(int(Space.MMIO), last) is None
