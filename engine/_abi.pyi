@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 ACC: Final[np.dtype[Any]]
 REC: Final[np.dtype[Any]]
+NEXT: Final[np.dtype[Any]]
+NEXT_CPL: Final[np.dtype[Any]]
 CPL: Final[np.dtype[Any]]
 EFFECT: Final[np.dtype[Any]]
 SLOT: Final[np.dtype[Any]]
