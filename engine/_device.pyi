@@ -23,7 +23,6 @@ PACKET: Final[int]
 AUX: Final[int]
 POWER_ON: Final[int]
 BUS_RESET: Final[int]
-FOREVER: Final[int]
 CORE: Final[tuple[tuple[str, str], ...]]
 
 class Arena:

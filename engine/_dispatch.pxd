@@ -129,11 +129,6 @@ cdef inline bint dispatch_contains(const dispatch_entry *e, uint64_t addr, uint3
     return size - 1 <= e.last - addr
 
 
-cdef inline bint dispatch_accepts(const dispatch_entry *e, uint32_t size) noexcept nogil:
-    """Whether e takes accesses of this width; never for a width that is no power of two, or above 8."""
-    return ((e.accepts & size) != 0) & ((size & (size - 1)) == 0)
-
-
 cdef inline uint64_t dispatch_fill(const dispatch_table *t, uint32_t space, uint32_t size) noexcept nogil:
     """What a read that nobody answers gives: the bus's policy."""
     if space >= DISPATCH_KEYS:

@@ -53,7 +53,6 @@ cdef class Executor:
     cdef bint learning
     cdef uint64_t executed, accesses
     cdef list keep                     # owns what the tables borrow
-    cdef object _named
     cdef uint32_t execute(self, const engine_rec *r, uint64_t *value) noexcept nogil
     cdef uint32_t access(self, region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write,
                          uint64_t *value) noexcept nogil

@@ -39,7 +39,6 @@ cdef class Executor:
         cdef region_entry *e
         cdef uint32_t i, at = 0
         self.keep = sorted(devices, key=lambda dev: dev.rank)
-        self._named = {dev.id: dev for dev in self.keep}
         self.n_devices = max([dev.rank for dev in self.keep], default=-1) + 1
         self.devices = <PyObject **>calloc(self.n_devices + 1, sizeof(PyObject *))
         self.unit_of = <uint32_t *>calloc(self.n_devices + 1, sizeof(uint32_t))
@@ -375,11 +374,6 @@ cdef class Executor:
 
     # ------------------------------------------------------------------ what Python sees
 
-    @property
-    def devices_by_id(self):
-        """id -> Device."""
-        return dict(self._named)
-
     def refresh(self):
         """Look at every deadline again: after devices were restored from outside."""
         cdef uint32_t i
@@ -387,7 +381,7 @@ cdef class Executor:
             self._refresh(&self.units[i])
 
     def run_access(self, uint32_t region, uint64_t t_ns, uint64_t addr, uint32_t size, bint write, uint64_t value=0):
-        """One access from Python: (status, value, effects), effects as take_effects gives them."""
+        """One access from Python: (status, value).  Its effects: take_effects."""
         cdef uint64_t v = value
         cdef uint32_t status = IO_UNCLAIMED
         if region < self.n_regions and self.regions[region].dev != NULL:

@@ -1305,7 +1305,6 @@ cdef class Sequencer:
     cdef int _wait_link(self, uint32_t k) except -1 nogil:
         """Until every record of this link has executed and its answers are here."""
         cdef seq_link *l = &self.link[k]
-        cdef wait_word words[2]
         self._commit(k)
         while True:
             self._collect(k)

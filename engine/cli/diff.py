@@ -107,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     accesses = accesses if args.accesses is None else args.accesses
     if seeds < 1 or accesses < 1:
         raise UsageError("--seeds and --accesses count from 1")
+    if args.first_seed < 0:
+        raise UsageError("--first-seed counts from 0")
     recording = RecordedSide(Path(args.against)) if Path(args.against).is_file() else None
     numbers = range(args.first_seed, args.first_seed + seeds)
     runs, kept, title = [], [], ""

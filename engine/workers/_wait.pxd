@@ -33,7 +33,6 @@ cdef struct waiter:
 
 cdef void waiter_init(waiter *w, uint32_t policy, uint64_t spin_ns, bint crowded) noexcept nogil
 cdef int wait_index(waiter *w, const uint64_t *index, uint64_t known, uint32_t *asleep) noexcept nogil
-cdef int wait_state(waiter *w, const uint32_t *state, uint32_t known, uint32_t *asleep) noexcept nogil
 cdef int wait_any(waiter *w, const wait_word *words, uint32_t n) noexcept nogil
 cdef void _wake(waiter *w, uint32_t *asleep) noexcept nogil
 

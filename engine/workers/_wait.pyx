@@ -196,16 +196,6 @@ cdef int wait_index(waiter *w, const uint64_t *index, uint64_t known, uint32_t *
     return wait_any(w, &one, 1)
 
 
-cdef int wait_state(waiter *w, const uint32_t *state, uint32_t known, uint32_t *asleep) noexcept nogil:
-    """wait_any for one 32-bit word, such as the state of a slot."""
-    cdef wait_word one
-    one.word = state
-    one.known = known
-    one.asleep = asleep
-    one.wide = 0
-    return wait_any(w, &one, 1)
-
-
 cdef void _wake(waiter *w, uint32_t *asleep) noexcept nogil:
     if exchange32(asleep, 0) != 0:
         store_relaxed64(woken(asleep), monotonic_ns())     # relaxed: a hint

@@ -43,7 +43,7 @@ HOT: dict[str, dict[str, int]] = {
     | each("access _split _narrow _two_ports _fire _deliver _refresh", "Executor")
     | {"Executor.execute": 1},  # a snapshot was put back
     "engine._device": each("emit set_line set_deadline", "Device") | each("read write _find", "Dma"),
-    "engine.workers._wait": each("wait_any wait_index wait_state changed _sleep _spin _wake"),
+    "engine.workers._wait": each("wait_any wait_index changed _sleep _spin _wake"),
     "engine.workers._loop": each("_serve _turn _chunk _string _slot _flush _idle _deadlines", "WorkerLoop"),
     "engine.sequencer": each(
         """_find _nobody _sample _seen _slot_stamps _timer_key _due _commit _input_record _advance _local_input
