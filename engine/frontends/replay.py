@@ -555,24 +555,23 @@ def _vectors(job: Job, got: Outcome, mismatches: list[dict[str, Any]]) -> tuple[
     return {"compared": len(want), "matching": int(same.sum())}, int(recorded.sum())
 
 
-def _line_rows(lines: Array, names: list[str] | None, times: Array | None = None) -> dict[int, list[Row]]:
-    """Line number (a GSI) -> its (index, level, phase) rows.  Given the accesses' times, a row that has another than
-    its access has it as a fourth, and so is no row of ours."""
+def _line_rows(lines: Array, names: list[str] | None) -> dict[int, list[Row]]:
+    """Line number (a GSI) -> its (index, level, phase) rows."""
     out: dict[int, list[Row]] = {}
     for r in lines:
-        line, index = int(r["line"]), int(r["index"])
+        line = int(r["line"])
         if names is not None:
             line = gsi(names[line])
-        row: Row = (index, int(r["level"]), int(r["phase"]))
-        if times is not None and index < len(times) and r["t_ns"] != times[index]:
-            row += (int(r["t_ns"]),)
-        out.setdefault(line, []).append(row)
+        out.setdefault(line, []).append((int(r["index"]), int(r["level"]), int(r["phase"])))
     return out
 
 
-def _waited_for(trace: Trace) -> Callable[[Row, Row], bool]:
+def _waited_for(trace: Trace, irq: Array) -> Callable[[Row, Row], bool]:
     """Whether the reference's change of a line is ours, later: ours is an interrupt in an access of a disk controller,
-    whose back end takes host time there and is waited for before the next read of a disk controller."""
+    whose back end takes host time there and is waited for before the next read of a disk controller.  The reference's
+    has the time of the access that it names."""
+    inside = irq[irq["index"] < len(trace.acc)]
+    dated = set(inside["index"][inside["t_ns"] == trace.acc["t_ns"][inside["index"].astype(np.int64)]].tolist())
     disks = np.array([r.startswith("ide|") or r.partition("|")[2].startswith(DISKS) for r in trace.regions] or [False])
     theirs = disks[trace.acc["region"]]
     reads = np.flatnonzero(theirs & (trace.acc["dir"] == 0))
@@ -582,9 +581,7 @@ def _waited_for(trace: Trace) -> Callable[[Row, Row], bool]:
         n = int(np.searchsorted(reads, index, side="right"))
         end = (int(reads[n]), 0) if n < len(reads) else (index, 1)
         at = reference[0], reference[2]
-        return bool(
-            len(reference) == 3 and level and phase and theirs[index] and reference[1] and (index, 1) < at <= end
-        )
+        return bool(level and phase and theirs[index] and reference[1] and at[0] in dated and (index, 1) < at <= end)
 
     return same
 
@@ -595,9 +592,9 @@ def _lines(job: Job, machine: Machine, got: Outcome, mismatches: list[dict[str, 
         return {"compared": 0, "matching": 0}, 0
     partial = got.done < len(job.trace.acc)
     irq = job.golden.irq[job.golden.irq["index"] < got.done] if partial else job.golden.irq
-    want = _line_rows(irq, None, job.trace.acc["t_ns"])
+    want = _line_rows(irq, None)
     have = _line_rows(got.lines[got.lines["index"] < got.done] if partial else got.lines, machine.plan.observed)
-    waited_for = _waited_for(job.trace)
+    waited_for = _waited_for(job.trace, irq)
     compared = matching = later = 0
     for line in sorted((set(want) | set(have)) - set(job.outside.gsis if job.outside else ())):
         a, b = want.get(line, []), have.get(line, [])

@@ -38,7 +38,7 @@ LIMITS = ("pingpong_p50_ns", "pingpong_p99_ns", "futex_us", "spsc_per_s")
 # What the devices' bursts are, beside the recorded stretch: space, address, size, is it a write.
 DEVICES = {
     "register": (0, 0x3FF, 1, False),  # the scratch register of a 16550A
-    "timer": (0, 0x608, 4, False),  # the ACPI timer, where the recorded firmware put it
+    "timer": (0, 0x608, 2, False),  # the ACPI timer, where firmware put it; four bytes are the router's
     "config": (2, 0x8 << 32, 4, False),  # 00:01.0, vendor and device
     "content": (0, 0x511, 1, False),  # fw_cfg's data port
     "memory": (1, 0xB8000, 4, True),  # the VGA's window

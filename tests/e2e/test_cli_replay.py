@@ -27,6 +27,8 @@ RUN_KEYS = {
     "matching",
     "payload_reads",
     "unmodelled",
+    "as_recorded_only",
+    "later_in_reference",
     "unmodelled_functions",
     "by_region",
     "vectors",
