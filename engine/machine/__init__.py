@@ -257,7 +257,8 @@ class Machine(SingleAccess):
         for d in getattr(self, "devices", {}).values():
             if hasattr(d, "detach"):
                 d.detach()
-        for name in ("sequencer", "executor", "arenas", "ram"):  # they hold descriptors and memory
+        self.devices = {}  # these, and what follows, hold descriptors and memory
+        for name in ("sequencer", "executor", "arenas", "ram"):
             self.__dict__.pop(name, None)
 
     def _rank(self, id: str) -> int:
