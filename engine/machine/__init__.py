@@ -24,7 +24,7 @@ from engine._device import Arena, Device, Dma
 from engine._executor import Executor
 from engine._shm import Segment
 from engine.errors import EngineError, StateError, UsageError
-from engine.machine._single import NOT_RUNNING, SingleAccess
+from engine.machine._single import NOT_RUNNING, SPACES, SingleAccess
 from engine.machine.build import Plan, connect, make_device, plan
 from engine.machine.derive import derive
 from engine.machine.net import close_all, open_all
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 PATHS = ("local", "sync", "buffered", "batched")
 ARENA_SIZE = 4 << 20  # bytes for the state of the devices of one owner
 MOST = 1 << 24  # accesses of one read_string
-SPACES: dict[Space | int | str, int] = {key: int(s) for s in Space for key in (s, int(s), s.name, s.name.lower())}
 TIME_END = 1 << 63  # ns; later deadlines cannot be told from none
 
 

@@ -7,6 +7,7 @@ from engine.sequencer import Sequencer
 
 IN_USE: Final[str]
 NOT_RUNNING: Final[str]
+SPACES: Final[dict[int | str, int]]
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 

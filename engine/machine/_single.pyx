@@ -12,7 +12,8 @@ NOT_RUNNING = "the machine is not running: use `with machine:` or machine.start(
 
 IN_USE = "the machine is in use, by another thread or by who is called within an access: one at a time"
 
-cdef dict SPACES = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
+SPACES = {key: int(s) for s in Space for key in (int(s), s.name, s.name.lower())}
+cdef dict numbers = SPACES
 
 
 cdef inline uint32_t number(space) except? 0xffff:
@@ -21,7 +22,7 @@ cdef inline uint32_t number(space) except? 0xffff:
         return ENGINE_PIO
     if space is "mmio":
         return ENGINE_MMIO
-    return SPACES[space]
+    return numbers[space]
 
 
 cdef inline bint quick(SingleAccess m) except -1:

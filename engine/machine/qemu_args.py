@@ -571,7 +571,8 @@ class Importer:
                 self._boot(int(text, 0), f"{ROOT_NODE}/{ISA_NODES[board]}/fdc@03f0/floppy@{n}")
         if (place := self._slots()) and self.vga == "none":
             remove.remove("vga")
-        if screen := {k: _switch(v) for k in VGA_SETTINGS if (v := self._property("VGA", k))}:
+        vga = next((d for d in self.devices if d.get("") == "VGA"), {})
+        if screen := {k: _switch(v) for k in VGA_SETTINGS if (v := self._property("VGA", vga, k))}:
             place["config"] = screen
         if place:
             tables.append(("vga", place))
@@ -598,10 +599,9 @@ class Importer:
             self,
         )
 
-    def _property(self, name: str, key: str) -> str:
-        """A property of the one device of that name: its own, or what -global says; "" for neither."""
-        own = next((d for d in self.devices if d.get("") == name), {})
-        return str(own.get(key, self.globals.get(f"{name}.{key}", "")))
+    def _property(self, kind: str, own: Mapping[str, Any], key: str) -> str:
+        """A property of a device: its own, or what -global says of its kind; "" for neither."""
+        return str(own.get(key, self.globals.get(f"{kind}.{key}", "")))
 
     def _processors(self) -> int:
         """How many vCPUs there are; how they are arranged, and how many there may be, become facts."""
@@ -969,7 +969,7 @@ class Importer:
     def _settings(self, d: Mapping[str, Any]) -> dict[str, Any]:
         """Properties of an added device that are settings of ours."""
         kind = d[""]
-        given = {k: str(d.get(k, self.globals.get(f"{kind}.{k}", ""))) for k in SETTINGS.get(kind, ())}
+        given = {k: self._property(kind, d, k) for k in SETTINGS.get(kind, ())}
         own: dict[str, Any] = {k: parse_size(v) if k == "membar" else int(v, 0) for k, v in given.items() if v}
         if kind == "isa-debug-exit" and "iosize" in d:
             own["size"] = int(str(d["iosize"]), 0)
@@ -1044,7 +1044,7 @@ class Importer:
         """What a bridge asks firmware to keep for cards to come, and how a slot's cards come."""
         out: dict[str, Any] = {}
         for name in BRIDGE_SETTINGS.get(d[""], ()):
-            if text := str(d.get(name, self.globals.get(f"{d['']}.{name}", ""))):
+            if text := self._property(d[""], d, name):
                 key = name.removeprefix("x-").replace("-", "_")
                 out[key] = _switch(text) if key.endswith("hotplug") else _number(text)
         return out

@@ -486,9 +486,9 @@ class Filter:
         """May this record be made after those allowed before?"""
         if space == RESET:
             kept = [e for e in self.board.excluded if e.raw.get("reset") and self.holds_after(e)]
+            for e in kept:
+                e.count += self.count
             if kept:
-                for e in kept if self.count else ():
-                    e.count += 1
                 return False
             self.latch = 0
             self.index.clear()
