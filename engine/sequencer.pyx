@@ -164,6 +164,15 @@ cdef int wave_compare(const void *a, const void *b) noexcept nogil:
     return -1 if x.cause < y.cause else 1
 
 
+cdef inline void put_in_order(void *at, size_t n, size_t size, int (*compare)(const void *, const void *) noexcept nogil) noexcept nogil:
+    """qsort, unless they are in order already: those of one source come so."""
+    cdef size_t i
+    for i in range(1, n):
+        if compare(<uint8_t *>at + (i - 1) * size, <uint8_t *>at + i * size) > 0:
+            qsort(at, n, size, compare)
+            break
+
+
 cdef inline uint64_t access_key(uint64_t index) noexcept nogil:
     return index << KEY_INDEX_SHIFT | PLACE_ACCESS << 1 | 1
 
@@ -839,7 +848,7 @@ cdef class Sequencer:
         cdef net_entry *net
         cdef void *p
         cdef uint64_t value
-        cdef bint was, sorted
+        cdef bint was
         cdef int net_number
         memset(&rec, 0, sizeof(rec))
         while self.local.fx.n:
@@ -851,13 +860,10 @@ cdef class Sequencer:
                         raise MemoryError("effects")
                 self.wave = <engine_effect *>p
                 self.cap_wave = self.local.fx.cap
-            sorted = True
             for i in range(n):
                 self.wave[i] = self.local.fx.items[i]
                 self.wave[i].cause = i
-                sorted &= i == 0 or self.wave[i - 1].device <= self.wave[i].device
-            if not sorted:
-                qsort(self.wave, n, sizeof(engine_effect), wave_compare)
+            put_in_order(self.wave, n, sizeof(engine_effect), wave_compare)
             self.local.fx.n = 0
             for i in range(n):
                 fx = self.wave[i]
@@ -1423,10 +1429,7 @@ cdef class Sequencer:
         cdef bint was
         if net.pend.n == 0:
             return 0
-        for i in range(1, net.pend.n):
-            if fx_compare(&net.pend.at[i - 1], &net.pend.at[i]) > 0:       # those of one source come in order
-                qsort(net.pend.at, net.pend.n, sizeof(fx_item), fx_compare)
-                break
+        put_in_order(net.pend.at, net.pend.n, sizeof(fx_item), fx_compare)
         for i in range(net.pend.n):
             f = &net.pend.at[i]
             was = net.high != 0
@@ -1491,11 +1494,7 @@ cdef class Sequencer:
         cdef held_item *h
         cdef uint64_t value
         cdef uint32_t status
-        for i in range(1, u.pend.n):
-            if held_compare(&u.pend.at[i - 1], &u.pend.at[i]) > 0:
-                qsort(u.pend.at, u.pend.n, sizeof(held_item), held_compare)
-                break
-        i = 0
+        put_in_order(u.pend.at, u.pend.n, sizeof(held_item), held_compare)
         while i < u.pend.n or j < u.held.n:
             if j >= u.held.n or (i < u.pend.n and u.pend.at[i].key < u.held.at[j].key):
                 h = &u.pend.at[i]
