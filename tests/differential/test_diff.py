@@ -15,6 +15,7 @@ import engine
 from engine._abi import ACC
 from engine.cli import main
 from engine.errors import EngineError, UsageError
+from engine.machine import Machine
 from engine.measure.diff.board import ACK, BOARDS, LINE, MEM, RESET, Board, Filter, load_entries
 from engine.measure.diff.drivers import DRIVERS, bridge
 from engine.measure.diff.judge import Difference, Row, compare, load_case, minimise, one_program, write_case
@@ -458,10 +459,7 @@ def test_parts_behind_bridges_answer_and_go(name: str, part: str) -> None:
         for n in range(before, len(g.rows) - 1)
         if g.rows[n][1:] == (Space.PIO, 0xCF8, 4, 1, 1 << 31 | number << 8) and not g.rows[n + 1][4]
     ]
-    program = np.zeros(len(g.rows), ACC)
-    for n, field in enumerate(("t_ns", "space", "addr", "size", "dir", "value")):
-        program[field] = [r[n] for r in g.rows]
-    seen = EngineSide(board).run(program).value[identity].tolist()
+    seen = EngineSide(board).run(g.records()).value[identity].tolist()
     assert len(set(seen)) == 2 and 0xFFFFFFFF in seen and seen[-1] != 0xFFFFFFFF
 
 
@@ -479,11 +477,25 @@ def test_drivers_reach_their_parts(type: str) -> None:
     rows = g.rows[before:]
     reads = [n for n, r in enumerate(rows) if not r[4] and r[1] <= Space.MMIO]
     assert len(reads) > 10
-    program = np.zeros(len(g.rows), ACC)
-    for n, field in enumerate(("t_ns", "space", "addr", "size", "dir", "value")):
-        program[field] = [r[n] for r in g.rows]
-    answers = EngineSide(board).run(program).value[before:]
+    answers = EngineSide(board).run(g.records()).value[before:]
     assert len({int(answers[n]) for n in reads}) > 1
+
+
+def test_a_timer_behind_the_last_ends_with_a_reset(board: Board) -> None:
+    """It shares OUT0's line, and no reset reaches it: the set-up behind one has the line for itself, for one clock."""
+    for seed in range(20):
+        g = Generator(board, board.parts["hpet"], seed)
+        g._set_up()
+        for offset, value in ((0x10, 1), (0x160, 0x100), (0x168, 0xFFFFFFFF)):  # runs; 32 bits; a tick from now
+            g.emit(Space.MMIO, 0xFED00000 + offset, 4, 1, value)
+        g._reset()
+        program = g.records()
+        program["space"][program["space"] == RESET] = Space.PIO
+        with Machine(board.spec) as machine:
+            machine.submit(program)
+            machine.clock.step(10_000)
+            up, down = (int(c["t_ns"]) for c in machine.lines()[-2:])
+        assert 838 <= down - up <= 839, seed
 
 
 @pytest.mark.parametrize("path", ["local", "batched"])
