@@ -114,11 +114,6 @@ def _due(cell: Cell, n: int, seed: int) -> Array | None:
     return np.arange(n) * gap
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """CPU time that other processes have used."""
-    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)  # a process's CPU-time clock: clock_getcpuclockid(3)
-
-
 def _pin(cell: Cell, machine: Machine, cpus: list[int]) -> None:
     """Each worker on a CPU that is not the router's, as far as there are such."""
     if cell.cpus == "apart" and machine.pool is not None:
@@ -164,7 +159,7 @@ def replication(cell: Cell, replicate: int, seed: int, accesses: int) -> dict[st
                 age_every=AGE_EVERY,
                 inputs=inputs,
                 ram_bytes=ram,
-                meter=lambda: cpu_seconds(pids),
+                meter=lambda: host.cpu_seconds(*pids),
             )
             switched = _switched() - switched
         after = machine.sequencer.counters

@@ -22,8 +22,8 @@ from engine.machine import Machine
 from engine.machine.spec import load
 from engine.measure import _limits
 from engine.measure.histogram import mean
+from engine.measure.host import cpu_seconds
 from engine.study import _offer
-from engine.study.run import cpu_seconds
 from perf.benches._common import Array, Row, accesses, later, machine, pinned, row
 
 UART_SCR = 0x3FF
@@ -72,7 +72,7 @@ def _cost(m: Machine, pid: int, gaps: Array) -> float:
             _limits.tsc_hz(),
             due=np.cumsum(each),
             cpu_every=1 if each.min() >= 1e4 else 16,
-            meter=lambda: cpu_seconds([pid]),
+            meter=lambda: cpu_seconds(pid),
         )
     latency = mean(_offer.edges(), got["reads"])
     return float(latency + LAMBDA * (got["call_cpu_s"] + got["metered"]) * 1e9 / len(gaps))

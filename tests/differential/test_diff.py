@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from engine._abi import ACC
 from engine.cli import main
 from engine.errors import EngineError, UsageError
 from engine.machine import Machine
+from engine.measure.diff import sides
 from engine.measure.diff.board import ACK, BOARDS, LINE, MEM, RESET, Board, Filter, load_entries
 from engine.measure.diff.drivers import DRIVERS, bridge
 from engine.measure.diff.judge import Difference, Row, compare, load_case, minimise, one_program, write_case
@@ -496,6 +499,19 @@ def test_a_timer_behind_the_last_ends_with_a_reset(board: Board) -> None:
             machine.clock.step(10_000)
             up, down = (int(c["t_ns"]) for c in machine.lines()[-2:])
         assert 838 <= down - up <= 839, seed
+
+
+def test_a_reference_that_gets_no_processor_is_waited_for(qemu: QemuSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "ANSWER_S", 0.5)
+    with sides._Qemu(qemu) as q:
+        q.process.send_signal(signal.SIGSTOP)
+        later = threading.Timer(2.5, q.process.send_signal, [signal.SIGCONT])
+        later.start()
+        assert [a[:2] for a in q.block(["endianness"])] == [b"OK"]
+        monkeypatch.setattr(sides, "SILENT_S", 0.5)
+        q.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(EngineError, match="gave no answer at endianness"):
+            q.block(["endianness"])
 
 
 @pytest.mark.parametrize("path", ["local", "batched"])

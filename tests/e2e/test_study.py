@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from engine.measure.host import cpu_seconds
+
 pytest.importorskip("pyarrow")
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -180,11 +182,6 @@ def test_a_replication_whose_dask_worker_was_killed_is_run_again(engine: Any, st
     out, err = p.communicate(timeout=180)
     assert p.returncode == 0, (out, err)
     assert len({(r["replicate"], r["cell"]) for r in rows(engine.folder)}) == len(rows(engine.folder)) == SIZE
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used."""
-    return time.clock_gettime(~pid << 3 | 2)
 
 
 # A small file system of the process's own, which goes with it: the study fills it, gets more room, and goes on.
