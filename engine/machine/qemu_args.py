@@ -187,6 +187,7 @@ OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
     ((6, 2), {"pcie-root-port.x-native-hotplug": "off", "ioh3420.x-native-hotplug": "off"}),
     ((6, 1), {"pcie-root-port.x-native-hotplug": "on", "ioh3420.x-native-hotplug": "on"}),
     ((5, 2), {"pvpanic.events": "1"}),
+    ((5, 0), {"mch.smbase-smram": "off"}),
     ((4, 1), {"VGA.edid": "off"}),
     ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
 )
@@ -556,6 +557,8 @@ class Importer:
         if self.switches.get("smm", "auto") == "off":
             power["smm"] = False
             tables.append(("mch", {"config": {"smm": False}}))
+        elif "mch" in have and self.globals.get("mch.smbase-smram", "on") in OFF:
+            tables.append(("mch", {"config": {"smbase": False}}))
         if "lpc" in have and self.globals.get("ICH9-LPC.noreboot", "on") in ("off", "false", "no", "0"):
             power["no_reboot"] = False
         if "lpc" in have and self.watchdog_action != "reset":

@@ -74,10 +74,12 @@ cdef class Q35Mch(PciFunction):
     cdef uint64_t low_ram
     cdef uint16_t ext_tseg
     cdef bint has_smm             # whether there is system management memory
+    cdef bint has_smbase          # and F_SMBASE
     cdef void update_pam(self) noexcept nogil
     cdef void update_ecam(self) noexcept nogil
     cdef void update_smram(self) noexcept nogil
     cdef uint8_t show(self, uint8_t before, uint8_t now) noexcept nogil
     cdef void smm_written(self) noexcept nogil
+    cdef uint8_t next_smbase(self, uint8_t written) noexcept nogil
     cdef void lock(self) noexcept nogil
     cdef uint64_t tseg_base(self) noexcept nogil

@@ -63,17 +63,19 @@ cdef inline uint64_t smram_at(uint8_t region) noexcept nogil:
 
 cdef class Q35Mch(PciFunction):
     """The host bridge, function 00:00.0.  `ram_mib`: RAM below 4 GiB, at whose end TSEG is; `ext_tseg_mbytes`: the largest TSEG; `smm`:
-    off, its registers of system management memory are plain bytes without effect, as for a processor that has none."""
+    off, its registers of system management memory are plain bytes without effect, as for a processor that has none; `smbase`: off,
+    F_SMBASE is such a byte."""
     TITLE = "Intel 82Q35 host bridge"
     REGISTERS = REGISTERS
     STATE = PCI_STATE + (("ecam_base", "u8"), ("ecam", "u1"), ("tseg", "u1"), ("pam", "u1", PAM_SEGMENTS), ("smram", "u1"),
                          ("esmramc", "u1"), ("smbase", "u1"), ("open", "u1"), ("smm", "u1"), ("pad", "u1", 4))
-    CONFIG = {**PCI_CONFIG, "ram_mib": 128, "ext_tseg_mbytes": 16, "smm": True}
+    CONFIG = {**PCI_CONFIG, "ram_mib": 128, "ext_tseg_mbytes": 16, "smm": True, "smbase": True}
 
     def __init__(self, str id="q35-mch", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         self.low_ram = self.config["ram_mib"] * MIB
         self.has_smm = self.config["smm"]
+        self.has_smbase = self.config["smbase"] and self.has_smm
         if not 0 < self.config["ext_tseg_mbytes"] <= 0xFFF:
             raise MachineError(f"{id}: ext_tseg_mbytes = {self.config['ext_tseg_mbytes']}; it is 1 to 4095")
         self.ext_tseg = self.config["ext_tseg_mbytes"]
@@ -81,7 +83,7 @@ cdef class Q35Mch(PciFunction):
         self.identify(0x8086, 0x29C0, 0, 0x060000)
         for n in range(HEADER_SIZE, CONFIG_SIZE):
             self.keep[n] = not (PCIEXBAR <= n < PCIEXBAR + 8 or self.has_smm and (
-                EXT_TSEG_MBYTES <= n < EXT_TSEG_MBYTES + 2 or F_SMBASE <= n <= ESMRAMC))
+                EXT_TSEG_MBYTES <= n < EXT_TSEG_MBYTES + 2 or SMRAM <= n <= ESMRAMC) or self.has_smbase and n == F_SMBASE)
         self.initial[PCIEXBAR + 3] = 0xB0
         if self.has_smm:
             for n in range(2):
@@ -138,20 +140,19 @@ cdef class Q35Mch(PciFunction):
 
     cdef void smm_written(self) noexcept nogil:
         """The registers of system management memory after a write: queries are answered, locks hold."""
-        cdef uint8_t smbase = self.p.config[F_SMBASE]
         if self.config16(EXT_TSEG_MBYTES) == EXT_TSEG_QUERY:
             self.p.config[EXT_TSEG_MBYTES] = <uint8_t>self.ext_tseg
             self.p.config[EXT_TSEG_MBYTES + 1] = <uint8_t>(self.ext_tseg >> 8)
-        # F_SMBASE: asked for, then locked, until reset
-        if self.s.smbase == 0:
-            smbase = SMBASE_IN_RAM if smbase == SMBASE_QUERY else 0
-        elif self.s.smbase == SMBASE_IN_RAM:
-            smbase = SMBASE_LCK if smbase & SMBASE_LCK else SMBASE_IN_RAM
-        else:
-            smbase = SMBASE_LCK
-        self.p.config[F_SMBASE] = smbase
+        if self.has_smbase:
+            self.p.config[F_SMBASE] = self.next_smbase(self.p.config[F_SMBASE])
         self.lock()
         self.update_smram()
+
+    cdef uint8_t next_smbase(self, uint8_t written) noexcept nogil:
+        """F_SMBASE after a write: asked for, then locked, until reset."""
+        if self.s.smbase == 0:
+            return <uint8_t>(SMBASE_IN_RAM if written == SMBASE_QUERY else 0)
+        return <uint8_t>(SMBASE_LCK if (self.s.smbase | written) & SMBASE_LCK else SMBASE_IN_RAM)
 
     cdef void lock(self) noexcept nogil:
         """SMRAM.D_LCK ends D_OPEN and makes the rest of SMRAM and ESMRAMC read-only until reset, D_CLS excepted."""
@@ -218,7 +219,7 @@ cdef class Q35Mch(PciFunction):
             self.s.tseg = tseg
             if tseg and self.tseg_base() < self.low_ram:
                 self.set_map(tseg, 1, self.tseg_base())
-        if self.p.config[F_SMBASE] != self.s.smbase:
+        if self.has_smbase and self.p.config[F_SMBASE] != self.s.smbase:
             if (self.p.config[F_SMBASE] ^ self.s.smbase) & SMBASE_LCK:
                 self.set_map(SMBASE_REGION, self.p.config[F_SMBASE] & SMBASE_LCK != 0, SMBASE_AT)
             self.s.smbase = self.p.config[F_SMBASE]

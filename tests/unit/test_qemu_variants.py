@@ -222,6 +222,20 @@ def test_properties_of_devices_of_older_machine_types(version: str, edid: bool, 
     assert mine.device("vga").config["edid"] is True and mine.device("pvpanic").config["events"] == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "smbase"),
+    [
+        (("-M", "q35"), True),
+        (("-M", "pc-q35-5.0"), True),
+        (("-M", "pc-q35-4.2"), False),
+        (("-M", "pc-q35-4.2", "-global", "mch.smbase-smram=on"), True),
+        (("-M", "q35", "-global", "mch.smbase-smram=off"), False),
+    ],
+)
+def test_machine_types_up_to_4_2_have_no_smram_at_the_power_on_smbase(args, smbase):
+    assert imported(*args).spec().device("mch").config.get("smbase", True) is smbase
+
+
 def test_a_floppy_controller_on_a_board_without_one() -> None:
     """`-device isa-fdc` on q35, in one unit with the DMA controller; CMOS and LPC_EN know it."""
     args = ["-M", "q35", "-drive", "if=none,id=f,file={floppy}", "-device", "isa-fdc,id=c", "-device", "floppy,drive=f"]

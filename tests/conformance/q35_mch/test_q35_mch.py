@@ -171,6 +171,18 @@ def test_f_smbase_is_asked_for_then_locked(bus, writes, reads):
     assert bus.read(SMBASE, 0x1FFFF) == 0xFF
 
 
+def test_f_smbase_of_older_machines_is_a_byte():
+    bus = FakeBus(Q35Mch(smbase=False))
+    for value in (0xFF, 0x02, 0xA5):
+        bus.write(CONFIG, F_SMBASE, value)
+        assert bus.read(CONFIG, F_SMBASE) == value
+    bus.reset(1)
+    assert bus.read(CONFIG, F_SMBASE) == 0xA5 and maps(bus) == []
+    bus.write(CONFIG, SMRAM, 0x1A)  # locked, as ever
+    bus.write(CONFIG, SMRAM, 0x02)
+    assert bus.read(CONFIG, SMRAM) == 0x1A
+
+
 # ---------------------------------------------------------------------- reset, state
 
 
