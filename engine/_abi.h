@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define ENGINE_ABI_MAGIC 0x71657269u /* "ireq" */
-#define ENGINE_ABI_VERSION 2u
+#define ENGINE_ABI_VERSION 3u
 #define ENGINE_CACHE_LINE 64
 
 /* One guest access as front-ends and trace files hold it. */
@@ -48,7 +48,6 @@ enum {
     ENGINE_REC_CONFIG = 2,
     ENGINE_REC_INTACK = 3,    /* region = device rank << 8; answers the vector, or all ones */
     ENGINE_REC_INPUT = 4,     /* region = device rank << 8 | pin, value, addr = INPUT_* kind */
-    ENGINE_REC_RAM_WRITE = 5, /* addr = guest-physical address, value = offset in the arena << 32 | length */
     ENGINE_REC_SETTLE = 7,    /* region = rank of a device; fires its unit's deadlines up to t_ns */
     ENGINE_REC_MAP = 8,       /* region = id, addr = base, value = device rank << 8 | its region number */
     ENGINE_REC_RESET = 9,     /* value = reset kind */
@@ -202,10 +201,8 @@ typedef struct engine_link {
     uint64_t completions_at;     /* engine_cpl[] */
     uint64_t effects_at;         /* engine_effect[] */
     uint64_t deadlines_at;       /* uint64_t[n_units]; worker, before it publishes executed or answered */
-    uint64_t arena_at;           /* bytes; router */
-    uint64_t arena_size;
     uint64_t stamps_at;          /* engine_stamp[], or 0: not stamped */
-    uint8_t pad0[112];
+    uint8_t pad0[128];
     uint64_t produced;           /* 256 router: records before this index are in the request ring */
     uint64_t posted;             /* router: synchronous accesses posted, over all slots */
     uint64_t seen;               /* router: completions before this index have been read */
@@ -290,9 +287,7 @@ ENGINE_AT(engine_link, requests_at, 88);
 ENGINE_AT(engine_link, completions_at, 96);
 ENGINE_AT(engine_link, effects_at, 104);
 ENGINE_AT(engine_link, deadlines_at, 112);
-ENGINE_AT(engine_link, arena_at, 120);
-ENGINE_AT(engine_link, arena_size, 128);
-ENGINE_AT(engine_link, stamps_at, 136);
+ENGINE_AT(engine_link, stamps_at, 120);
 ENGINE_AT(engine_link, produced, 256);
 ENGINE_AT(engine_link, posted, 264);
 ENGINE_AT(engine_link, seen, 272);

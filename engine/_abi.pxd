@@ -49,7 +49,6 @@ cdef extern from "_abi.h" nogil:
         ENGINE_REC_CONFIG
         ENGINE_REC_INTACK
         ENGINE_REC_INPUT
-        ENGINE_REC_RAM_WRITE
         ENGINE_REC_SETTLE
         ENGINE_REC_MAP
         ENGINE_REC_RESET
@@ -80,7 +79,7 @@ cdef extern from "_abi.h" nogil:
     ctypedef struct engine_link:
         engine_segment segment
         uint32_t n_vcpus, n_units, request_log2, effect_log2
-        uint64_t slots_at, requests_at, completions_at, effects_at, deadlines_at, arena_at, arena_size, stamps_at
+        uint64_t slots_at, requests_at, completions_at, effects_at, deadlines_at, stamps_at
         uint64_t produced, posted, seen, kept
         uint64_t executed, answered
         uint64_t effects_produced, effects_consumed

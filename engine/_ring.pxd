@@ -142,8 +142,6 @@ cdef struct link_view:
     engine_slot *slots
     uint64_t *deadlines
     engine_stamp *stamps    # NULL: not stamped
-    uint8_t *arena
-    uint64_t arena_size
     uint32_t *slot_state    # private: this side's opinion of each slot
     ring_counts counts
 
@@ -266,15 +264,6 @@ cdef inline void link_deadline(link_view *l, uint32_t unit, uint64_t t_ns) noexc
 cdef inline uint64_t link_read_deadline(const link_view *l, uint32_t unit) noexcept nogil:
     """Router: a unit's deadline as of the last link_completed or slot_poll.  Any value is possible from a bad worker."""
     return load_relaxed64(&l.deadlines[unit])
-
-# The arena: bytes that a RAM_WRITE record points at, value = offset << 32 | length
-
-cdef inline uint8_t *link_arena(const link_view *l, uint64_t value) noexcept nogil:
-    """Where a record's bytes are, or NULL if they are not all inside the arena."""
-    cdef uint64_t at = value >> 32, n = value & 0xFFFFFFFFu
-    if at > l.arena_size or n > l.arena_size - at:
-        return NULL
-    return l.arena + at
 
 # Synchronous slots: one outstanding access per vCPU
 

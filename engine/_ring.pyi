@@ -12,9 +12,7 @@ CPL: np.dtype[np.void]
 EFFECT: np.dtype[np.void]
 STAMP: np.dtype[np.void]
 
-def link_layout(
-    n_vcpus: int, n_units: int, request_log2: int, effect_log2: int, arena_size: int, stamped: bool
-) -> dict[str, int]: ...
+def link_layout(n_vcpus: int, n_units: int, request_log2: int, effect_log2: int, stamped: bool) -> dict[str, int]: ...
 
 class Link:
     segment: Segment
@@ -29,7 +27,6 @@ class Link:
         n_units: int = ...,
         requests: int = ...,
         effects: int = ...,
-        arena: int = ...,
         stamped: bool = ...,
         prefault: bool = ...,
         huge: bool = ...,

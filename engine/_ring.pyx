@@ -22,7 +22,7 @@ ROUTER, WORKER = LINK_ROUTER, LINK_WORKER
 STAMP = np.dtype([("taken", "<u8"), ("done", "<u8")])
 
 # Upper limits of geometry, so that no sum of section sizes can overflow 64 bits.
-_MAX_LOG2, _MAX_VCPUS, _MAX_UNITS, _MAX_ARENA = 24, 4096, 1 << 20, 1 << 32
+_MAX_LOG2, _MAX_VCPUS, _MAX_UNITS = 24, 4096, 1 << 20
 _ring_token = object()
 
 
@@ -32,20 +32,19 @@ def _log2(n, what):
     return n.bit_length() - 1
 
 
-def link_layout(n_vcpus, n_units, request_log2, effect_log2, arena_size, stamped):
+def link_layout(n_vcpus, n_units, request_log2, effect_log2, stamped):
     """Offsets of a link's sections, each on a page of its own, and "size", the whole.  Both sides compute it."""
     if not (1 <= n_vcpus <= _MAX_VCPUS and 0 <= n_units <= _MAX_UNITS and request_log2 <= _MAX_LOG2
-            and effect_log2 <= _MAX_LOG2 and 0 <= arena_size <= _MAX_ARENA):
+            and effect_log2 <= _MAX_LOG2):
         raise RingError(f"link: impossible geometry: {n_vcpus} vCPUs, {n_units} units, 2^{request_log2} records, "
-                        f"2^{effect_log2} effects, arena of {arena_size} bytes")
+                        f"2^{effect_log2} effects")
     at, layout = ENGINE_LINK_HEADER, {}
     for name, n in (("slots", n_vcpus * sizeof(engine_slot)),
                     ("requests", sizeof(engine_rec) << request_log2),
                     ("completions", sizeof(engine_cpl) << request_log2),
                     ("effects", sizeof(engine_effect) << effect_log2),
                     ("deadlines", 8 * n_units),
-                    ("stamps", sizeof(engine_stamp) * ((1 << request_log2) + n_vcpus) if stamped else 0),
-                    ("arena", arena_size)):
+                    ("stamps", sizeof(engine_stamp) * ((1 << request_log2) + n_vcpus) if stamped else 0)):
         layout[name] = at
         at += (n + 4095) & ~4095
     if not stamped:
@@ -70,12 +69,12 @@ cdef class Link:
 
     @staticmethod
     def create(*, str name="link", uint32_t role=LINK_ROUTER, n_vcpus=1, n_units=0, requests=4096, effects=4096,
-               arena=1 << 20, bint stamped=False, bint prefault=True, bint huge=False):
-        """Make a link.  requests, effects: capacities, powers of two; arena: bytes for bulk data."""
+               bint stamped=False, bint prefault=True, bint huge=False):
+        """Make a link.  requests, effects: capacities, powers of two."""
         cdef Segment s
         cdef engine_link *h
         request_log2, effect_log2 = _log2(requests, f"link {name!r}: requests"), _log2(effects, f"link {name!r}: effects")
-        at = link_layout(n_vcpus, n_units, request_log2, effect_log2, arena, stamped)
+        at = link_layout(n_vcpus, n_units, request_log2, effect_log2, stamped)
         s = Segment.create(name, at["size"], ENGINE_SEGMENT_LINK, header_size=ENGINE_LINK_HEADER, prefault=prefault,
                            huge=huge)
         h = <engine_link *>s.mem
@@ -89,8 +88,6 @@ cdef class Link:
         h.effects_at = at["effects"]
         h.deadlines_at = at["deadlines"]
         h.stamps_at = at["stamps"]
-        h.arena_at = at["arena"]
-        h.arena_size = arena
         memset(s.mem + <size_t>at["deadlines"], 0xFF, 8 * n_units)      # NEVER
         return Link._over(s, role)
 
@@ -109,9 +106,9 @@ cdef class Link:
         if s.size < sizeof(engine_link):
             raise RingError(f"link {s.name!r}: {s.size} bytes cannot hold the header")
         ring_copy(&h, s.mem, sizeof(engine_link))
-        at = link_layout(h.n_vcpus, h.n_units, h.request_log2, h.effect_log2, h.arena_size, h.stamps_at != 0)
+        at = link_layout(h.n_vcpus, h.n_units, h.request_log2, h.effect_log2, h.stamps_at != 0)
         found = {"slots": h.slots_at, "requests": h.requests_at, "completions": h.completions_at,
-                 "effects": h.effects_at, "deadlines": h.deadlines_at, "stamps": h.stamps_at, "arena": h.arena_at,
+                 "effects": h.effects_at, "deadlines": h.deadlines_at, "stamps": h.stamps_at,
                  "size": s.size}
         for key in found:
             if found[key] != at[key]:
@@ -134,8 +131,6 @@ cdef class Link:
         v.completions = <engine_cpl *>(s.mem + h.completions_at)
         v.deadlines = <uint64_t *>(s.mem + h.deadlines_at)
         v.stamps = <engine_stamp *>(s.mem + h.stamps_at) if h.stamps_at else NULL
-        v.arena = s.mem + h.arena_at
-        v.arena_size = h.arena_size
         v.counts.shared = &v.hdr.router if role == LINK_ROUTER else &v.hdr.worker
         v.counts.full, v.counts.dropped = v.counts.shared.full, v.counts.shared.dropped
         v.counts.stalled, v.counts.bad = v.counts.shared.stalled, v.counts.shared.bad

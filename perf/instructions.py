@@ -85,7 +85,7 @@ def threads(spec: MachineSpec) -> Iterator[Sequencer]:
     """A board whose devices belong to one worker, which is a thread here and sleeps when it has nothing to do."""
     planned = plan(derive(spec))
     ram = Segment.create("counted", spec.board.ram)
-    link = Link.create(name="counted", n_units=len(planned.units), arena=0)
+    link = Link.create(name="counted", n_units=len(planned.units))
     devices, _ = build_devices(planned, list(range(len(planned.devices))), ram)
     executor = Executor(devices.values(), planned.units, planned.inner_wires())
     loop = WorkerLoop(

@@ -248,7 +248,7 @@ class Bench:
         self.devices = {}
         for n in range(max(owners) + 1):
             ranks = [r for u, unit in enumerate(self.plan.units) if owners[u] == n for r in unit]
-            link = Link.create(name=f"w{n}", n_units=len(self.plan.units), requests=requests, effects=effects, arena=0)
+            link = Link.create(name=f"w{n}", n_units=len(self.plan.units), requests=requests, effects=effects)
             mine, _ = build_devices(self.plan, ranks, self.ram)
             self.devices |= mine
             groups = sorted(sorted(unit) for unit in self.plan.units if unit[0] in ranks)

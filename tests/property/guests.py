@@ -185,7 +185,7 @@ class _Worker(threading.Thread):
         ranks = [r for u, unit in enumerate(plan.units) if pool.owners[u] == number for r in unit]
         self.pool, self.number, self.devices = pool, number, [plan.devices[r].id for r in ranks]
         self.pid = 0
-        self.link = Link.create(name=f"t{number}", n_units=len(plan.units), requests=4096, effects=4096, arena=0)
+        self.link = Link.create(name=f"t{number}", n_units=len(plan.units), requests=4096, effects=4096)
         self.made, self.arena = build_devices(plan, ranks, pool.ram, pool.contents)
         groups = sorted(sorted(unit) for unit in plan.units if unit[0] in ranks)
         executor = Executor(self.made.values(), groups, [w for w in plan.inner_wires() if w[0] in ranks])

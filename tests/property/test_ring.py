@@ -72,7 +72,7 @@ class LinkMachine(RuleBasedStateMachine):
 
     @initialize(log2=st.integers(0, 3), keep=st.booleans())
     def build(self, log2, keep):
-        self.router = Link.create(requests=1 << log2, effects=4, n_vcpus=2, arena=0)
+        self.router = Link.create(requests=1 << log2, effects=4, n_vcpus=2)
         self.worker = Link.attach(self.router.segment.fileno(), WORKER)
         self.router.keep(keep)
         self.keep = keep

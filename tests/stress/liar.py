@@ -47,7 +47,7 @@ class Liar(threading.Thread):
     def __init__(self, link, n_units):
         super().__init__(daemon=True)
         self.end, self.waiter = Link.attach(link.segment.fileno(), WORKER), Waiter("block")
-        at = link_layout(link.n_vcpus, n_units, RECORDS.bit_length() - 1, EFFECTS.bit_length() - 1, 0, False)
+        at = link_layout(link.n_vcpus, n_units, RECORDS.bit_length() - 1, EFFECTS.bit_length() - 1, False)
         memory = np.frombuffer(link.segment, np.uint8)
         self.words = memory.view(np.uint64)
         self.slot = memory[at["slots"] :][:64].view(SLOT)
@@ -115,9 +115,7 @@ class Router:
         self.ram = Segment.create("liar", spec.board.ram)
         n = len(self.plan.units)
         self.links = [
-            Link.create(
-                name=f"w{k + 1}", n_units=n, requests=RECORDS, effects=EFFECTS, arena=0, n_vcpus=spec.board.cpus
-            )
+            Link.create(name=f"w{k + 1}", n_units=n, requests=RECORDS, effects=EFFECTS, n_vcpus=spec.board.cpus)
             for k in (0, 1)
         ]
         self.liar = Liar(self.links[0], n)

@@ -57,7 +57,7 @@ def torment(segment, victim, words, *, keep=0):
 
 
 def new_link():
-    return Link.create(requests=16, effects=8, n_vcpus=3, n_units=2, arena=4096, stamped=True)
+    return Link.create(requests=16, effects=8, n_vcpus=3, n_units=2, stamped=True)
 
 
 @pytest.mark.parametrize("name", ["victim_router", "victim_worker"])

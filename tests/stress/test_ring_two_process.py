@@ -19,7 +19,7 @@ POLICIES = ["spin", "adaptive", "block"]
 
 
 def link_and_worker(peer, policy, spin_us=20.0, **options):
-    link = Link.create(**{"requests": 1024, "effects": 64, "n_vcpus": 4, "arena": 0, **options})
+    link = Link.create(**{"requests": 1024, "effects": 64, "n_vcpus": 4, **options})
     return (
         link,
         peer("worker", link.segment.fileno(), policy, spin_us, 2),
@@ -90,7 +90,7 @@ def two_cpus():
 def test_no_wake_up_is_lost(peer, two_cpus, router_policy, worker_policy):
     """Publishing meets the other side at every point of its way to sleep.  Without a full fence on either side some
     rounds sleep a whole slice beside a word that changed, which `missed` counts."""
-    link = Link.create(arena=0)
+    link = Link.create()
     worker = peer("worker", link.segment.fileno(), worker_policy, 0, 0, two_cpus[1], 1000)
     done = Router(link, Waiter(router_policy, spin_us=0, crowded=False)).exchange(10_000, jitter=1000)
     link.stop()
@@ -102,7 +102,7 @@ def test_no_wake_up_is_lost(peer, two_cpus, router_policy, worker_policy):
 
 
 def test_a_spinner_with_too_few_cpus_gives_way(peer):
-    link = Link.create(arena=0)
+    link = Link.create()
     worker = peer("worker", link.segment.fileno(), "spin", 20.0, 10_000)
     done = Router(link, Waiter("spin", threads=10_000)).exchange(500)
     link.stop()
@@ -112,7 +112,7 @@ def test_a_spinner_with_too_few_cpus_gives_way(peer):
 
 
 def test_a_wait_without_news_ends_after_a_slice(peer):
-    link = Link.create(arena=0)
+    link = Link.create()
     for policy in POLICIES:
         waiter = Waiter(policy)
         start = time.monotonic()
@@ -123,7 +123,7 @@ def test_a_wait_without_news_ends_after_a_slice(peer):
 
 
 def test_stop_wakes_a_sleeping_worker(peer):
-    link = Link.create(arena=0)
+    link = Link.create()
     worker = peer("worker", link.segment.fileno(), "block", 0, 2)
     time.sleep(0.2)
     link.stop()

@@ -45,7 +45,7 @@ def test_a_deadline_that_stands_still_ends_the_run(path: str, lie: int) -> None:
     with Bench(SPEC, [0]) as bench:
         assert bench.run(stream(10), path=path).value == [7, 7]
         link = bench.links[0]
-        at = link_layout(link.n_vcpus, link.n_units, 6, 6, 0, False)["deadlines"]
+        at = link_layout(link.n_vcpus, link.n_units, 6, 6, False)["deadlines"]
         np.frombuffer(link.segment, np.uint64)[at // 8] = lie
         with pytest.raises(RingError, match="deadline stands still"):
             bench.run(stream(1000), path=path)
@@ -89,7 +89,7 @@ def test_an_effect_that_cannot_be_ends_the_run(lie: dict[str, int]) -> None:
     with Bench(PAIR, [0, 1]) as bench:
         bench.run(accesses((0x1002, 0)), path="batched")
         link = bench.links[0]
-        at = link_layout(link.n_vcpus, link.n_units, 6, 6, 0, False)["effects"]
+        at = link_layout(link.n_vcpus, link.n_units, 6, 6, False)["effects"]
         words = np.frombuffer(link.segment, np.uint64)
         effect = np.zeros(1, EFFECT)
         for name, value in ({"t_ns": 50, "cause": link.indices["produced"] - 1} | lie).items():

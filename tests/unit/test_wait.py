@@ -56,7 +56,7 @@ def test_a_worker_wakes_for_records_posts_and_the_stop_word():
         lambda router: router.post(0, np.zeros(1, REC)),
         lambda router: router.stop(),
     ):
-        router = Link.create(arena=0)
+        router = Link.create()
         worker = Link.attach(router.segment.fileno(), WORKER)
         worker.any_posted()
         assert not Waiter("block").wait(worker)
@@ -65,7 +65,7 @@ def test_a_worker_wakes_for_records_posts_and_the_stop_word():
 
 
 def test_a_router_wakes_for_completions_effects_and_a_slot():
-    router = Link.create(arena=0, n_vcpus=2)
+    router = Link.create(n_vcpus=2)
     worker = Link.attach(router.segment.fileno(), WORKER)
     waiter = Waiter("block")
     router.push(np.zeros(1, REC))
