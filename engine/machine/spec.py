@@ -8,13 +8,13 @@ changes that device, one with a new id is added, `remove = [ids]` takes away.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from engine import toml
 from engine.errors import MachineError, reason
 from engine.types import Bdf
 
@@ -322,10 +322,7 @@ def _placement(raw: Mapping[str, Any], lines: _Lines) -> PlacementSpec:
 def parse(text: str, path: str = "machine.toml") -> MachineSpec:
     """A machine file's text.  Raises MachineError naming file and line."""
     lines = _Lines(path, text)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise MachineError(f"{path}: not TOML: {e}") from None
+    raw = toml.parse(text, path, MachineError)
     odd = set(raw) - {"board", "device", "placement"}
     if odd:
         name = sorted(odd)[0]
@@ -374,13 +371,11 @@ def load_placement(path: str | Path) -> PlacementSpec:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
     except FileNotFoundError:
         raise MachineError(f"{path}: no such placement file") from None
     except (OSError, UnicodeDecodeError) as e:
         raise MachineError(f"{path}: cannot be read ({reason(e)})") from None
-    except tomllib.TOMLDecodeError as e:
-        raise MachineError(f"{path}: not TOML: {e}") from None
+    raw = toml.parse(text, str(path), MachineError)
     odd = set(raw) - {"board", "device", "placement"}
     if odd or "placement" not in raw:
         raise MachineError(f"{path}: " + (f"unknown table {sorted(odd)[0]!r}" if odd else "no [placement] table"))

@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
+import os
 import random
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine import data
+from engine import data, toml
 from engine.errors import UsageError, reason
 from engine.machine import PATHS
 from engine.machine.spec import MAX_WORKERS
@@ -209,10 +210,7 @@ def load(source: str, quick: bool = False) -> Design:
 
 def parse(text: str, source: str = "study.toml", quick: bool = False) -> Design:
     """A study file's text.  Raises UsageError in one line."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise UsageError(f"{source}: not TOML: {e}") from None
+    raw = toml.parse(text, source)
     _known(source, raw, {"study", "quick", "block"}, "table", "a study file")
     head = raw.get("study")
     if not isinstance(head, dict):
@@ -237,7 +235,7 @@ def parse(text: str, source: str = "study.toml", quick: bool = False) -> Design:
         if names.count(n) > 1:
             raise UsageError(f"{source}: two blocks are called {n!r}")
     left = fast.get("leave_out", [])
-    if not isinstance(left, list) or not set(left) < set(names):
+    if not isinstance(left, list) or not all(n in names for n in left) or len(set(left)) == len(names):
         raise UsageError(
             f"{source}: [quick] leave_out = {left!r} should name some blocks, of {', '.join(names)}, and not all"
         )
@@ -267,9 +265,13 @@ def parse(text: str, source: str = "study.toml", quick: bool = False) -> Design:
             accesses=_number(source, "[quick] accesses", fast.get("accesses", design.accesses), 100, 10_000_000),
             seconds=_number(source, "[quick] seconds", fast.get("seconds", 0), 0, 1 << 30),
         )
-    if len(design.cells) > MAX_CELLS:
-        raise UsageError(f"{source}: {len(design.cells)} combinations; {MAX_CELLS} are possible")
+    _few(source, len(design.cells))
     return design
+
+
+def _few(where: str, cells: int) -> None:
+    if cells > MAX_CELLS:
+        raise UsageError(f"{where}: {cells} combinations; {MAX_CELLS} are possible")
 
 
 def _known(source: str, raw: Mapping[str, Any], known: set[str], what: str, where: str) -> None:
@@ -300,6 +302,7 @@ def _block(source: str, n: int, raw: Mapping[str, Any]) -> Block:
             if len({str(v) for v in levels[key]}) < len(levels[key]):
                 raise UsageError(f"{where}: {key} names a level twice: {raw[key]}")
     _possible(where, levels)
+    _few(where, math.prod(len(v) for v in levels.values()))
     names = list(levels)
     cells = tuple(
         dict.fromkeys(_cell(where, dict(zip(names, got, strict=True))) for got in itertools.product(*levels.values()))
@@ -317,7 +320,7 @@ def _level(where: str, key: str, v: Any) -> Any:
 
     match key:
         case "mix":
-            if not isinstance(v, str) or not (v in MIXES or v in data.traces() or Path(v).is_file()):
+            if not isinstance(v, str) or not (v in MIXES or v in data.traces() or os.path.isfile(v)):
                 raise UsageError(
                     f"{where}: mix = {v!r} is neither a synthetic mix ({', '.join(MIXES)}), a shipped trace "
                     f"({', '.join(data.traces())}) nor a trace file that is there"

@@ -23,6 +23,7 @@ CORE = (*BASE, "_shm", "_ring", "_dispatch", "_device", "_executor")
 MAY: dict[str, tuple[str, ...]] = {
     "errors": (),
     "types": (),
+    "toml": ("errors",),
     "screen": (),
     "_abi": ("_abi",),
     "_atomics": (),
@@ -36,7 +37,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "pci": (*BASE, "_device", "pci"),
     "devices": (*BASE, "_device", "pci", "devices", "screen"),
     "registry": ("errors", "_device"),  # the classes themselves are named as text, and loaded when one is asked for
-    "machine.spec": ("errors", "types"),
+    "machine.spec": ("errors", "types", "toml"),
     "machine.cmos": ("errors",),
     "machine.fw_cfg_items": ("errors", "machine.smbios"),
     "machine.smbios": ("errors",),
@@ -61,7 +62,7 @@ MAY: dict[str, tuple[str, ...]] = {
         "frontends",
     ),
     "measure": (*CORE, "sequencer", "registry", "machine", "workers", "frontends", "testing", "measure", "data"),
-    "study": (*CORE, "sequencer", "machine", "workers", "frontends", "measure", "data", "study"),
+    "study": (*CORE, "sequencer", "machine", "workers", "frontends", "measure", "data", "toml", "study"),
     "testing": (*CORE, "_foreign", "sequencer", "pci", "machine", "workers", "measure", "testing"),
     "cli": (
         *CORE,

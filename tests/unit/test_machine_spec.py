@@ -154,6 +154,9 @@ def test_a_file_is_read_like_its_text(tmp_path: Path) -> None:
 
 FORM = {
     "not TOML": ("[board", ["pc.toml: not TOML: "]),
+    "brackets without end": ("x = " + "[" * 100_000, ["pc.toml: not TOML: "]),
+    "digits without end": ("x = " + "9" * 5000, ["pc.toml: not TOML: "]),
+    "a number of many bits": ("[board]\nram = 0x1" + "0" * 16, ["pc.toml: not TOML: ", "64 bits"]),
     "unknown table": (SERIAL + "[machine]\n", ["pc.toml:6", "unknown table 'machine'", "board, device and placement"]),
     "unknown key of the board": (
         '[board]\nrom = "1M"\n' + SERIAL,

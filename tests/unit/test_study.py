@@ -117,12 +117,17 @@ MISTAKES = {
     "unknown table": (HEAD + "[more]\n" + BLOCK, ["unknown table 'more'"]),
     "unknown quick key": (HEAD + "[quick]\nfast = 1\n" + BLOCK, ["unknown key 'fast' in [quick]"]),
     "not TOML": ("[study\n", ["not TOML"]),
+    "brackets without end": ("x = " + "[" * 100_000, ["not TOML"]),
+    "digits without end": ("x = " + "9" * 5000, ["not TOML"]),
+    "a number of many bits": (B + "batch = 0x1" + "0" * 16, ["not TOML", "64 bits"]),
+    "a mix that can be no file": (B + f'mix = "{"y" * 5000}"\n', ["is neither a synthetic mix"]),
     "no head": (BLOCK, ["no [study] table"]),
     "no block": (HEAD, ["no [[block]] table"]),
     "newer format": (HEAD + "format = 2\n" + BLOCK, ["format = 2", "reads format 1"]),
     "a name with a slash": ('[study]\nname = "../x"\n' + BLOCK, ["'../x'"]),
     "two of a name": (HEAD + BLOCK + BLOCK, ["two blocks are called 'b'"]),
     "left out what is not there": (HEAD + '[quick]\nleave_out = ["c"]\n' + BLOCK, ["leave_out", "of b"]),
+    "left out what cannot be there": (HEAD + "[quick]\nleave_out = [[1]]\n" + BLOCK, ["leave_out", "of b"]),
     "all left out": (HEAD + '[quick]\nleave_out = ["b"]\n' + BLOCK, ["not all"]),
     "no level": (B + "path = []\n", ["path has no level"]),
     "a level twice": (B + 'path = ["sync", "sync"]\n', ["path names a level twice"]),
@@ -158,6 +163,11 @@ MISTAKES = {
         "wait = ['spin','block','adaptive']\n"
         + "write_share = [" + ",".join(f"{k / 100}" for k in range(40)) + "]\n",
         ["14400 combinations"],
+    ),
+    "more than memory holds": (
+        B + 'path = "batched"\n' + f"batch = {list(range(1, 9999))}\nload = {list(range(1, 9999))}\n"
+        f"ring = {[2**k for k in range(1, 20)]}\n",
+        [f"{9998 * 9998 * 19} combinations"],
     ),
 }  # fmt: skip
 
