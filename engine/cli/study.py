@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
-from engine.cli.text import check_output, write_json
+from engine.cli.text import check_output, make_folder, write_json
 from engine.errors import UsageError
 from engine.study import compare, conduct, report, tables
 from engine.study.design import Design, load, shipped
@@ -32,7 +32,10 @@ def add(parsers: Any) -> None:
     )
     p.add_argument("--quick", action="store_true", help="the study's [quick] settings: a few minutes, wide intervals")
     p.add_argument(
-        "--out", default=".", metavar="DIR", help="where results and report go (default: the current folder)"
+        "--out",
+        default=".",
+        metavar="DIR",
+        help="the folder of results and report, which is made (default: the current one)",
     )
     p.add_argument(
         "--scheduler", metavar="ADDRESS", help="spread replications over an existing Dask cluster, one a host at a time"
@@ -50,15 +53,15 @@ def run(args: argparse.Namespace) -> int:
     design = load(args.study, args.quick)
     report.check_libraries()
     folder = Path(args.out)
-    if not folder.is_dir():
-        raise UsageError(f"--out {args.out}: no such folder")
+    check_output("--out", folder, folder=True)
     check_output("--json", args.json)
     check_output("--hgrm", args.hgrm, folder=True)
     if args.tables is not None and not Path(args.tables).is_file():
         raise UsageError(f"--tables {args.tables}: no such page")
+    if args.csv is not None and args.hgrm is not None:
+        raise UsageError("--hgrm needs the study's own journal: a CSV file holds no histograms")
+    make_folder("--out", folder)
     if args.csv is not None:
-        if args.hgrm is not None:
-            raise UsageError("--hgrm needs the study's own journal: a CSV file holds no histograms")
         results = Results.from_csv(design, Path(args.csv))
     else:
         with Journal(design, folder) as journal:

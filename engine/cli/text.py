@@ -27,6 +27,14 @@ def check_output(option: str, path: str | Path | None, folder: bool = False) -> 
         raise UsageError(f"{option} {path}: may not be written ({place})")
 
 
+def make_folder(option: str, path: Path) -> None:
+    """The folder that an option names is there, or is made.  Raises UsageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UsageError(f"{option} {path}: cannot be made ({e.strerror})") from None
+
+
 def write_json(path: str, value: Any) -> None:
     """`value` as JSON in a file; "-" is the standard output.  Raises UsageError."""
     text = json.dumps(value, indent=1) + "\n"
