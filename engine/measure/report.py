@@ -40,7 +40,10 @@ def check_libraries() -> None:
     """Raises UsageError with the command to type, if the libraries of the report are not there."""
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
-        raise UsageError(f"--report needs {' and '.join(missing)}: pip install ioreq-engine[report]")
+        raise UsageError(
+            f"the report needs {' and '.join(missing)}: pip install 'ioreq-engine[report]', or replay without one: "
+            "engine replay TRACE --path all"
+        )
 
 
 def svg(figure: Any) -> str:

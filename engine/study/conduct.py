@@ -70,7 +70,7 @@ def spread(design: Design, journal: Journal, advance: Callable[[int], None], add
         from distributed import Client, wait
         from distributed.comm.registry import backends
     except ImportError:
-        raise UsageError("--scheduler needs Dask: pip install ioreq-engine[cluster]") from None
+        raise UsageError("--scheduler needs Dask: pip install 'ioreq-engine[cluster]'") from None
     left = missing(design, journal)
     if not left:
         return

@@ -19,7 +19,7 @@ def check_libraries() -> None:
     """Raises UsageError with the command to type, if the libraries of a study are not there."""
     missing = [name for name in ("jinja2", "matplotlib", "pyarrow") if find_spec(name) is None]
     if missing:
-        raise UsageError(f"a study needs {' and '.join(missing)}: pip install ioreq-engine[study]")
+        raise UsageError(f"a study needs {' and '.join(missing)}: pip install 'ioreq-engine[study]'")
 
 
 def block_rows(r: Results, block: Block) -> list[dict[str, Any]]:
