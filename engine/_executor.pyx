@@ -133,6 +133,8 @@ cdef class Executor:
         e = &self.regions[region]
         e[0] = self.templates[rank << 8 | index]
         e.base = base
+        if self.learning:
+            e.direct = 0
         return 0
 
     def map_region(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
@@ -430,7 +432,7 @@ cdef class Executor:
         """While on, reads carry the recorded value, from which content devices learn (Device.learn)."""
         cdef uint32_t i
         self.learning = on
-        for i in range(self.n_regions):       # the short way knows nothing of learning
+        for i in range(self.n_regions):       # the short way knows nothing of learning: see set_region, too
             if on:
                 self.regions[i].direct = 0
             elif self.regions[i].dev != NULL:

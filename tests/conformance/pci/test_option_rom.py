@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine import ACC, Machine
 from engine.devices.e1000 import E1000
 from engine.devices.e1000e import E1000E
 from engine.errors import MachineError
+from engine.machine.spec import BoardSpec, DeviceSpec, MachineSpec
 from engine.testing import FakeBus
+from engine.types import Bdf, Space
 
 COMMAND, ROM_REGISTER, ROM, CONFIG = 4, 0x30, 6, 7
 PARTS = pytest.mark.parametrize("part", [E1000, E1000E])
@@ -68,6 +72,20 @@ def test_unknown_bytes_are_learnt_and_given_back(part: Any) -> None:
     other = part(rom_size=0x1000)
     other.set_contents(device.contents())
     assert FakeBus(other).read(ROM, 0, 2) == 0xAA55
+
+
+@pytest.mark.parametrize("type", ["e1000", "e1000e"])
+def test_bytes_are_learnt_wherever_the_guest_maps_them(type: str) -> None:
+    nic = DeviceSpec("nic", type, Bdf(0, 3, 0), config={"rom_size": 0x1000})
+    with Machine.from_spec(MachineSpec(BoardSpec(name="card", ram=1 << 16), (nic,))) as machine:
+        machine.executor.set_learning(True)
+        machine.write("config", 3 << 35 | COMMAND, 2, 2)
+        for base, recorded in ((0xFEB00000, 0xAA55), (0xFEC00000, 0xBB66)):
+            machine.write("config", 3 << 35 | ROM_REGISTER, 4, base | 1)
+            read = np.zeros(1, ACC)
+            read["addr"], read["size"], read["space"], read["value"] = base, 2, Space.MMIO, recorded
+            assert machine.submit(read).tolist() == [recorded]
+            assert machine.devices["nic"].contents()["rom"][:2] == recorded.to_bytes(2, "little")
 
 
 @PARTS
