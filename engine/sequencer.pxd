@@ -192,6 +192,8 @@ cdef class Sequencer:
     cdef public double patience        # seconds that a worker may keep the router waiting without any progress
     cdef uint64_t stuck_at             # that worker's progress when the router last looked, and since when it stands
     cdef uint64_t stuck_since
+    cdef uint64_t stretch_end          # links: a cut comes before anything at this time or later
+    cdef uint64_t step_at              # links: the earlier of that and timed_reset: _step looks at what comes then
     cdef uint64_t flood                # effects since the last cut
     cdef uint64_t carried              # effects between the last two
     cdef str failed                    # why nothing more can be run; None while all is well

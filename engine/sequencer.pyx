@@ -57,8 +57,9 @@ cdef enum:
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
     PAST = 1024            # single accesses on the waiting paths between two cuts
     SLICE = 80000000       # ns: a longer step is cut, where deadlines are due in it (idle guests step 55 ms)
+    STRETCH = 1000000000   # ns between two cuts, in steps that are not longer than that
     BUSY = 1 << 20         # effects after which a cut is made before the next input
-    FLOOD = 1 << 24        # effects between two cuts that no honest worker makes
+    FLOOD = 1 << 24        # effects between two cuts: a worker that makes more is broken
     MAPPINGS = 1 << 16     # after so many they are numbered anew
     KNOWN_MAPPINGS = 8     # remembered, each with its table
     REGIONS = 1 << 14      # ids that have a meaning; above that those of ranges that are gone are given to others
@@ -1371,7 +1372,7 @@ cdef class Sequencer:
         room = min(link_block(l.v, header), block - (header & (block - 1))) - 1
         room = min(room, l.v.requests.capacity - (l.v.requests.mine - l.v.kept) - l.open)
         n = min(n, room * 2)
-        while k < n and repeats(a, a + k + 1) and a[k + 1].t_ns < self.timed_reset and a[k + 1].t_ns - t <= SLICE:
+        while k < n and repeats(a, a + k + 1) and a[k + 1].t_ns < self.step_at and a[k + 1].t_ns - t <= SLICE:
             t = a[k + 1].t_ns
             out[k].t_ns = t
             out[k].value = values[k + 1] = a[k + 1].value
@@ -1393,7 +1394,7 @@ cdef class Sequencer:
             self.value[i + k] = clock_read(c, addr, a.size, self.now)
             self.status[i + k] = IO_OK
             k += 1
-            if k >= n or not repeats(a, a + k) or a[k].t_ns >= self.timed_reset or a[k].t_ns - self.now > SLICE:
+            if k >= n or not repeats(a, a + k) or a[k].t_ns >= self.step_at or a[k].t_ns - self.now > SLICE:
                 break
         self.counts.router += k
         return k
@@ -1544,6 +1545,7 @@ cdef class Sequencer:
                 if self.nets[n].level == level + 1 and self.nets[n].pend.n:
                     self._net(n)
         self.window_used = 0
+        self.stretch_end = self.now + STRETCH
         self.carried = self.flood
         self.flood = 0
         self._timed_resets()
@@ -1577,17 +1579,15 @@ cdef class Sequencer:
         for i in range(self.n_resetters):
             if self.units[self.resetters[i]].deadline < self.timed_reset:
                 self.timed_reset = self.units[self.resetters[i]].deadline
+        self.step_at = min(self.timed_reset, self.stretch_end)
 
     cdef int _step(self, uint64_t t_ns, uint64_t key) except -1 nogil:
         """Before what has `key` at t_ns: much time passes in slices, so that what timers do is carried before it piles up."""
         cdef uint64_t due, slice = SLICE
         cdef uint32_t u
-        if self.flood > BUSY:
+        if t_ns >= self.stretch_end or t_ns - self.now > SLICE or self.flood > BUSY:
             self.key = key & ~<uint64_t>1
-            self._finish(self.now)
-        if t_ns - self.now > SLICE:
-            self.key = key & ~<uint64_t>1
-            self._finish(self.now, True)               # now every deadline is known
+            self._finish(self.now, t_ns - self.now > SLICE)        # before slices every deadline has to be known
             while t_ns - self.now > SLICE:
                 due = NEVER
                 for u in range(self.n_units):
@@ -1816,7 +1816,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < m else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.timed_reset or a.t_ns - self.now > SLICE or self.flood > BUSY:
+            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY:
                 self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
@@ -1994,7 +1994,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < self.n_inp else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.timed_reset or a.t_ns - self.now > SLICE or self.flood > BUSY:
+            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY:
                 self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
@@ -2317,6 +2317,7 @@ cdef class Sequencer:
         cdef engine_rec rec
         cdef uint64_t value
         self.now = now
+        self.stretch_end = now + STRETCH
         self.latch = latch
         memset(&rec, 0, sizeof(rec))
         rec.op = ENGINE_REC_SNAPSHOT

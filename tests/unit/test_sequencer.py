@@ -406,6 +406,16 @@ def test_a_long_step_is_taken_in_slices(path):
         assert b.devices["d0"].save()["left"] == 0
 
 
+@pytest.mark.parametrize("path", LINKS)
+@pytest.mark.parametrize("row", [(0, 0x9999, 1), (0, PORT, 4), (1, MEM, 8)], ids=["nobody", "strings", "accesses"])
+def test_accesses_that_come_slowly_are_cut_by_time(path, row):
+    """What a fast timer does between two cuts is little, however far apart the accesses are."""
+    with bench(path, board(PROBE)) as b:
+        before = b.sequencer.counters["cuts"]
+        b.sequencer.run(batch(*[(n * 50_000_000, *row, 0, 0) for n in range(80)]), None, path)
+        assert b.sequencer.counters["cuts"] - before == 5  # before the accesses at 1, 1.95, 2.9 and 3.85 s; at the end
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_lines_count_accesses_since_they_were_last_taken(path):
     with bench(path, board(PROBE, wires=[(0, "steady", None, None)])) as b:
