@@ -167,7 +167,7 @@ cdef class Sequencer:
     cdef object mapping                # the one that is published, for _show
     cdef dict known                    # the last few of them, by the regions mapped
     cdef line_change *lines
-    cdef uint64_t n_lines, cap_lines
+    cdef uint64_t n_lines, cap_lines, lines_dropped
     cdef map_change *maps
     cdef uint32_t n_maps, cap_maps
     cdef fx_vec messages               # message-signalled interrupts on their way

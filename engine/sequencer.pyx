@@ -63,6 +63,7 @@ cdef enum:
     MAPPINGS = 1 << 16     # after so many they are numbered anew
     KNOWN_MAPPINGS = 8     # remembered, each with its table
     REGIONS = 1 << 14      # ids that have a meaning; above that those of ranges that are gone are given to others
+    LINES = 1 << 22        # line changes that are kept until they are taken
     MAX_NESTED_RESETS = 8
     MAX_LEVELS = 60        # chains of effects longer than 62 would lose their order
     STAMPED_NOT = 0        # places in STAMPS
@@ -759,6 +760,10 @@ cdef class Sequencer:
 
     cdef int _line(self, uint64_t key, uint64_t t_ns, int line, uint32_t level) except -1 nogil:
         cdef void *p
+        if self.n_lines == LINES:                      # the older half goes
+            self.n_lines = LINES >> 1
+            memcpy(self.lines, self.lines + (LINES >> 1), (LINES >> 1) * sizeof(line_change))
+            self.lines_dropped += LINES >> 1
         if self.n_lines == self.cap_lines:
             self.cap_lines = self.cap_lines * 2 if self.cap_lines else 1024
             p = realloc(self.lines, self.cap_lines * sizeof(line_change))
@@ -2360,7 +2365,7 @@ cdef class Sequencer:
     def take_lines(self):
         """The observed line changes since the last call, in order: LINE_CHANGE records.  `line` is the number in the
         board's `observe` list, `index` the access (counted since the last call) during which (phase 1) or before which (phase 0)
-        it changed."""
+        it changed.  The last LINES / 2 (2,097,152) at least are kept; what goes before is counted, as counters["lines_dropped"]."""
         if self.failed is None:
             self._cut()
         self.line_base = 0
@@ -2392,6 +2397,7 @@ cdef class Sequencer:
         c["mean_batch"] = c["batch_accesses"] / c["batches"] if c["batches"] else 0.0
         c["split"] = self.odd
         c["resets"] = self.resets
+        c["lines_dropped"] = self.lines_dropped
         return c
 
     @property

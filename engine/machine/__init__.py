@@ -552,7 +552,7 @@ class Machine(SingleAccess):
         return int(self.run(np.zeros(0, ACC), one)[2][0])
 
     def lines(self) -> npt.NDArray[Any]:
-        """Observed line changes since the last call, which are kept until then; see Sequencer.take_lines."""
+        """Observed line changes since the last call, the last two million at least; see Sequencer.take_lines."""
         self._running()
         return self._alone(self.sequencer.take_lines)
 

@@ -429,6 +429,19 @@ def test_lines_count_accesses_since_they_were_last_taken(path):
         assert rows(s.take_lines()) == [(0, 6, 0, 1, 1)]
 
 
+@pytest.mark.parametrize("path", ["local", "batched"])
+def test_lines_that_nobody_takes_make_room_for_later_ones(path):
+    with bench(path, board(PROBE, wires=[(0, "beat", None, None)]), requests=4096, effects=4096) as b:
+        s = b.sequencer
+        s.run(batch(*[write(probe.TRAIN, 0xFFFF << 16, n * 70000, 0, 4) for n in range(65)]), None, path)
+        s.settle(65 * 70000)
+        lines, half = s.take_lines(), 1 << 21
+        beats = (np.arange(65)[:, None] * 70000 + np.arange(1, 65537)).reshape(-1)
+        assert s.counters["lines_dropped"] == half and s.n_pending_lines == 0
+        assert np.array_equal(lines["t_ns"], beats[half:])
+        assert np.array_equal(lines["level"], 1 - np.arange(len(lines)) % 2)
+
+
 # ---------------------------------------------------------------------- single accesses
 
 
