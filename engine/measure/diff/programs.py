@@ -88,7 +88,7 @@ class Generator:
 
     def _turn(self) -> None:
         pick = self.random.random()
-        if pick < PULL and self.part.type not in self.board.raw.get("unreset", {}):
+        if pick < PULL:
             self._reset()
         elif pick < PULL + DRIVE and self.drivers:
             self.sure = True
