@@ -102,12 +102,14 @@ cdef inline uint32_t folded(uint64_t total) noexcept nogil:
     return <uint32_t>total
 
 
-cdef inline void put_checksum(uint8_t *p, uint32_t n, uint32_t at, uint32_t start, uint32_t end) noexcept nogil:
-    """Put the Internet checksum of bytes start to end (0: all) of an n-byte packet at `at`."""
+cdef inline void put_checksum(uint8_t *p, uint32_t n, uint32_t at, uint32_t start, uint32_t end,
+                              uint32_t zero=0xFFFF) noexcept nogil:
+    """Put the Internet checksum of bytes start to end (0: all) of an n-byte packet at `at`; `zero` is what one of 0 is
+    written as: in UDP that would say that there is none."""
     cdef uint32_t total
     if end and end < n:
         n = end + 1
     if at >= n - 1:
         return
     total = folded(words_sum(p + start, n - start) if start < n else 0)
-    put16(p + at, total ^ 0xFFFF if total != 0xFFFF else 0xFFFF)
+    put16(p + at, total ^ 0xFFFF if total != 0xFFFF else zero)

@@ -973,7 +973,7 @@ cdef class E1000E(E1000Common):
             if c.popts & POPTS_TXSM:
                 put_checksum(data, n, c.tucso, c.tucss, c.tucse)
             if c.popts & POPTS_IXSM:
-                put_checksum(data, n, c.ipcso, c.ipcss, c.ipcse)
+                put_checksum(data, n, c.ipcso, c.ipcss, c.ipcse, zero=0)
             done = True
             if tagged:
                 self.tag(data, n, last.upper >> 16)
@@ -1027,7 +1027,7 @@ cdef class E1000E(E1000Common):
                 put16(p + c.tucso, folded(sum))
                 put_checksum(p, length, c.tucso, c.tucss, c.tucse)
             if c.popts & POPTS_IXSM:
-                put_checksum(p, length, c.ipcso, c.ipcss, c.ipcse)
+                put_checksum(p, length, c.ipcso, c.ipcss, c.ipcse, zero=0)
             before = self.tag(p, length, tag) if tagged else 0
             self.send(p - before, length + before)
             frames += 1

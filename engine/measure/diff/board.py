@@ -43,7 +43,8 @@ BOARDS = {
         -drive if=none,id=disk,format=raw,cache=unsafe,file={{disk}} -device ide-hd,drive=disk,bus=ide.0
         -drive if=none,id=small,format=raw,cache=unsafe,file={{small}} -device ide-hd,drive=small,bus=ide.1
         -drive if=none,id=disc,format=raw,media=cdrom,readonly=on,file={{disc}} -device ide-cd,drive=disc,bus=ide.2
-        -device e1000e,romfile=,mac=52:54:00:12:34:56 -device e1000,romfile=,mac=52:54:00:12:34:57
+        -netdev hubport,id=hub,hubid=0 -device e1000e,netdev=hub,romfile=,mac=52:54:00:12:34:56
+        -device e1000,romfile=,mac=52:54:00:12:34:57
         -device pcie-root-port,id=root,chassis=1,slot=1 -device ioh3420,id=ioh,chassis=2,slot=2
         -device i82801b11-bridge,id=dmi""".split(),
     "i440fx-more": f"""-M pc {COMMON}

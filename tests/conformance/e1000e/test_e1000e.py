@@ -506,6 +506,27 @@ def test_7_2_10_checksums_where_the_context_says(wire):
     assert wire.sent() == [ME + b"\x08\x00" + ip4(6, tcp(b"data!"))]
 
 
+def test_7_2_10_a_checksum_of_zero_is_written_so_by_ip_and_as_ones_by_udp(wire):
+    head = bytearray(ip4(17, bytes(8)))  # a UDP header of zeros
+    head[4:6] = head[10:12] = b"\0\0"
+    head[4:6] = struct.pack(">H", ones_sum(bytes(head[:20])) ^ 0xFFFF)  # the identification
+    head[26:28] = b"\xff\xff"  # what is to be summed up with 0
+    p = ME + b"\x08\x00" + bytes(head)
+    wire.hold(p)
+    context = 14 | 24 << 8 | 33 << 16 | 34 << 32 | 40 << 40
+    wire.send((context, DEXT | IP, 0), (TX_BUFFER, len(p) | DATA | EOP, 0x300))
+    (sent,) = wire.sent()
+    assert sent[24:26] == b"\0\0" and sent[40:42] == b"\xff\xff"
+
+
+def test_7_2_10_the_packet_in_memory_stays(wire):
+    p = ME + b"\x08\x00" + ip4(6, tcp(b"data!", right=False))
+    wire.hold(p)
+    context = 14 | 24 << 8 | 33 << 16 | 34 << 32 | 50 << 40
+    wire.send((context, DEXT | TCP | IP, 0), (TX_BUFFER, len(p) | DATA | EOP, 0x300))
+    assert wire.sent() != [p] and wire.ram[TX_BUFFER : TX_BUFFER + len(p)] == p
+
+
 def test_7_2_4_segmentation(wire):
     data = bytes(n & 0xFF for n in range(2500))
     pseudo = ones_sum(bytes(range(1, 9)) + struct.pack(">H", 6))
