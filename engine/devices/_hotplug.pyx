@@ -164,7 +164,8 @@ cdef int cpuhp_read(const acpi_hotplug *h, const hotplug_facts *f, uint32_t offs
     value[0] = 0
     if not h.cpu_modern:
         for i in range(size):
-            value[0] |= <uint64_t>f.cpu_bits[offset + i] << (8 * i)
+            if offset + i < CPU_LEGACY_SIZE:
+                value[0] |= <uint64_t>f.cpu_bits[offset + i] << (8 * i)
         return 0
     if offset >= CPU_MODERN_SIZE:
         return -1

@@ -154,6 +154,11 @@ def test_cpus_begin_as_a_bitmap_of_apic_ids() -> None:
         assert part.read(part.cpu, 0) == 0b1010111
 
 
+def test_a_read_that_ends_behind_the_bitmap_gives_zeros_there(part: Part) -> None:
+    assert [part.read(part.cpu, 31, size) for size in (1, 2, 4)] == [0, 0, 0]
+    assert part.read(part.cpu, 29, 4) == 0
+
+
 def test_in_the_bitmap_s_time_a_cpu_that_comes_is_an_event_and_none_goes(part: Part) -> None:
     part.tell("cpu_plug", 4)
     assert part.events() == CPU_EVENT
