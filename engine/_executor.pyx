@@ -175,7 +175,7 @@ cdef class Executor:
                     if fx.kind == ENGINE_EFFECT_MESSAGE:
                         (<Device>d).on_input(INPUT_MESSAGE, self.wires[w].sink_pin, fx.addr, fx.value)
                     else:
-                        (<Device>d).on_input(INPUT_LINE, self.wires[w].sink_pin, 0, fx.value)
+                        (<Device>d).on_input(INPUT_LINE, self.wires[w].sink_pin, 0, fx.value != 0)
             i += 1
 
     cdef void _fire(self, unit_entry *u, uint64_t t_ns) noexcept nogil:

@@ -31,6 +31,7 @@ from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_CLOCK, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
                                DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
 from engine._muldiv cimport muldiv
+from engine._wire cimport LINE_AGAIN
 from engine.pci._decode cimport CONFIG_ADDRESS, CONFIG_DATA, NO_CONFIG, ecam_target, latch_read, latch_written, window_target
 from engine._ring cimport (SAMPLE, Link, link_answers, link_block, link_commit, link_completed, link_completion, link_next,
                            link_read_deadline, link_request, link_reserve, link_seen, ring_copy, ring_item, ring_peek, ring_release,
@@ -97,6 +98,16 @@ cdef extern from *:
     }
     """
     uint32_t log_bucket(uint64_t v) nogil
+
+
+cdef inline bint net_changed(net_entry *net, uint64_t level) noexcept nogil:
+    """Take what a source did to its wire.  Has the wire's level changed?"""
+    cdef bint was = net.high != 0
+    if level == 0:
+        net.high -= was
+    elif level != LINE_AGAIN:
+        net.high += 1
+    return was != (net.high != 0)
 
 
 cdef int fx_push(fx_vec *v, const fx_item *item) except -1 nogil:
@@ -854,7 +865,7 @@ cdef class Sequencer:
         cdef net_entry *net
         cdef void *p
         cdef uint64_t value
-        cdef bint was
+        cdef bint changed
         cdef int net_number
         memset(&rec, 0, sizeof(rec))
         while self.local.fx.n:
@@ -878,19 +889,15 @@ cdef class Sequencer:
                     if net_number < 0:
                         continue
                     net = &self.nets[net_number]
-                    was = net.high != 0
-                    if fx.value:
-                        net.high += 1
-                    elif net.high:
-                        net.high -= 1
-                    if was == (net.high != 0):
+                    changed = net_changed(net, fx.value)
+                    if not changed and fx.value != LINE_AGAIN:
                         continue
-                    if net.line >= 0:
-                        self._line(self.key, fx.t_ns, net.line, not was)
+                    if changed and net.line >= 0:
+                        self._line(self.key, fx.t_ns, net.line, net.high != 0)
                     rec.op = ENGINE_REC_INPUT
                     rec.t_ns = fx.t_ns
                     rec.addr = INPUT_LINE
-                    rec.value = not was
+                    rec.value = net.high != 0
                     for k in range(net.first, net.first + net.n):
                         rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
                         self.local.execute(&rec, &value)
@@ -1191,7 +1198,7 @@ cdef class Sequencer:
                 self.fx_count[e.device] += 1
                 item.addr = e.addr
                 item.value = e.value
-                item.level = e.value != 0
+                item.level = LINE_AGAIN if e.value == LINE_AGAIN else e.value != 0
                 item.delta = 1
                 if e.cause & ENGINE_CAUSE_TIMER:
                     item.key = self._timer_key(e.t_ns)
@@ -1432,21 +1439,17 @@ cdef class Sequencer:
         cdef fx_item *f
         cdef held_item *h
         cdef uint32_t i, k
-        cdef bint was
+        cdef bint changed
         if net.pend.n == 0:
             return 0
         put_in_order(net.pend.at, net.pend.n, sizeof(fx_item), fx_compare)
         for i in range(net.pend.n):
             f = &net.pend.at[i]
-            was = net.high != 0
-            if f.level:
-                net.high += 1
-            elif net.high:
-                net.high -= 1
-            if was == (net.high != 0):
+            changed = net_changed(net, f.level)
+            if not changed and f.level != LINE_AGAIN:
                 continue
-            if net.line >= 0:
-                self._line(f.key, f.t_ns, net.line, not was)
+            if changed and net.line >= 0:
+                self._line(f.key, f.t_ns, net.line, net.high != 0)
             for k in range(net.first, net.first + net.n):
                 h = held_push(&self.units[self.unit_of[self.sinks[k].rank]].pend)
                 memset(h, 0, sizeof(held_item))
@@ -1459,7 +1462,7 @@ cdef class Sequencer:
                 h.rec.op = ENGINE_REC_INPUT
                 h.rec.t_ns = f.t_ns
                 h.rec.addr = INPUT_LINE
-                h.rec.value = not was
+                h.rec.value = net.high != 0
                 h.rec.region = <uint32_t>self.sinks[k].rank << 8 | self.sinks[k].pin
         net.pend.n = 0
         return 0

@@ -11,6 +11,7 @@ cimport cython
 from libc.stdint cimport INT32_MAX, int32_t, int64_t
 
 from engine._device cimport (INPUT_LINE, IO_OK, IO_UNALIGNED, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
+from engine._wire cimport drive
 
 from engine.types import RO, RW, RW1C, Region, Register, Space
 
@@ -175,7 +176,7 @@ cdef class Hpet(Device):
             else:
                 self.s.pit_level = value != 0
             if not self.s.gen_conf & LEG_RT_CNF:
-                self.set_line(GSI_RTC if pin == IN_RTC else GSI_PIT, value != 0)
+                drive(self, GSI_RTC if pin == IN_RTC else GSI_PIT, value != 0)
         return ~<uint64_t>0
 
     # ------------------------------------------------------------------ timers

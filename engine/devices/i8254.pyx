@@ -12,6 +12,7 @@ cimport cython
 
 from engine._device cimport (INPUT_LINE, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
 from engine._muldiv cimport muldiv
+from engine._wire cimport drive
 
 from engine.errors import StateError
 from engine.types import RW, WO, Region, Register, Space
@@ -164,7 +165,7 @@ cdef class I8254(Device):
         """Drive the counter's pin and plan its next transition.  The only place that does either."""
         if n == 0 and not self.s.irq_disable:
             self.s.next[0] = self.next_transition(0)
-            self.set_line(OUT_OUT0, self.output(0))
+            drive(self, OUT_OUT0, self.output(0))
         elif n == 2 and self.speaker:
             self.s.next[2] = self.next_transition(2)
             self.set_line(OUT_OUT2, self.output(2))

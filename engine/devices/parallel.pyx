@@ -7,6 +7,7 @@ and ECP (their ports read as ones).  Deviations: docs/devices/parallel.md.  Call
 cimport cython
 
 from engine._device cimport IO_NO_REGISTER, IO_OK
+from engine._wire cimport drive
 
 from engine.errors import MachineError
 from engine.types import RO, RW, Region, Register, Space
@@ -62,7 +63,7 @@ cdef class Parallel(Device):
             self.write_control(<uint8_t>value)
         elif offset != STATUS:
             return IO_NO_REGISTER
-        self.set_line(0, self.s.pending)
+        drive(self, 0, self.s.pending)
         return IO_OK
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:

@@ -9,6 +9,7 @@ from engine._device import CONTENT, INTACK, KEY, LINE, MESSAGE, Device
 from engine._executor import Executor
 
 KINDS = ("line", "message", "map", "reset")
+AGAIN = 2  # LINE_AGAIN of engine/_wire.pxd: no change, but told
 
 
 class Effect(NamedTuple):
@@ -132,7 +133,8 @@ class FakeBus:
 
     def edges(self, pin: str | None = None) -> list[tuple[int, int]]:
         """(t_ns, level) of each change of an output pin so far (of every pin, if None)."""
-        return [(e.t_ns, e.value) for e in self.effects if e.kind == "line" and pin in (None, e.pin)]
+        lines = [e for e in self.effects if e.kind == "line" and e.value != AGAIN]
+        return [(e.t_ns, e.value) for e in lines if pin in (None, e.pin)]
 
     def take(self) -> list[Any]:
         """The effects so far, which are then forgotten."""

@@ -33,9 +33,10 @@ MAY: dict[str, tuple[str, ...]] = {
     "_foreign": (*BASE, "_ring", "_foreign"),
     "_dispatch": (*BASE, "_dispatch"),
     "_device": (*BASE, "_device"),
+    "_wire": (*BASE, "_device"),
     "_executor": (*BASE, "_device", "_executor"),
     "pci": (*BASE, "_device", "pci"),
-    "devices": (*BASE, "_device", "pci", "devices", "screen"),
+    "devices": (*BASE, "_device", "_wire", "pci", "devices", "screen"),
     "registry": ("errors", "_device"),  # the classes themselves are named as text, and loaded when one is asked for
     "machine.spec": ("errors", "types", "toml"),
     "machine.cmos": ("errors",),
@@ -47,7 +48,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "workers._wait": (*BASE, "_shm", "_ring", "workers._wait"),
     "workers._loop": (*CORE, "workers._wait", "workers._loop"),
     "workers.placement": ("errors", "machine.spec", "machine.build"),
-    "sequencer": (*CORE, "pci._decode", "workers._wait", "machine.build", "sequencer"),
+    "sequencer": (*CORE, "_wire", "pci._decode", "workers._wait", "machine.build", "sequencer"),
     "workers": (*CORE, "sequencer", "machine", "workers"),
     "machine": (*CORE, "sequencer", "registry", "machine", "workers", "screen"),
     "frontends": (

@@ -640,6 +640,29 @@ def test_wires_that_are_high_from_the_start_are_known_to_their_readers(path):
         assert b.devices["d1"].save()["inputs"] == 0
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_line_driven_high_again_is_heard_and_is_no_change(path):
+    """The parallel port drives its line with each write; the I/O APIC takes each rise that it hears for an edge."""
+    local, select, window, eoi = 0xFEE000F0, 0xFEC00000, 0xFEC00010, 0xFEE000B0
+    stream = batch(
+        *((0, 1, addr, 4, 1, value) for addr, value in ((local, 0x1FF), (select, 0x1E), (window, 0x27))),
+        *((1, 0, 0x37A, 1, 1, value) for value in (0x1D, 0x1C)),  # a strobe; its end interrupts
+        (2, 1, eoi, 4, 1, 0),
+        (3, 0, 0x378, 1, 1, 0x41),  # still pending
+        (4, 1, eoi, 4, 1, 0),
+        (5, 0, 0x379, 1, 0, 0),
+        (6, 0, 0x378, 1, 1, 0x42),
+        (7, 1, local, 4, 0, 0),
+    )
+    with Machine.from_file("i440fx", path=path, workers=0 if path == "local" else 2) as pc:
+        rank, isa7 = pc._rank("lapic0"), pc.spec.board.observe.index("isa7")
+        pc.submit(stream[:0])
+        pc.lines()
+        taken = given(*((index, t, INTACK, rank, 0, 0) for index, t in ((5, 2), (7, 4), (10, 7))))
+        assert pc.run(stream, taken)[2].tolist() == [0x27, 0x27, -1]
+        assert [row for row in rows(pc.lines()) if row[2] == isa7] == [(4, 1, isa7, 1, 1), (8, 5, isa7, 0, 1)]
+
+
 def test_state_says_what_the_router_knows():
     with bench("local", board(PROBE, FUNCTION)) as b:
         b.sequencer.run(batch((77, 0, 0xCF8, 4, 1, 0x1234)))

@@ -7,6 +7,7 @@ from engine.devices.hpet import Hpet
 from engine.devices.i8254 import I8254
 from engine.devices.mc146818 import Mc146818
 from engine.testing import FakeBus
+from engine.testing.bus import AGAIN
 
 CAP, CONF, STATUS, COUNTER = 0x00, 0x10, 0x20, 0xF0
 ENABLE, LEGACY = 1, 2
@@ -347,6 +348,15 @@ def test_2_3_5_on_a_board_the_8254_is_silent_while_it_is_replaced(board):
     bus.write(0, CONF, ENABLE, 4)
     bus.step(50_000_000)
     assert len([e for e in bus.take() if e.pin == "gsi0" and e.value]) == 5
+
+
+def test_2_3_5_on_a_board_what_the_8254_drives_again_passes(board):
+    bus, pit, _ = board
+    for port, value in ((3, 0x38), (0, 0xF4), (0, 0x01)):  # mode 4: high for one clock
+        bus.write(0, port, value, device=pit)
+    bus.take()
+    bus.step(1_000_000)
+    assert [e.value for e in bus.take() if e.pin == "gsi0"] == [1, AGAIN, 0]
 
 
 def test_2_3_5_on_a_board_the_rtcs_request_waits_for_the_release(board):

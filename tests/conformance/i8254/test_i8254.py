@@ -4,12 +4,14 @@ A count of n clocks is over when the virtual clock has reached n / 1193182 s; `a
 """
 
 import random
+from itertools import pairwise
 
 import pytest
 
 from engine.devices.i8254 import I8254
 from engine.errors import StateError
 from engine.testing import FakeBus
+from engine.testing.bus import AGAIN
 
 HZ = 1193182
 PIT, PORT61 = 0, 1
@@ -264,6 +266,18 @@ def test_mode_4_software_strobe_lasts_one_clock(bus):
     assert (up, down) == (1, 0)
     assert 0 <= rise - 500 * 10**9 / HZ < 2
     assert 0 <= fall - 501 * 10**9 / HZ < 2
+
+
+@pytest.mark.parametrize(("mode", "told"), [(3, [AGAIN, 0, 1] * 2), (4, [1, AGAIN, 0])])
+def test_a_high_output_is_driven_again_before_an_edge_between_two_nanoseconds(bus, mode, told):
+    """As in the reference, whose I/O APIC takes it for an edge of its own."""
+    program(bus, 0, mode, 500)
+    bus.take()
+    bus.step(at(1200))
+    effects = [e for e in bus.effects if e.pin == "out0"]
+    assert [e.value for e in effects] == told
+    for again, fall in pairwise(effects):
+        assert again.value != AGAIN or (fall.value == 0 and fall.t_ns == again.t_ns + 1)
 
 
 def test_mode_5_hardware_strobe_counts_from_the_gate(bus):

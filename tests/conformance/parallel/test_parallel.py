@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.devices.parallel import Parallel
-from engine.testing.bus import FakeBus
+from engine.testing.bus import AGAIN, FakeBus
 
 DATA, STATUS, CONTROL = range(3)
 IDLE, STROBE, READY = 0xCC, 0xCD, 0xD8
@@ -48,6 +48,14 @@ def test_acknowledge_interrupts_until_the_status_is_read(bus: FakeBus) -> None:
     assert bus.level("irq")
     bus.read(0, STATUS)
     assert not bus.level("irq")
+
+
+def test_an_interrupt_that_waits_is_driven_with_each_write(bus: FakeBus) -> None:
+    for offset, value in ((CONTROL, STROBE | 0x10), (CONTROL, IDLE | 0x10), (DATA, 0x41), (CONTROL, STROBE | 0x10)):
+        bus.write(0, offset, value)
+    bus.read(0, STATUS)
+    bus.write(0, DATA, 0x42)
+    assert [e.value for e in bus.effects if e.pin == "irq"] == [1, AGAIN, AGAIN, 0]
 
 
 def test_direction_bit_hides_the_data(bus: FakeBus) -> None:
