@@ -123,6 +123,7 @@ cdef struct seq_link:
     uint64_t *stamp        # by ring index / SAMPLE: TSC when pushed
     uint64_t slot_key
     uint32_t slot_delta
+    uint64_t roused        # the worker was woken, if it slept, for the records before this
     uint32_t open          # records reserved and filled, not yet committed
     uint32_t batch         # accesses among them
 
@@ -220,7 +221,8 @@ cdef class Sequencer:
     cdef int posting                   # the link that has posted writes not yet published, or -1
     cdef uint32_t unstamped            # path buffered: accesses until the next one that is timed
     cdef bint looks                    # spin at a slot before the policy is asked
-    cdef uint64_t window_used
+    cdef uint64_t n_held               # accesses held back since the last cut
+    cdef uint64_t stretch              # ns between two cuts at most
     cdef int single(self, uint32_t space, uint64_t addr, uint32_t size, bint write, uint64_t *value, uint64_t t_ns) except -1
     cdef int _go(self, int kind) except -1
     cdef int _carry_out(self, int kind) except -1 nogil
@@ -254,7 +256,7 @@ cdef class Sequencer:
     # links
     cdef uint64_t _polls(self, const clock_entry *c, uint64_t addr, uint64_t i, uint64_t n) noexcept nogil
     cdef int _push(self, uint32_t unit, const engine_rec *rec, uint64_t key, uint32_t delta, uint32_t aux) except -1 nogil
-    cdef int _commit(self, uint32_t k) except -1 nogil
+    cdef int _commit(self, uint32_t k, uint64_t patience=*) except -1 nogil
     cdef int _show_posted(self) except -1 nogil
     cdef int _collect(self, uint32_t k) except -1 nogil
     cdef int _drain(self, uint32_t k) except -1 nogil

@@ -9,7 +9,8 @@ sync       one access at a time through the worker's slot; before it, the device
 buffered   the same, but writes to posted regions go into the ring and the guest goes on.
 batched    a stretch of accesses is routed into the rings at once.  Devices without upstream run while it is being routed;
            the others follow level by level, with the effects of the levels above merged into their accesses.  A stretch ends
-           behind a write that can move a region or reset (barrier), before RAM contents, and after WINDOW accesses.
+           behind a write that can move a region or reset (barrier), before RAM contents, where
+           much time has passed, and where HELD accesses or BUSY effects wait.
 
 docs/ordering.md says why this is enough.
 """
@@ -44,8 +45,9 @@ from engine.errors import EngineError, MachineError, RingError, UsageError, Work
 from engine.types import Space
 
 cdef enum:
-    WINDOW = 16384         # accesses of one stretch at most (batched)
-    COMMIT_AT = 64         # slots of a ring published at once, and one wake-up: blocks, in which strings lie whole
+    HELD = 16384           # accesses held back after which a cut is made before the next one (batched)
+    COMMIT_AT = 64         # slots of a ring published at once, and one look whether the worker sleeps: blocks, in which strings lie whole
+    PATIENCE = 511         # slots of a batch that a worker is not woken for, if its policy is to sleep whenever it has nothing to do
     POST_AT = 32           # the same for posted writes, if nothing is waited for before
     TIME_ONE_IN = 67       # path buffered: so many accesses have one timed (a prime: every place among POST_AT comes up)
     LOOK_EACH = 1 << 16    # accesses between two looks at signals and at the workers' lives
@@ -58,7 +60,7 @@ cdef enum:
     HIST = 2048            # 32 sub-buckets per octave of TSC ticks
     PAST = 1024            # single accesses on the waiting paths between two cuts
     SLICE = 80000000       # ns: a longer step is cut, where deadlines are due in it (idle guests step 55 ms)
-    STRETCH = 1000000000   # ns between two cuts, in steps that are not longer than that
+    LONG = 64              # SLICEs between two cuts at most, as long as timers make little happen; else one
     BUSY = 1 << 20         # effects after which a cut is made before the next input
     FLOOD = 1 << 24        # effects between two cuts: a worker that makes more is broken
     MAPPINGS = 1 << 16     # after so many they are numbered anew
@@ -400,6 +402,7 @@ cdef class Sequencer:
                 self.resetters[self.n_resetters] = u
                 self.n_resetters += 1
         self.timed_reset = NEVER
+        self.stretch = SLICE
         self.message_level = min([plan.unit_level[self.unit_of[rank]] for rank in plan.message_sinks], default=0)
         for rank in plan.message_sinks:
             self.message_sinks[self.n_message_sinks] = rank
@@ -1301,7 +1304,8 @@ cdef class Sequencer:
             if a.dir == 0:
                 values[k] = nobody if status & ~<uint32_t>IO_CONTENT else <uint32_t>answer
 
-    cdef int _commit(self, uint32_t k) except -1 nogil:
+    cdef int _commit(self, uint32_t k, uint64_t patience=0) except -1 nogil:
+        """Publish what is open.  If the worker sleeps it is woken, but not for `patience` slots or fewer."""
         cdef seq_link *l = &self.link[k]
         if l.open:
             link_commit(l.v, l.open)
@@ -1310,8 +1314,9 @@ cdef class Sequencer:
                 self.counts.batches += 1
                 self.counts.batch_accesses += l.batch
                 l.batch = 0
-            if self.policy != WAIT_SPIN:
-                wake(&self.wait, &l.v.hdr.worker_asleep)
+        if l.v.requests.mine - l.roused > patience and self.policy != WAIT_SPIN:
+            l.roused = l.v.requests.mine
+            wake(&self.wait, &l.v.hdr.worker_asleep)
         return 0
 
     cdef int _show_posted(self) except -1 nogil:
@@ -1400,7 +1405,7 @@ cdef class Sequencer:
         them; at most n.  How many."""
         cdef const engine_acc *a = &self.acc[i]
         cdef uint64_t k = 0
-        n = min(n, WINDOW)
+        n = min(n, LOOK_EACH)
         while True:
             self.now = a[k].t_ns
             self.value[i + k] = clock_read(c, addr, a.size, self.now)
@@ -1552,10 +1557,12 @@ cdef class Sequencer:
             for n in range(self.n_nets):
                 if self.nets[n].level == level + 1 and self.nets[n].pend.n:
                     self._net(n)
-        self.window_used = 0
-        self.stretch_end = self.now + STRETCH
+        self.n_held = 0
         self.carried = self.flood
         self.flood = 0
+        if self.carried > BUSY >> 4:
+            self.stretch = SLICE
+        self.stretch_end = self.now + self.stretch
         self._timed_resets()
         if self.reset_pending:
             self._reset_links(t_ns, RESET_BUS)
@@ -1593,8 +1600,10 @@ cdef class Sequencer:
         """Before what has `key` at t_ns: much time passes in slices, so that what timers do is carried before it piles up."""
         cdef uint64_t due, slice = SLICE
         cdef uint32_t u
-        if t_ns >= self.stretch_end or t_ns - self.now > SLICE or self.flood > BUSY:
+        if t_ns >= self.stretch_end or t_ns - self.now > SLICE or self.flood > BUSY or self.n_held >= HELD:
             self.key = key & ~<uint64_t>1
+            if t_ns >= self.stretch_end and self.stretch < LONG * <uint64_t>SLICE:
+                self.stretch *= 2                      # as far as is known timers do little
             self._finish(self.now, t_ns - self.now > SLICE)        # before slices every deadline has to be known
             while t_ns - self.now > SLICE:
                 due = NEVER
@@ -1811,7 +1820,6 @@ cdef class Sequencer:
         cdef bint apart = True                         # whoever resets the machine by a timer hears nobody
         memset(&to, 0, sizeof(to))
         to.space = 255
-        self.window_used = 0
         for k in range(self.n_resetters):
             apart &= self.units[self.resetters[k]].level == 0
         while i < n:
@@ -1824,7 +1832,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < m else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY:
+            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY or self.n_held >= HELD:
                 self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
@@ -1848,6 +1856,7 @@ cdef class Sequencer:
                         l.stamp[at // SAMPLE] = tsc()
                 else:
                     h = held_push(&unit.held)
+                    self.n_held += 1
                     h.key = key
                     h.t_ns = a.t_ns
                     h.delta = 0
@@ -1862,7 +1871,7 @@ cdef class Sequencer:
                     l.batch += 1 + <uint32_t>more
                     unit.touched = 1
                     if not (l.v.requests.mine + l.open) & (COMMIT_AT - 1):
-                        self._commit(unit.link)
+                        self._commit(unit.link, PATIENCE if self.policy == WAIT_BLOCK else 0)
                         if not l.v.requests.mine & 511:
                             self._collect(unit.link)
                 self.counts.batched += 1 + more
@@ -1898,11 +1907,6 @@ cdef class Sequencer:
                 self.status[i] = <uint8_t>self._split_links(a, a.t_ns, self.key, &values[i])
                 self.counts.sync += 1
                 self._finish(a.t_ns)
-                to.space = 255
-            self.window_used += 1 + more
-            if self.window_used >= WINDOW:
-                self.key = access_key(base + i)
-                self._finish(self.now)
                 to.space = 255
             i += 1
             if i >= look:
@@ -1941,7 +1945,6 @@ cdef class Sequencer:
             h.delta = 0
             h.aux = <uint32_t>j
             h.rec = rec
-        self.window_used += 1
         self.counts.inputs += 1
         return 0
 
@@ -2002,7 +2005,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < self.n_inp else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY:
+            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY or self.n_held >= HELD:
                 self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
@@ -2325,7 +2328,7 @@ cdef class Sequencer:
         cdef engine_rec rec
         cdef uint64_t value
         self.now = now
-        self.stretch_end = now + STRETCH
+        self.stretch_end = now + self.stretch
         self.latch = latch
         memset(&rec, 0, sizeof(rec))
         rec.op = ENGINE_REC_SNAPSHOT
