@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+import numpy as np
 from typing_extensions import Buffer
 
 from engine.types import Region, Register
@@ -63,6 +64,10 @@ class Device:
     def arena(self) -> Arena: ...
     @property
     def dma(self) -> Dma: ...
+    @property
+    def state_at(self) -> int: ...
+    @classmethod
+    def state_dtype(cls) -> np.dtype[Any]: ...
     @property
     def now(self) -> int: ...
     @property

@@ -259,7 +259,7 @@ cdef class Device:
 
     cdef void *state_alloc(self, size_t size) except NULL:
         """The state struct, zeroed, in the owner's arena; its first member is a device_core."""
-        cdef size_t want = self._dtype().itemsize
+        cdef size_t want = self.state_dtype().itemsize
         if want != size:
             raise StateError(f"{type(self).__name__}.STATE describes {want} bytes, its struct has {size}")
         self.state_size = size
@@ -267,14 +267,20 @@ cdef class Device:
         self.core.deadline = NEVER
         return self.core
 
+    @property
+    def state_at(self):
+        """Where the state struct lies in the owner's arena."""
+        return <uint8_t *>self.core - self.arena.mem
+
     @classmethod
-    def _dtype(cls):
+    def state_dtype(cls):
+        """The state struct: CORE and STATE."""
         return np.dtype([f if len(f) == 2 else (f[0], f[1], (f[2],)) for f in CORE + tuple(cls.STATE)], align=True)
 
     def power_on(self):
         """Power-on reset; the last line of a constructor."""
         if self.core == NULL:
-            self.state_alloc(self._dtype().itemsize)
+            self.state_alloc(self.state_dtype().itemsize)
         self.on_reset(RESET_POWER_ON)
 
     def regions(self):
@@ -337,7 +343,7 @@ cdef class Device:
 
     def _view(self):
         """The state struct as a NumPy record, writable in place."""
-        return np.frombuffer(<char[:self.state_size]><char *>self.core, dtype=self._dtype())[0:1]
+        return np.frombuffer(<char[:self.state_size]><char *>self.core, dtype=self.state_dtype())[0:1]
 
     def save(self):
         """State as plain values: {"part", "version", field: int or list, ...}.  See restore."""

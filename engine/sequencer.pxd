@@ -92,6 +92,7 @@ cdef struct unit_route:
     uint64_t last          # ring index after its last posted record
     uint32_t touched       # records pushed since the last cut
     uint32_t is_sync       # never buffer its writes
+    uint64_t clock_set     # batched: behind this cut a write was sent on its way that may set a member's clock
     held_vec held          # accesses waiting for upstream (batched)
     held_vec pend          # inputs from wires
 
@@ -113,6 +114,12 @@ cdef struct clock_entry:
     uint32_t hz
     uint8_t width          # bytes; 0: the region has none
     uint8_t least          # the narrowest access that its device sees as it is
+    # Words of its device's state, in its worker's arena, that say how it runs; NULL: it shows the time
+    const uint32_t *runs
+    const uint64_t *ahead
+    const uint64_t *halted
+    uint32_t running       # which bits of `runs`
+    uint64_t set_below     # a write below this address may change them
 
 cdef struct seq_link:
     link_view *v
@@ -158,6 +165,7 @@ cdef class Sequencer:
     cdef uint32_t *region_unit         # by region id
     cdef uint32_t *region_bank         # by region id: bank + 1, or 0
     cdef clock_entry *clocks           # by region id
+    cdef dict states                   # rank -> (arena, place): where the state of a worker's devices is
     cdef uint32_t n_regions, cap_regions
     cdef dict shapes                   # (rank, index) -> what the map needs to know of a region
     cdef dict region_ids               # (rank, index, base) -> region

@@ -1,12 +1,13 @@
 """Types of the sequencer; the order it keeps is said in sequencer.pyx."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
+from engine._device import Arena
 from engine._dispatch import Dispatcher
 from engine._executor import Executor
 from engine._ring import Link
@@ -36,6 +37,7 @@ class Sequencer:
         wait: str = "adaptive",
         crowded: bool = False,
         check: Callable[[], object] | None = None,
+        states: Mapping[int, tuple[Arena, int]] | None = None,
     ) -> None: ...
     @property
     def plan(self) -> Plan: ...

@@ -25,9 +25,9 @@ import mmap
 import numpy as np
 
 from engine._abi cimport *
-from engine._atomics cimport load_relaxed64, monotonic_ns, pause, tsc
+from engine._atomics cimport load_relaxed32, load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
-                             RESET_BUS, RESET_POWER_ON, effect_queue)
+                             RESET_BUS, RESET_POWER_ON, Arena, effect_queue)
 from engine._executor cimport Executor, quick_access, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_CLOCK, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
                                DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
@@ -268,8 +268,15 @@ cdef inline bint shows_time(const clock_entry *c, uint64_t addr, uint32_t size) 
 
 
 cdef inline uint64_t clock_read(const clock_entry *c, uint64_t addr, uint32_t size, uint64_t t_ns) noexcept nogil:
-    """What the device would answer: shows_time(c, addr, size)."""
-    return (muldiv(t_ns, c.hz, NS_PER_S) & c.mask) >> (addr - c.base) * 8 & ~<uint64_t>0 >> (64 - 8 * size)
+    """What the device would answer: shows_time(c, addr, size), and no write to it is on its way."""
+    cdef uint64_t shown
+    if c.runs == NULL:
+        shown = muldiv(t_ns, c.hz, NS_PER_S)
+    elif load_relaxed32(c.runs) & c.running:           # relaxed: after the acquire that found the last write to it answered
+        shown = muldiv(t_ns + load_relaxed64(c.ahead), c.hz, NS_PER_S)
+    else:
+        shown = load_relaxed64(c.halted)
+    return (shown & c.mask) >> (addr - c.base) * 8 & ~<uint64_t>0 >> (64 - 8 * size)
 
 
 cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *addr, uint32_t *space) noexcept nogil:
@@ -277,6 +284,7 @@ cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *a
     cdef uint64_t at = a.addr
     cdef uint32_t op = 0, found
     cdef const dispatch_entry *e = NULL
+    cdef const clock_entry *c
     r.fresh = True
     r.space = 255
     if (at & ~<uint64_t>7) != CONFIG_ADDRESS and not a.flags & ENGINE_FLAG_SMM:
@@ -303,17 +311,18 @@ cdef uint32_t fresh_find(Sequencer s, const engine_acc *a, route *r, uint64_t *a
         r.unit = s.region_unit[r.region]
     if e.flags & DISPATCH_CLOCK:
         r.space = 255                                  # some of them the router answers: each is looked at
-        if found == FIND_OK and not a.dir and shows_time(&s.clocks[r.region], addr[0], a.size):
+        c = &s.clocks[r.region]
+        if found == FIND_OK and not a.dir and shows_time(c, addr[0], a.size) and s.units[r.unit].clock_set < s.counts.cuts:
             return FIND_CLOCK
     return found
 
 
-def _shape(r, bint links):
-    """What the map needs to know of a Region: (space, size, priority, flags, widths).  links: its device is in a worker."""
+def _shape(r, bint clock):
+    """What the map needs to know of a Region: (space, size, priority, flags, widths).  clock: the router answers reads of the time."""
     flags = ((DISPATCH_POSTED if r.posted else 0) | (DISPATCH_BARRIER if r.barrier else 0)
              | (DISPATCH_UNALIGNED if r.unaligned else 0) | (DISPATCH_ECAM if r.ecam else 0)
              | (DISPATCH_NON_SMM_ONLY if r.hidden_in_smm else 0) | (DISPATCH_SMM_ONLY if r.only_in_smm else 0)
-             | (DISPATCH_CLOCK if links and r.clock is not None else 0))
+             | (DISPATCH_CLOCK if clock and r.clock is not None else 0))
     return int(r.space), r.size, r.priority * MAPPINGS, flags, sum(r.accepts)
 
 
@@ -322,7 +331,8 @@ cdef class Sequencer:
     """`Sequencer(plan, ram=None, executor=None, links=None, owners=None, wait="adaptive")`.
 
     plan: engine.machine.build.Plan.  ram: writable buffer of guest RAM.  executor: an Executor with every device, for the local path;
-    or links: the router's ends of one Link per worker, with owners[unit] = worker number.  One thread uses it.
+    or links: the router's ends of one Link per worker, with owners[unit] = worker number.  states: where the state of the workers'
+    devices is, rank -> (Arena, place in it), as far as the router may look at it.  One thread uses it.
     """
 
     def __cinit__(self):
@@ -334,12 +344,14 @@ cdef class Sequencer:
         self.stamped = STAMPED_ENDS
         self.stuck_at = ~<uint64_t>0
 
-    def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False, check=None):
+    def __init__(self, plan, ram=None, Executor executor=None, links=None, owners=None, str wait="adaptive", bint crowded=False, check=None,
+                 states=None):
         cdef uint32_t u, v, n, i, at
         cdef Link link
         cdef unsigned char[::1] view
         self.plan = plan
         self.check = check
+        self.states = dict(states or {})
         self.local = executor
         self.python = executor is not None and any(isinstance(d, PyDevice) for d in executor.keep)
         self.policy = POLICIES[wait]
@@ -532,7 +544,7 @@ cdef class Sequencer:
         self.free_regions = []
         self.mapped = {}
         self.known = {}
-        self.shapes = {(rank, index): _shape(r, self.local is None)
+        self.shapes = {(rank, index): _shape(r, self.local is None and (r.clock is None or r.clock.runs is None or rank in self.states))
                        for rank, d in enumerate(plan.devices) for index, r in enumerate(d.regions)}
         m.set_policy(Space.PIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.pio_unclaimed == "ones" else 0)
         m.set_policy(Space.MMIO, 0xFFFFFFFFFFFFFFFF if plan.spec.board.mmio_unclaimed == "ones" else 0)
@@ -632,7 +644,7 @@ cdef class Sequencer:
             memset(self.clocks + self.cap_regions, 0, (cap - self.cap_regions) * sizeof(clock_entry))
             self.cap_regions = cap
         self.region_unit[region] = self.unit_of[rank]
-        self._new_clock(region, self.plan.devices[rank].regions[index], base)
+        self._new_clock(region, rank, self.plan.devices[rank].regions[index], base)
         self.n_regions = max(self.n_regions, region + 1)
         self.region_ids[rank, index, base] = region
         self.regions[region] = (rank, index, base)
@@ -650,15 +662,27 @@ cdef class Sequencer:
             if status != IO_OK:
                 raise MachineError(f"worker refuses region {index} of {self.plan.devices[rank].id} at {base:#x}")
 
-    def _new_clock(self, uint32_t region, r, uint64_t base):
+    def _new_clock(self, uint32_t region, rank, r, uint64_t base):
         """How a region that was named shows the time, if it does."""
         cdef clock_entry *c = &self.clocks[region]
+        cdef const uint8_t *state
+        cdef Arena arena
+        memset(c, 0, sizeof(clock_entry))
         if r.clock is not None:
             c.base = base + r.clock.offset
             c.mask = (1 << r.clock.bits) - 1
             c.hz = r.clock.hz
             c.width = r.clock.width
             c.least = r.implements[0]
+            if r.clock.runs is not None and rank in self.states:
+                arena, at = self.states[rank]
+                state = arena.mem + <size_t>at
+                fields = self.plan.devices[rank].cls.state_dtype().fields       # name -> (dtype, offset)
+                c.runs = <const uint32_t *>(state + <size_t>fields[r.clock.runs[0]][1])
+                c.running = r.clock.runs[1]
+                c.set_below = base + r.clock.set_by
+                c.ahead = <const uint64_t *>(state + <size_t>fields[r.clock.ahead][1])
+                c.halted = <const uint64_t *>(state + <size_t>fields[r.clock.halted][1])
 
     def _map(self, uint32_t region, uint32_t rank, uint32_t index, uint64_t base):
         """Show a region in the map (not yet published): of ranges of one priority the one that came last is seen."""
@@ -1875,16 +1899,19 @@ cdef class Sequencer:
                         if not l.v.requests.mine & 511:
                             self._collect(unit.link)
                 self.counts.batched += 1 + more
-                if to.flags & DISPATCH_BARRIER and a.dir:
-                    self.key = access_key(base + i)
-                    if l == NULL or not apart:
-                        self._finish(self.now)
-                    else:                              # no other unit can have moved a region or reset
-                        self._wait_link(unit.link)
-                        unit.deadline = link_read_deadline(l.v, to.unit)
-                        self._timed_resets()
-                        self._behind_barrier(self.now)
-                    to.space = 255                     # the map may be another one
+                if to.flags & (DISPATCH_BARRIER | DISPATCH_CLOCK) and a.dir:
+                    if addr < self.clocks[to.region].set_below:
+                        unit.clock_set = self.counts.cuts
+                    if to.flags & DISPATCH_BARRIER:
+                        self.key = access_key(base + i)
+                        if l == NULL or not apart:
+                            self._finish(self.now)
+                        else:                          # no other unit can have moved a region or reset
+                            self._wait_link(unit.link)
+                            unit.deadline = link_read_deadline(l.v, to.unit)
+                            self._timed_resets()
+                            self._behind_barrier(self.now)
+                        to.space = 255                 # the map may be another one
             elif found == FIND_CLOCK:
                 more = self._polls(&self.clocks[to.region], addr, i, min(n, next_input) - i) - 1
                 i += more

@@ -57,12 +57,19 @@ class Register:
 class Clock:
     """A register that shows the time t, in ns: the low `bits` of floor(t * `hz` / 10^9).  Reading it changes nothing.
 
-    It is `width` bytes wide, at `offset` of its region.
+    It is `width` bytes wide, at `offset` of its region.  One that software sets, starts and stops names fields of its
+    part's STATE: while `runs`, a field of u4 under a mask, is not 0, it shows the time t + `ahead`, modulo 2^64; else
+    the value of `halted`.  Only writes to the region's first `set_by` bytes, resets and restored states change these
+    fields.
     """
 
     hz: int
     bits: int
     offset: int = 0
+    runs: tuple[str, int] | None = None
+    ahead: str = ""
+    halted: str = ""
+    set_by: int = 0
 
     @property
     def width(self) -> int:

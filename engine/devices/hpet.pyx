@@ -13,7 +13,7 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t
 from engine._device cimport (INPUT_LINE, IO_OK, IO_UNALIGNED, NEVER, RESET_POWER_ON, Device, io_status, reset_kind)
 from engine._wire cimport drive
 
-from engine.types import RO, RW, RW1C, Region, Register, Space
+from engine.types import RO, RW, RW1C, Clock, Region, Register, Space
 
 cdef enum:
     VENDOR_INTEL = 0x8086
@@ -47,6 +47,8 @@ cdef inline uint64_t periods_behind(uint64_t behind, uint64_t period, uint64_t h
 
 
 GSI_PINS = tuple(f"gsi{n}" for n in range(N_GSI))
+COUNTER = Clock(10**9 // TICK_NS, 64, MAIN_CNT, runs=("gen_conf", ENABLE_CNF), ahead="offset", halted="counter",
+                set_by=TIMERS)               # main_counter()
 
 
 def _timer(n):
@@ -95,7 +97,7 @@ cdef class Hpet(Device):
         self.power_on()
 
     def regions(self):
-        return (Region("hpet", Space.MMIO, 0x400, accepts=(4, 8), implements=(4, 4)),)
+        return (Region("hpet", Space.MMIO, 0x400, accepts=(4, 8), implements=(4, 4), clock=COUNTER),)
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
         # HPET 2.3.5, 2.3.8: the counter halts at 0, timers are off, legacy replacement ends.  The RTC's line is low, as

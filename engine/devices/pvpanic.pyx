@@ -83,7 +83,7 @@ cdef class PvpanicPci(PciFunction):
     def __init__(self, str id="pvpanic-pci", uint32_t rank=0, arena=None, dma=None, **config):
         PciFunction.__init__(self, id, rank, arena, dma, **config)
         self.events = _events(self)
-        self.pci_alloc(self._dtype().itemsize)
+        self.pci_alloc(self.state_dtype().itemsize)
         self.identify(0x1B36, 0x0011, 0x01, 0x088000)
         self.add_bar(PVPANIC_BAR, Space.MMIO, 16)
         # the reference has a range of two bytes, though PCI 3.0, 6.2.5.1, asks for sixteen

@@ -219,6 +219,7 @@ class Machine(SingleAccess):
                     place.wait,
                     self.pool.crowded,
                     self.pool.check,
+                    self.pool.states,
                 )
             else:
                 self.devices, arena = build_devices(

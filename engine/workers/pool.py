@@ -141,6 +141,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.links: list[Any] = []
         self.arenas: list[Arena] = []  # of each worker; what is in them is the worker's word
+        self.states: dict[int, tuple[Arena, int]] = {}  # by rank: where in which of them a device's state is
         self._launchers: list[_Launcher] = []
         self._closed = self._confused = False
         self._finalizer = weakref.finalize(self, _end, self.workers, self._launchers)
@@ -245,9 +246,18 @@ class Pool:
             raise WorkerDied(f"{w} ended while it was being started{self._last_words(w)}") from None
         if kind != "ready":
             raise EngineError(f"{w} could not start: {what}")
-        if not isinstance(what, int) or not 0 <= what <= ARENA_SIZE:
-            raise RingError(f"{w} says that it uses {what!r:.40} bytes of {ARENA_SIZE}: it is broken or hostile")
-        return arena_in(w.memory, what)
+        used, places = what if isinstance(what, tuple) and len(what) == 2 else (None, None)
+        if not isinstance(used, int) or not 0 <= used <= ARENA_SIZE:
+            raise RingError(f"{w} says that it uses {used!r:.40} bytes of {ARENA_SIZE}: it is broken or hostile")
+        arena = arena_in(w.memory, used)
+        if not isinstance(places, list) or len(places) != len(w.ranks):
+            raise RingError(f"{w} does not say where its {len(w.ranks)} devices are: it is broken or hostile")
+        for rank, at in zip(w.ranks, places, strict=True):
+            d = self.plan.devices[rank]
+            if not isinstance(at, int) or at % 8 or not 0 <= at <= used - d.cls.state_dtype().itemsize:
+                raise RingError(f"{w} says that {d.id} is at {at!r:.40} of {used} bytes: it is broken or hostile")
+            self.states[rank] = (arena, at)
+        return arena
 
     # ------------------------------------------------------------------ while running
 
@@ -320,5 +330,6 @@ class Pool:
         self._closed = True
         self.links = []
         self.arenas = []
+        self.states = {}
         self.ram = None
         _end(self.workers, self._launchers)

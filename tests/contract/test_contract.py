@@ -14,6 +14,7 @@ import pytest
 
 from engine._device import AUX, INTACK, KEY, LINE, MESSAGE, Device
 from engine.errors import StateError
+from engine.machine.state import in_arena
 from engine.registry import TYPES, device_class
 from engine.testing import FakeBus
 from engine.types import RC, RO, RW, RW1C, WO, Register, Space
@@ -88,22 +89,45 @@ def test_regions_are_well_formed(kind: str) -> None:
         if r.clock is not None:
             assert 0 < r.clock.hz < 1 << 32 and 0 < r.clock.bits <= 64
             assert r.clock.offset + r.clock.width <= r.size and r.implements[0] <= r.clock.width
+            fields = device_class(kind).state_dtype()
+            if r.clock.runs is not None:
+                assert in_arena(device_class(kind)) and fields[r.clock.runs[0]] == "u4"
+                assert fields[r.clock.ahead] == fields[r.clock.halted] == "u8"
+                assert r.clock.offset + r.clock.width <= r.clock.set_by <= r.size
 
 
 @every_type
 def test_a_clock_shows_the_time(kind: str) -> None:
-    """Whatever the part is told, in every width that it sees as it is."""
+    """Whatever the part is told, in every width that it sees as it is.  What a settable one follows from is changed by
+    writes to the bytes it names alone."""
     device = device_class(kind)(kind, 0)
     regions, rng = device.regions(), random.Random(kind)
     clocks = [(n, r, r.clock) for n, r in enumerate(regions) if r.clock is not None]
     bus = FakeBus(device)
-    for _ in range(300 if clocks else 0):
+    settable = [(n, c.set_by, (c.runs[0], c.ahead, c.halted)) for n, _, c in clocks if c.runs is not None]
+    for _ in range(1000 if clocks else 0):
+        before = device.save()
         bus.t_ns += rng.choice((0, 1, 279, 280, 4_000_000, 2_400_000_000))
+        wrote, at = None, 0
         n = rng.randrange(len(regions))
         if regions[n].size and rng.random() < 0.3:
-            bus.write(n, rng.randrange(regions[n].size), rng.getrandbits(8), min(regions[n].accepts))
+            known = [r.offset for r in type(device).REGISTERS if r.region == n and r.index is None]
+            at = rng.choice([*known, rng.randrange(regions[n].size)])
+            bus.write(n, at, rng.getrandbits(8), min(regions[n].accepts))
+            wrote = n
+        elif device.IN and rng.random() < 0.3:
+            bus.set(rng.choice(device.IN), rng.randrange(2))
+        else:
+            bus.read(n, rng.randrange(max(regions[n].size, 1)), min(regions[n].accepts))
+        state = device.save()
+        for n, set_by, names in settable:
+            assert (n == wrote and at < set_by) or all(state[name] == before[name] for name in names)
         for n, r, c in clocks:
-            now = bus.t_ns * c.hz // 10**9 & (1 << c.bits) - 1
+            if c.runs is None or state[c.runs[0]] & c.runs[1]:
+                shown = (bus.t_ns + (state[c.ahead] if c.runs else 0)) % 2**64 * c.hz // 10**9
+            else:
+                shown = state[c.halted]
+            now = shown & (1 << c.bits) - 1
             for size in (s for s in r.accepts if r.implements[0] <= s <= c.width):
                 for at in range(0, c.width, size):
                     assert bus.read(n, c.offset + at, size) == now >> 8 * at & (1 << 8 * size) - 1 and bus.status == 0
@@ -451,7 +475,7 @@ def test_any_state_that_restore_takes_is_safe(kind: str) -> None:
     for turn in range(24):
         bus = make(kind)
         s = bus.dut.save()
-        dtype = cls._dtype()
+        dtype = cls.state_dtype()
         for name in dtype.names:
             if rng.random() < (0.9 if turn % 3 == 0 else 0.3):
                 base, shape = dtype[name].base, dtype[name].shape

@@ -144,6 +144,7 @@ class Threads:
             self.workers.append(_Worker(self, number))
         self.links = [w.link for w in self.workers]
         self.arenas = [w.arena for w in self.workers]
+        self.states = {d.rank: (w.arena, d.state_at) for w in self.workers for d in w.made.values()}
         for w in self.workers:
             w.start()
         return self

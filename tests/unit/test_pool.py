@@ -317,13 +317,14 @@ def test_a_worker_that_is_killed_between_snapshots(wait):
 
 
 def test_a_scribbled_arena_harms_only_its_worker():
-    """The router hands the bytes back and looks at none; what was put back is there again."""
+    """The router hands the bytes back and believes none; what was put back is there again."""
     rng = np.random.default_rng(7)
     with Machine.from_file("i440fx", workers=2) as machine:
         machine.sequencer.patience = 0.5
 
         def look():
-            return [machine.read("pio", port) for port in (0x20, 0x21, 0x3FB, 0x3FD, 0x64, 0x61, 0x1F7, 0x70, 0x92)]
+            ports = (0x20, 0x21, 0x3FB, 0x3FD, 0x64, 0x61, 0x1F7, 0x70, 0x92)
+            return [machine.read("pio", port) for port in ports] + [machine.read("mmio", 0xFED000F0, 8)]
 
         machine.write("pio", 0x3FB, 1, 0x1B)
         good, want = machine.snapshot(ram=False), look()
@@ -342,8 +343,16 @@ def test_a_scribbled_arena_harms_only_its_worker():
 
 @pytest.mark.parametrize("said", [pool.ARENA_SIZE + 1, -1, 1 << 70, "all", None])
 def test_a_worker_that_uses_more_than_there_is_is_refused(monkeypatch, said):
-    monkeypatch.setattr(pool, "receive_plain", lambda sock: (main.receive_plain(sock)[0], said))
+    monkeypatch.setattr(pool, "receive_plain", lambda sock: (main.receive_plain(sock)[0], (said, [0])))
     with pytest.raises(RingError, match=r"worker 1 .*says that it uses .* bytes of 4194304") as e:
+        Machine.from_spec(board(PROBE), workers=1, path="sync").start()
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("said", [[-8], [4], [1 << 70], [960], ["there"], [], [0, 64], {}, None])
+def test_a_worker_whose_devices_are_not_in_its_arena_is_refused(monkeypatch, said):
+    monkeypatch.setattr(pool, "receive_plain", lambda sock: (main.receive_plain(sock)[0], (1000, said)))
+    with pytest.raises(RingError, match=r"worker 1 .*(says that d0 is at .* of 1000|does not say where)") as e:
         Machine.from_spec(board(PROBE), workers=1, path="sync").start()
     assert "\n" not in str(e.value)
 
