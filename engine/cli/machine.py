@@ -18,7 +18,7 @@ from engine.cli.output import Output
 from engine.cli.text import write_json
 from engine.errors import UsageError, reason
 from engine.frontends.replay import parse_files
-from engine.machine.build import CONFIG_REGION, Placed, Plan, PlannedDevice, bus_path, plan
+from engine.machine.build import CONFIG_REGION, Placed, Plan, PlannedDevice, bus_path, connect, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import Imported, from_qemu
 from engine.machine.spec import check_workers, load, load_placement, shipped_boards
@@ -41,8 +41,9 @@ def add(parsers: Any) -> None:
     check = verbs.add_parser(
         "check",
         help="say whether a machine file can be built",
-        description="Read a machine file and lay it out: keys, types, overlaps, wires, units, placement.  "
-        "Exit 0 if it can be built; else one line says what, where, and which two parties.",
+        description="Read a machine file and lay it out: keys, types, overlaps, wires, peers, units, placement, "
+        "images.  Exit 0 if it can be built; else one line says what, where, and which two parties.  Nothing of the "
+        "host is taken: locks of images, TAP interfaces and sockets are met when the machine starts.",
     )
     show = verbs.add_parser(
         "show",
@@ -133,7 +134,8 @@ def _planned(source: str) -> tuple[Plan, dict[str, Device]]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    planned, _ = _planned(args.source)
+    planned, probes = _planned(args.source)
+    connect(planned.spec, probes)
     owners = choose_owners(planned, None, None)
     counts = {
         "devices": len(planned.devices),

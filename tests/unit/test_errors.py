@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,13 @@ def test_a_users_mistake_is_one_line_and_exit_2(argv: list[str], capsys: pytest.
     said = capsys.readouterr()
     assert said.err.startswith(f"engine {argv[0]}: ") and said.err.count("\n") == 1
     assert "Traceback" not in said.err
+
+
+def test_engine_machine_check_refuses_a_peer_that_a_device_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pc.toml"
+    file.write_text('[board]\nbase = "i440fx"\n\n[[device]]\nid = "kbc"\npeers = { dma = "dma" }\nunit = "isa-dma"\n')
+    assert main(["machine", "check", str(file)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err == f"engine machine: {file}:4: device 'kbc': I8042 has no peer 'dma'\n"
