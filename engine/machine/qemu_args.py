@@ -7,7 +7,9 @@ that are not understood are named.  Option names: QEMU's system emulation manual
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -435,10 +437,7 @@ class Importer:
             text = text.split(":", 2)[-1]
         path = self._path(text)
         if path:
-            try:
-                return Path(path).stat().st_size, str(Path(path).absolute())
-            except OSError as e:
-                raise MachineError(f"drive image {path}: {e.strerror}") from None
+            return _size_of(path), str(Path(path).absolute())
         return self.sizes.get(text[1:-1], 0), ""
 
     def _failing(self, file: str) -> list[str]:
@@ -1082,6 +1081,21 @@ def _place(d: Mapping[str, str], units: int) -> tuple[int, int] | None:
     if "bus" in d or "unit" in d:
         return int(d.get("bus", "0")), int(d.get("unit", "0"))
     return None
+
+
+def _size_of(image: str) -> int:
+    """Bytes of a file, or of a block device.  Raises MachineError."""
+    try:
+        fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
+        try:
+            mode, size = os.fstat(fd).st_mode, os.lseek(fd, 0, os.SEEK_END)
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise MachineError(f"drive image {image}: {e.strerror}") from None
+    if not size or not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise MachineError(f"drive image {image}: {'no file with sectors' if size else 'it is empty'}")
+    return size
 
 
 def _mebibytes(text: str) -> int:

@@ -460,6 +460,8 @@ BAD = {
     "a firmware file without a name": (["-fw_cfg", "string=x"], "-fw_cfg: name, and one of"),
     "a firmware file twice": (["-fw_cfg", "opt/x,string=x,file=y"], "-fw_cfg: name, and one of"),
     "an image that is not there": (["-hda", "/nothing/disk.img"], "drive image /nothing/disk.img: No such file"),
+    "an image without a byte": (["-hda", "/dev/null"], "drive image /dev/null: it is empty"),
+    "a folder": (["-cdrom", "/"], "drive image /: no file with sectors"),
     "broken JSON": (["-device", "{"], "QEMU command line"),
     "JSON without a driver": (["-device", '{"id": "x"}'], "driver"),
     "no slot": (["-device", "nvme,addr=zz"], "zz"),
