@@ -22,6 +22,7 @@ from engine.measure import _limits, histogram
 from engine.study import _offer, compare, conduct, design, mixes, report, results, run, tables
 from engine.study.journal import Journal
 from engine.study.results import Interval, Results, bootstrap
+from engine.types import Space
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -186,6 +187,15 @@ def test_more_workers_than_units_are_refused_before_anything_runs() -> None:
     d = design.parse(B + "workers = 500\n")
     with pytest.raises(UsageError, match=r"500 workers: the machine of vga has \d+ units"):
         run.check(d.cells[0])
+
+
+@pytest.mark.parametrize("path", ["local", "sync", "buffered", "batched"])
+def test_no_path_is_timed_by_its_machine_too(path: str) -> None:
+    """Two more readings of the clock in each synchronous access made posted loads' reads look a third faster."""
+    with run._machine(design.parse(HEAD + f'[[block]]\nname = "b"\nmix = "vga"\npath = "{path}"\n').cells[0]) as m:
+        assert m.path == path
+        m.read(Space.PIO, 0x64, 1)
+        assert m.stamps == "none" and not m.sequencer.histogram().any()
 
 
 # ---------------------------------------------------------------------- the load
