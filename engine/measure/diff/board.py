@@ -74,7 +74,6 @@ CONTROL, CONTROL_BYTES = 0xFE00, 16  # ports of the reference's control register
 ROUNDS = 4
 SPACE_SHIFT = 60  # above every address
 LATCH, DATA = 0xCF8, 0xCFC
-PORTS = 1 << 16  # an address from here on is memory's
 PIO_BARS, MMIO_BARS = 0xC000, 0xE0000000
 PORTS_STEP, MEMORY_STEP = 1 << 12, 1 << 20  # what the ranges behind bridges are made of
 SHUT = 0xFFF0  # such a range without anything: its base is above its limit

@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from engine._abi import ACC
-from engine.measure.diff.board import ACK, DATA, KEY, LATCH, LINE, PORTS, RESET, Array, Board, Filter, Part, Window
+from engine.measure.diff.board import ACK, DATA, KEY, LATCH, LINE, RESET, Array, Board, Filter, Part, Window
 from engine.measure.diff.drivers import DRIVERS, Hands, bridge
 from engine.types import RO, WO, Register, Space
 
@@ -71,7 +71,7 @@ class Generator:
         self.high = 0
         for row in self.board.raw.get("setup", []):
             for at, size, value in row.get("before", []) if self.part.type in row["part"] else ():
-                self.emit(Space.PIO if at < PORTS else Space.MMIO, at, size, 1, value)
+                self.emit(Space.PIO, at, size, 1, value)
         port, value = self.random.choice(RESETS)
         self.emit(RESET, port, 1, 1, value)
         self._set_up()
