@@ -49,15 +49,17 @@ def preload(library: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def environment(mode: str) -> dict[str, str]:
-    """What the sanitizers do: end the process at the first finding."""
+def environment(mode: str, reports: Path) -> dict[str, str]:
+    """What the sanitizers do: end the process at the first finding, and write it to a file, as pytest keeps what a
+    process says that ends."""
     env = dict(os.environ)
     if mode == "asan":
         env["LD_PRELOAD"] = preload("libasan.so")
-        env["ASAN_OPTIONS"] = "detect_leaks=0:allocator_may_return_null=1"  # what Python keeps to its end is no leak
+        # what Python keeps to its end is no leak
+        env["ASAN_OPTIONS"] = f"detect_leaks=0:allocator_may_return_null=1:log_path={reports}"
         env["PYTHONMALLOC"] = "malloc"
     elif mode == "ubsan":
-        env["UBSAN_OPTIONS"] = "print_stacktrace=1:halt_on_error=1"
+        env["UBSAN_OPTIONS"] = f"print_stacktrace=1:halt_on_error=1:log_path={reports}"
     return env
 
 
@@ -69,15 +71,18 @@ def main() -> int:
         print(f"run_build: {mode!r} is not built; use make {', make '.join(MODES)}", file=sys.stderr)
         return 2
     lay(folder)
-    env = environment(mode)
+    reports = folder / "report"
+    env = environment(mode, reports)
     command = [sys.executable, "-m", "pytest", "-m", "not stress and not bench", *(f"--ignore={p}" for p in NOT_HERE)]
     named = any(not o.startswith("-") and (ROOT / o.split("::")[0]).exists() for o in options)
     suites = SANITIZED if mode in ("asan", "ubsan") and not named else ()
     status = subprocess.run([*command, *options, *suites], cwd=folder, env=env).returncode
-    if status or not suites:
-        return status
-    fuzz = [sys.executable, "-m", "fuzz", "--accesses", os.environ.get("ACCESSES", ACCESSES)]
-    return subprocess.run(fuzz, cwd=folder, env=env | {"PYTHONPATH": str(folder / "tests")}).returncode
+    if not status and suites:
+        fuzz = [sys.executable, "-m", "fuzz", "--accesses", os.environ.get("ACCESSES", ACCESSES)]
+        status = subprocess.run(fuzz, cwd=folder, env=env | {"PYTHONPATH": str(folder / "tests")}).returncode
+    for report in sorted(folder.glob(f"{reports.name}.*")):
+        print(f"{report}:\n{report.read_text(errors='replace')}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
