@@ -75,6 +75,7 @@ cdef struct mc146818_state:
 cdef class Mc146818(Device):
     cdef mc146818_state *s
     cdef int64_t base_s
+    cdef bint host_time
     cdef uint8_t image[128]    # the RAM at power-on
     cdef bint counting(self) noexcept nogil
     cdef uint64_t clock_ns(self) noexcept nogil

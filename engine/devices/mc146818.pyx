@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 cimport cython
 from libc.string cimport memcpy
 
-from engine._device cimport IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind
+from engine._device cimport IO_CONTENT, IO_OK, NEVER, RESET_POWER_ON, Device, io_status, reset_kind
 from engine._muldiv cimport muldiv
 
 from engine.errors import MachineError, StateError
@@ -26,6 +26,10 @@ cdef enum:
     UIP_NS = NS_PER_SECOND // (CRYSTAL_HZ // 8) # tBUC, 244 us: how long before its end an update shows in UIP
     SECONDS_PER_DAY = 86400
     RESUME_FROM_S3 = 0xFE                       # the firmware's mark in SHUTDOWN_STATUS, which a reset keeps
+
+
+cdef inline bint shows_time(uint32_t index) noexcept nogil:
+    return index <= YEAR and index != SECONDS_ALARM and index != MINUTES_ALARM and index != HOURS_ALARM or index == CENTURY
 
 
 cdef inline int64_t days_from_civil(int64_t y, int64_t m, int64_t d) noexcept nogil:
@@ -60,11 +64,12 @@ cdef class Mc146818(Device):
     """Ports INDEX and DATA in region 0; output "irq".
 
     base: the UTC time at power-on, ISO 8601.  cmos: byte number (or its text, "0x38") -> value at power-on, for numbers
-    the part does not keep itself; see engine.machine.cmos for what a PC's firmware expects there.
+    the part does not keep itself; see engine.machine.cmos for what a PC's firmware expects there.  host_time: the guest
+    that is replayed was shown its host's time, which nobody can compute: reads of the time are content.
     """
     TITLE = "MC146818A real-time clock and CMOS RAM"
     OUT = ("irq",)
-    CONFIG = {"base": "2024-01-01T00:00:00", "cmos": {}}
+    CONFIG = {"base": "2024-01-01T00:00:00", "cmos": {}, "host_time": False}
     STATE = (("next_periodic", "u8"), ("next_update", "u8"), ("next_alarm", "u8"), ("base_s", "i8"), ("last_set", "u8"),
              ("offset", "u8"), ("ram", "u1", RAM_BYTES), ("index", "u1"))
     REGISTERS = (
@@ -96,6 +101,7 @@ cdef class Mc146818(Device):
             raise MachineError(f"device {id!r}: base = {self.config['base']!r} is no ISO 8601 time") from None
         if base.tzinfo is None:
             base = base.replace(tzinfo=timezone.utc)
+        self.host_time = self.config["host_time"]
         self.base_s = int((base - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds())
         cdef bytes image = self._image(self.config["cmos"])
         memcpy(self.image, <const char *>image, RAM_BYTES)
@@ -454,8 +460,7 @@ cdef class Mc146818(Device):
             else:
                 self.publish()
             return value
-        if (index <= YEAR and index != SECONDS_ALARM and index != MINUTES_ALARM and index != HOURS_ALARM
-                or index == CENTURY) and self.counting():
+        if shows_time(index) and self.counting():
             self.show_time()
         return ram[index]
 
@@ -478,7 +483,12 @@ cdef class Mc146818(Device):
 
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         # The index register is write-only: its port reads as an open bus.
-        value[0] = self.read_data() if offset & 1 == DATA else 0xFF
+        if offset & 1 != DATA:
+            value[0] = 0xFF
+            return IO_OK
+        value[0] = self.read_data()
+        if self.host_time and shows_time(self.s.index):
+            return <io_status>(IO_OK | IO_CONTENT)
         return IO_OK
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:

@@ -533,6 +533,8 @@ class Importer:
         if "base" in self.rtc and self.rtc["base"] not in ("utc", "localtime"):
             when = self.rtc["base"]
             rtc["config"] = {"base": when if "T" in when else when + "T00:00:00"}
+        if "config" not in rtc or self.rtc.get("clock", "host") != "vm":
+            rtc.setdefault("config", {})["host_time"] = True
         if rtc:
             tables.append(("rtc", rtc))
         dma = self.globals.get("fw_cfg_io.dma_enabled", self.globals.get("fw_cfg.dma_enabled", "on"))

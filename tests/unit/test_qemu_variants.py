@@ -317,3 +317,20 @@ def test_files_of_machine_types_up_to_2_5_are_ordered_by_kind() -> None:
     assert new == sorted(new) and set(new) - set(old) == {
         f"etc/smi/{n}-features" for n in ("requested", "supported")
     } | {"etc/smi/features-ok"}
+
+
+@pytest.mark.parametrize(
+    ("rtc", "of_host"),
+    [
+        ([], True),
+        (["-rtc", "clock=vm"], True),
+        (["-rtc", "base=utc,clock=vm"], True),
+        (["-rtc", "base=2024-01-01"], True),
+        (["-rtc", "base=2024-01-01,clock=host"], True),
+        (["-rtc", "base=2024-01-01,clock=vm"], False),
+        (["-rtc", "base=2024-01-01", "-rtc", "clock=vm"], False),
+    ],
+)
+def test_the_time_of_day_is_the_hosts_unless_the_line_ties_it_to_the_virtual_clock(rtc, of_host):
+    config = from_qemu(["-M", "pc", *rtc]).spec().device("rtc").config
+    assert config.get("host_time", False) == of_host

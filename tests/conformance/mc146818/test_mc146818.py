@@ -444,3 +444,17 @@ def test_two_centuries_of_running_keep_the_calendar():
     t = datetime.datetime(2024, 1, 1) + datetime.timedelta(days=days)
     assert rtc.clock() == [bcd(n) for n in (t.year // 100, t.year % 100, t.month, t.day, 0, 0, 0)]
     assert rtc.get(WEEKDAY) == (calendar.weekday(t.year, t.month, t.day) + 1) % 7 + 1
+
+
+@pytest.mark.parametrize("host_time", [False, True])
+def test_the_hosts_time_is_content_and_nothing_else_is(host_time):
+    """Of a guest that was shown its host's time; all other bytes, and this part's own time, are state."""
+    rtc = FakeBus(Mc146818(host_time=host_time))
+    content = set()
+    for index in range(128):
+        rtc.write(0, 0, index)
+        rtc.read(0, 1)
+        if rtc.content:
+            content.add(index)
+    times = {SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR, CENTURY, 0x37}
+    assert content == (times if host_time else set())
