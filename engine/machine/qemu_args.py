@@ -96,7 +96,7 @@ BRIDGES = {
 }  # and the device numbers behind each
 RESERVE = ("bus-reserve", "io-reserve", "mem-reserve", "pref32-reserve", "pref64-reserve")
 HOTPLUG = ("hotplug", "x-native-hotplug")
-BRIDGE_SETTINGS = {"pci-bridge": RESERVE, "pcie-root-port": (*RESERVE, *HOTPLUG), "ioh3420": HOTPLUG}
+BRIDGE_SETTINGS = {"pci-bridge": (*RESERVE, "shpc", "msi"), "pcie-root-port": (*RESERVE, *HOTPLUG), "ioh3420": HOTPLUG}
 TPMS = {
     "tpm-tis": {"tpm-tis-mmio": 0xFED40000, "tpm-ppi": 0xFED45000},
     "tpm-crb": {"tpm-crb": 0xFED40000, "tpm-ppi": 0xFED45000},
@@ -151,7 +151,7 @@ USB = {
     "q35": (("ich9-usb-ehci1", "00:1d.7"), *((f"ich9-usb-uhci{n + 1}", f"00:1d.{n}") for n in range(3))),
 }
 # -machine NAME=off -> what is not there.
-SWITCHED_OFF = {"hpet": "hpet", "sata": "ahci", "smbus": "smbus", "i8042": "kbc", "pit": "pit"}
+SWITCHED_OFF = {"hpet": "hpet", "sata": "ahci", "smbus": "smbus", "i8042": "kbc", "pit": "pit", "pic": "pic"}
 OPTION_ROM = 0x40000  # bytes of the base address register for the reference's own option ROMs of network controllers
 # Devices without a PCI slot, beside those whose names begin or end so.
 BUSLESS = {"pc-dimm", "nvdimm", "vmgenid", "vmcoreinfo", "loader", "guest-loader", "intel-iommu", "virtconsole"}
@@ -191,6 +191,8 @@ OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
     ((5, 2), {"pvpanic.events": "1"}),
     ((5, 0), {"mch.smbase-smram": "off"}),
     ((4, 1), {"VGA.edid": "off"}),
+    ((2, 10), {"pci-bridge.shpc": "off"}),
+    ((2, 9), {"pci-bridge.shpc": "on"}),
     ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
 )
 SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family")  # strings of its type 1
@@ -512,6 +514,8 @@ class Importer:
         if "hpet" in remove:  # through which the two would go
             tables.append(("pit", {"lines": {"out0": "isa0"}}))
             rtc["lines"] = {"irq": "isa8"}
+        if "pic" in remove:  # whom these two would ask for vectors
+            tables += [(id, {"peers": {"pic": False}}) for id in ("ioapic", "lapic0")]
         if self.switches.get("acpi", "on") == "off":
             facts["acpi"] = False
             remove.append("pm")
@@ -1048,9 +1052,9 @@ class Importer:
         """What a bridge asks firmware to keep for cards to come, and how a slot's cards come."""
         out: dict[str, Any] = {}
         for name in BRIDGE_SETTINGS.get(d[""], ()):
-            if text := self._property(d[""], d, name):
+            if (text := self._property(d[""], d, name)) not in ("", "auto"):
                 key = name.removeprefix("x-").replace("-", "_")
-                out[key] = _switch(text) if key.endswith("hotplug") else _number(text)
+                out[key] = _number(text) if name in RESERVE else _switch(text)
         return out
 
     def _option_rom(self, d: Mapping[str, str]) -> dict[str, Any]:

@@ -219,27 +219,30 @@ cdef class PciBridge(PciFunction):
 
 
 cdef class PciPciBridge(PciBridge):
-    """A PCI-to-PCI bridge with a standard hot-plug controller and MSI, 1B36:0001."""
+    """A PCI-to-PCI bridge, 1B36:0001.  shpc: with a standard hot-plug controller, which needs an interrupt; msi: messages, too."""
     TITLE = "PCI-to-PCI bridge"
     REGISTERS = _header(0x1B36, 0x0001, 0, 0x0BFF)
     MESSAGE_SOURCE = True
-    CONFIG = {**PciBridge.CONFIG, **PciBridge.RESERVE}
+    CONFIG = {**PciBridge.CONFIG, **PciBridge.RESERVE, "shpc": True, "msi": True}
 
     def __init__(self, str id="pci-bridge", uint32_t rank=0, arena=None, dma=None, **config):
         cdef uint32_t n
         PciFunction.__init__(self, id, rank, arena, dma, **config)
-        self.bridge_header(0x1B36, 0x0001, 0, 1, 0x0BFF)
+        cdef bint hot_plug = self.config["shpc"]
+        self.bridge_header(0x1B36, 0x0001, 0, hot_plug, 0x0BFF)
         put(self.initial + STATUS, 0x00A0, 2)                           # 66 MHz, fast back to back
         put(self.initial + SECONDARY_STATUS, 0x00A0, 2)
-        self.add_bar(0, Space.MMIO, SHPC_SIZE, is64=True, name="shpc-mmio", implements=(1, 4))
-        self.shpc_at = self.add_capability(CAP_HOT_PLUG, SHPC_LENGTH)
-        self.wmask[self.shpc_at + SHPC_SELECT] = 0xff
-        put(self.wmask + self.shpc_at + SHPC_DATA, 0xffffffff, 4)
+        if hot_plug:
+            self.add_bar(0, Space.MMIO, SHPC_SIZE, is64=True, name="shpc-mmio", implements=(1, 4))
+            self.shpc_at = self.add_capability(CAP_HOT_PLUG, SHPC_LENGTH)
+            self.wmask[self.shpc_at + SHPC_SELECT] = 0xff
+            put(self.wmask + self.shpc_at + SHPC_DATA, 0xffffffff, 4)
         n = self.add_capability(CAP_SLOT_ID, 4)
         self.initial[n + 2] = 0x20                                      # first in chassis, no slots of its own
         self.initial[n + 3] = <uint8_t>self.config["chassis"]
         self.wmask[n + 3] = 0xff
-        self.msi = add_msi(self, 1, True, True)
+        if hot_plug and self.config["msi"]:
+            self.msi = add_msi(self, 1, True, True)
         self.reserve(self.config["io_reserve"])
         memset(self.shpc_wmask + SHPC_COMMAND, 0xff, 1)
         self.shpc_wmask[SHPC_TARGET] = SHPC_TARGET_MASK
@@ -270,8 +273,9 @@ cdef class PciPciBridge(PciBridge):
     cdef void config_written(self, uint32_t offset, uint32_t size) noexcept nogil:
         """SHPC 4.4, 4.5: a write of SHPC_DATA is one of the selected doubleword."""
         PciBridge.config_written(self, offset, size)
-        msi_written(self, self.msi, offset, size)
-        if offset >= self.shpc_at + SHPC_LENGTH or offset + size <= self.shpc_at:
+        if self.msi:
+            msi_written(self, self.msi, offset, size)
+        if not self.shpc_at or offset >= self.shpc_at + SHPC_LENGTH or offset + size <= self.shpc_at:
             return
         if offset + size > self.shpc_at + SHPC_DATA:
             self.shpc_store(4 * <uint32_t>self.p.config[self.shpc_at + SHPC_SELECT], 4, self.config32(self.shpc_at + SHPC_DATA))
@@ -386,7 +390,7 @@ cdef class PciPciBridge(PciBridge):
             asking |= 1
         put(r + SHPC_INTERRUPTS, asking, 4)
         wanted = asking != 0 and not r[SHPC_CONTROL] & SHPC_INTERRUPT_OFF
-        if msi_enabled(self, self.msi) and wanted != self.s.wanted:
+        if self.msi and msi_enabled(self, self.msi) and wanted != self.s.wanted:
             msi_notify(self, self.msi, 0)
         else:
             self.set_intx(wanted)

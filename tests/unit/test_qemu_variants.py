@@ -334,3 +334,28 @@ def test_files_of_machine_types_up_to_2_5_are_ordered_by_kind() -> None:
 def test_the_time_of_day_is_the_hosts_unless_the_line_ties_it_to_the_virtual_clock(rtc, of_host):
     config = from_qemu(["-M", "pc", *rtc]).spec().device("rtc").config
     assert config.get("host_time", False) == of_host
+
+
+@pytest.mark.parametrize("board", ["pc", "q35"])
+def test_without_8259s_their_ports_are_nobodys(board: str) -> None:
+    with Machine.from_spec(imported("-M", f"{board},pic=off").spec()) as machine:
+        for port in (0x20, 0x21, 0xA0, 0xA1, 0x4D0):
+            machine.write("pio", port, 1, 0x5A)
+            assert machine.read("pio", port) == 0xFF
+
+
+@pytest.mark.parametrize(
+    ("version", "options", "settings"),
+    [
+        ("7.2", "", {}),
+        ("7.2", ",msi=off", {"msi": False}),
+        ("7.2", ",msi=auto,shpc=on", {"shpc": True}),
+        ("2.9", "", {"shpc": False}),
+        ("2.9", ",shpc=on", {"shpc": True}),
+        ("2.8", "", {"shpc": True}),
+    ],
+)
+def test_a_bridges_hot_plug_controller_and_messages(version: str, options: str, settings: dict[str, bool]) -> None:
+    spec = imported("-M", f"pc-i440fx-{version}", "-device", f"pci-bridge,id=b,chassis_nr=1{options}").spec()
+    config = spec.device("b").config
+    assert {k: config[k] for k in ("shpc", "msi") if k in config} == settings

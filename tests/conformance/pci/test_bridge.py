@@ -515,6 +515,26 @@ def test_shpc_4_13_a_command_interrupts_when_it_may() -> None:
     assert bus.read(0, 0x18, 4) == 0 and not bus.level("inta")
 
 
+@pytest.mark.parametrize(
+    ("config", "there"),
+    [
+        ({}, {0x0C, 0x04, 0x05}),
+        ({"msi": False}, {0x0C, 0x04}),
+        ({"shpc": False}, {0x04}),
+        ({"shpc": False, "msi": True}, {0x04}),
+    ],
+)
+def test_a_bridge_may_be_without_messages_and_without_a_hot_plug_controller(config: Any, there: set[int]) -> None:
+    bus = FakeBus(PciPciBridge(**config))
+    assert set(capabilities(bus)) == there
+    assert bus.read(CONFIG, 0x3D) == (0x0C in there)
+    bus.write(CONFIG, BAR0, 0xFFFFFFFF, 4)
+    assert (bus.read(CONFIG, BAR0, 4) != 0) == (0x0C in there)
+    for at in range(0, 0x100, 4):
+        bus.write(CONFIG, at, 0xFFFFFFFF, 4)
+    assert not bus.level("inta")
+
+
 def test_shpc_4_15_messages_and_intx() -> None:
     """With messages on a change of the request is one.  A write of a register that changes nothing sets INTA#, one
     behind the registers does nothing."""
