@@ -282,7 +282,7 @@ class Importer:
         self.facts: dict[str, Any] = {}
         self.firmware = ""
         self.snapshot = False
-        self.backends: dict[str, dict[str, str]] = {}  # -chardev and -tpmdev by id
+        self.backends: dict[tuple[str, str], dict[str, str]] = {}  # by option, -chardev or -tpmdev, and id
         self.bridges: dict[
             str, tuple[str, str, int]
         ] = {}  # by the name of the bus behind: device name, bus, number there
@@ -307,7 +307,7 @@ class Importer:
         for name, value in pairs(args):
             if name in SILENT or name in SILENT_FLAGS:
                 if name in ("-chardev", "-tpmdev"):
-                    self.backends[options(value).get("id", "")] = options(value)
+                    self.backends[name, options(value).get("id", "")] = options(value)
                 elif name == "-cpu":
                     self.cpu_type = value.partition(",")[0] + "-x86_64-cpu"
                 elif name == "-nographic":
@@ -832,8 +832,8 @@ class Importer:
         out: list[tuple[str, dict[str, Any]]] = []
         for d in self.devices:
             if (kind := d.get("", "")) in TPMS:
-                tpm = self.backends.get(d.get("tpmdev", ""), {})
-                path = self.backends.get(tpm.get("chardev", ""), {}).get("path", "")
+                tpm = self.backends.get(("-tpmdev", d.get("tpmdev", "")), {})
+                path = self._path(self.backends.get(("-chardev", tpm.get("chardev", "")), {}).get("path", ""))
                 if tpm.get("") != "emulator" or not path:
                     raise MachineError(
                         f"QEMU command line: {kind} needs -tpmdev emulator,chardev=C and "

@@ -369,6 +369,8 @@ def test_a_command_line_names_the_socket() -> None:
     d = got.spec().device("tpm")
     assert (d.type, d.config, d.lines) == ("tpm-tis", {"swtpm": "/run/tpm"}, {"irq": "isa5"})
     assert d.at == {"tpm-tis-mmio": 0xFED40000, "tpm-ppi": 0xFED45000}
+    same = [a.replace("id=t", "id=c").replace("tpmdev=t", "tpmdev=c") for a in qemu_args("tpm-tis", "/run/tpm")]
+    assert from_qemu(same).spec().device("tpm").config == {"swtpm": "/run/tpm"}  # names of one kind and of the other
     with pytest.raises(MachineError, match="needs -tpmdev emulator"):
         from_qemu(["-device", "tpm-crb,tpmdev=t"])
     with pytest.raises(MachineError, match="start swtpm with"):
