@@ -13,6 +13,8 @@ cdef enum:
     LOCALITIES = 5
     NO_LOCALITY = 0xFF
     PPI_SIZE = 0x400
+    PPI_MOVV = 0x15A       # memory overwrite variable: QEMU tpm.rst
+    MOVV_OVERWRITE = 0x01
     CRB_SIZE = 0x1000
     CRB_BUFFER = 0x80      # offset of the command buffer
     CRB_BUFFER_SIZE = CRB_SIZE - CRB_BUFFER
@@ -138,6 +140,7 @@ cdef class Tpm(Device):
     cdef bint established(self) noexcept nogil
     cdef void start(self, uint8_t locality, const uint8_t *buffer, uint32_t n) noexcept nogil
     cdef bint answer(self, uint8_t *buffer) noexcept nogil
+    cdef bint overwrite(self, const uint8_t *ppi) noexcept nogil
 
 cdef class TpmTis(Tpm):
     cdef tis_state *s

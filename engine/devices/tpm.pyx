@@ -113,6 +113,15 @@ cdef class Tpm(Device):
             return False
         return True
 
+    cdef bint overwrite(self, const uint8_t *ppi) noexcept nogil:
+        """Clear guest RAM at a reset if software has asked for that: TCG Platform Reset Attack Mitigation; QEMU tpm.rst.
+        Was it asked for?"""
+        if not ppi[PPI_MOVV] & MOVV_OVERWRITE:
+            return False
+        if self.dma is not None:
+            memset(self.dma.ram, 0, self.dma.below_4g + self.dma.above_4g)
+        return True
+
 
 # ---------------------------------------------------------------------- the FIFO
 
@@ -409,6 +418,7 @@ cdef class TpmTis(Tpm):
         """PTP, TPM_INIT: no locality is active, and the TPM starts anew.  The buffer keeps its bytes."""
         cdef tis_state *s = self.s
         cdef uint32_t i
+        self.overwrite(s.ppi)
         self.failed = self.backend is not None and self.backend.startup() != 0
         s.active = s.aborting = s.next = s.running = NO_LOCALITY
         for i in range(<uint32_t>LOCALITIES):
@@ -512,8 +522,10 @@ cdef class TpmCrb(Tpm):
             self.s.regs[CTRL_STS >> 2] |= CTRL_STS_FATAL
 
     cdef void on_reset(self, reset_kind kind) noexcept nogil:
-        """PTP, TPM_INIT.  The buffer is memory and keeps its bytes."""
+        """PTP, TPM_INIT.  The buffer is memory and keeps its bytes, or is overwritten with the rest of it."""
         cdef uint32_t *r = self.s.regs
+        if self.overwrite(self.s.ppi):
+            memset(self.s.buffer, 0, sizeof(self.s.buffer))
         self.failed = self.backend is not None and self.backend.startup() != 0
         memset(r, 0, sizeof(self.s.regs))
         r[LOC_STATE >> 2] = LOC_STATE_VALID

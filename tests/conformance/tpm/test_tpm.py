@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_swtpm import FakeSwtpm
 
+from engine._device import Dma
 from engine.devices.tpm import TpmCrb, TpmTis
 from engine.errors import MachineError
 from engine.machine import Machine
@@ -361,6 +362,27 @@ def test_save_and_restore_in_the_middle_of_a_command(tis: FakeBus) -> None:
 def qemu_args(kind: str, path: str) -> list[str]:
     return ["-M", "q35", "-m", "64", "-nodefaults", "-chardev", f"socket,id=c,path={path}", "-tpmdev",
             "emulator,id=t,chardev=c", "-device", f"{kind},tpmdev=t"]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", [TpmTis, TpmCrb])
+@pytest.mark.parametrize("asked", [0x00, 0x01, 0x10, 0x11])
+def test_a_reset_overwrites_memory_if_that_was_asked_for(part: Any, asked: int) -> None:
+    """TCG Platform Reset Attack Mitigation: the memory overwrite variable of the physical presence interface."""
+    ram = bytearray(b"secret" * 100)
+    bus = FakeBus(part(dma=Dma(ram)))
+    bus.write(1, 0x15A, asked)
+    bus.reset(1)
+    assert ram == (bytes(600) if asked & 1 else b"secret" * 100)
+    assert bus.read(1, 0x15A) == asked  # and it is asked for the next time, too, until software takes it back
+
+
+def test_the_command_buffer_is_memory_that_is_overwritten() -> None:
+    bus = FakeBus(TpmCrb())
+    for asked in (0, 1):
+        bus.write(0, BUFFER, 0x5A)
+        bus.write(1, 0x15A, asked)
+        bus.reset(1)
+        assert bus.read(0, BUFFER) == (0 if asked else 0x5A)
 
 
 def test_a_command_line_names_the_socket() -> None:
