@@ -11,8 +11,8 @@
  *   inl  0xfe04      that vCPU takes an interrupt: the vector, or ~0 if there is none
  *   outl 0xfe04, B   the user's keyboard sends byte B
  *   outl 0xfe08, L   ISA interrupt L & 15 becomes high (L & 256) or low
- *   outl 0xfe0c, N   what drives have begun, and what was put off for it, is finished before the answer: N times, as the
- *                    end of one part of a transfer may begin the next
+ *   outl 0xfe0c, N   what drives and the TPM "tpm" have begun, and what was put off for it, is finished before the answer:
+ *                    N times, as the end of one part of a transfer may begin the next
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,6 +59,8 @@ extern void qemu_set_irq(void *irq, int level);
 extern void bdrv_drain_all(void);
 extern void *qemu_get_aio_context(void);
 extern bool aio_poll(void *context, bool blocking);
+extern void *qemu_find_tpm_be(const char *id) __attribute__((weak));
+extern void tpm_backend_finish_sync(void *backend) __attribute__((weak));
 extern void *get_system_io(void);
 extern void memory_region_init_io(void *region, void *owner, const void *ops, void *opaque, const char *name, uint64_t size);
 extern void memory_region_add_subregion_overlap(void *region, uint64_t offset, void *sub, int priority);
@@ -85,6 +87,9 @@ static void control_write(void *opaque, uint64_t addr, uint64_t data, unsigned s
     } else if (addr == LINE) {
         qemu_set_irq(isa_get_irq(NULL, data & 15), data >> 8 & 1);
     } else if (addr == FINISH) {
+        void *tpm = qemu_find_tpm_be ? qemu_find_tpm_be("tpm") : NULL;
+        if (tpm)
+            tpm_backend_finish_sync(tpm);
         for (uint64_t n = 0; n < data; n++) {
             bdrv_drain_all();
             while (aio_poll(qemu_get_aio_context(), false)) { }

@@ -30,6 +30,7 @@ from engine.measure.diff.sides import (
     Side,
     save_recording,
 )
+from engine.measure.diff.swtpm import installed
 
 SEEDS, ACCESSES = 3, 20_000
 QUICK = (1, 20_000)
@@ -120,10 +121,13 @@ def run(args: argparse.Namespace) -> int:
             if not theirs.control:
                 out.line(
                     f"{theirs.title}, {board.name}: no control port, so no interrupts are taken, no keys typed, no "
-                    "lines raised, and the local APIC and drives with media are not compared.",
+                    "lines raised, and the local APIC, drives with media and TPMs are not compared.",
                     NOTE,
                 )
-                parts = [p for p in parts if p[0].type != "lapic" and not board.media]
+                parts = [p for p in parts if p[0].type != "lapic" and not board.media and not board.tpm]
+            if board.tpm and not installed():
+                out.line(f"{board.name}: swtpm is not installed, so its TPM is not compared.", NOTE)
+                parts = []
             rows = []
             for part, programs in parts:
                 rows.append(row := Row(part))

@@ -23,6 +23,7 @@ from engine.measure.diff.drivers import DRIVERS, bridge
 from engine.measure.diff.judge import Difference, Row, compare, load_case, minimise, one_program, outcome, write_case
 from engine.measure.diff.programs import Generator
 from engine.measure.diff.sides import EngineSide, QemuSide, RecordedSide, Result, save_recording
+from engine.measure.diff.swtpm import installed
 from engine.types import Space
 
 REFERENCE = Path(__file__).parent / "data" / "reference.npz"
@@ -43,7 +44,8 @@ def qemu(board: Board) -> QemuSide:
 
 def parts_of(name: str) -> list[str]:
     """Ids of the parts that are compared on a board."""
-    return [p.id for p in Board(name).select([])]
+    board = Board(name)
+    return [p.id for p in board.select([])] if installed() or board.tpm is None else []
 
 
 class Wrong(EngineSide):
@@ -287,6 +289,30 @@ def test_the_recorded_reference(tmp_path: Path) -> None:
     assert all(p["seeds"] == 1 and p["accesses"] >= 300 for p in facts["parts"])
 
 
+def test_without_swtpm_tpms_are_said_not_to_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.cli.diff.installed", lambda: False)
+    assert diff(tmp_path, "tpm", "--seeds", "1", "--accesses", "100", "--against", "local")["parts"] == []
+    said = capsys.readouterr().out
+    for name in ("i440fx-tpm", "q35-tpm"):
+        assert f"{name}: swtpm is not installed, so its TPM is not compared." in said
+
+
+@pytest.mark.skipif(not installed(), reason="swtpm is not installed")
+def test_a_tpm_is_new_in_each_program() -> None:
+    """TPM2_Startup succeeds once (TPM 2.0 Part 3, 9.3), in each program."""
+    board = Board("q35-tpm")
+    at, command = 0xFED40000, bytes.fromhex("8001 0000000c 00000144 0000 00000000")
+    rows = [(Space.MMIO, at + 8, 4, 1, 1)]
+    for _ in range(2):
+        rows += [(Space.MMIO, at + 0x80 + n, 8, 1, int.from_bytes(command[n : n + 8], "little")) for n in (0, 8)]
+        rows += [(Space.MMIO, at + 0x4C, 4, 1, 1), (Space.MMIO, at + 0x86, 4, 0, 0)]
+    side = EngineSide(board)
+    for _ in range(2):
+        assert side.run(records(*rows)).value[[4, 8]].tolist() == [0, 0x00010000]  # TPM_RC_INITIALIZE, big endian
+
+
 def test_a_recording_shows_a_difference(tmp_path: Path) -> None:
     file = tmp_path / "recording.npz"
     diff(
@@ -470,6 +496,8 @@ def test_drivers_reach_their_parts(type: str) -> None:
     """What a sequence does has an effect: a part under a driver reads differently from one that nobody drives."""
     name = next(n for n in reversed(BOARDS) if any(p.type == type for p in Board(n).select([])))
     board = Board(name)
+    if board.tpm and not installed():
+        pytest.skip("swtpm is not installed")
     part = next(p for p in board.select([]) if p.type == type)
     g = Generator(board, part, 0)
     g._set_up()

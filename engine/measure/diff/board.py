@@ -20,6 +20,7 @@ from engine.machine.build import Plan, PlannedDevice, plan
 from engine.machine.derive import derive
 from engine.machine.qemu_args import from_qemu
 from engine.machine.spec import MachineSpec
+from engine.measure.diff.swtpm import bare_socket
 from engine.types import RW, Register, Space
 
 Array = npt.NDArray[Any]
@@ -28,6 +29,7 @@ COMMON = """
     -m 128 -nodefaults -vga std -serial null -parallel null -rtc base=2024-01-01T00:00:00,clock=vm
     -chardev null,id=debug -device isa-debugcon,iobase=0x402,chardev=debug
 """
+TPM = "-chardev socket,id=tpm,path={tpm} -tpmdev emulator,id=tpm,chardev=tpm"
 BOARDS = {
     "i440fx": f"-M pc {COMMON} -device e1000,romfile=,mac=52:54:00:12:34:56,addr=3".split(),
     "q35": f"-M q35 {COMMON}".split(),
@@ -56,6 +58,8 @@ BOARDS = {
         -device e1000,romfile=,mac=52:54:00:12:34:56,bus=root -device i82801b11-bridge,id=dmi
         -device pci-bridge,id=inner,bus=dmi,chassis_nr=3,addr=1 -device i6300esb,bus=dmi,addr=2
         -device pvpanic-pci,bus=inner,addr=3""".split(),
+    "i440fx-tpm": f"-M pc {COMMON} {TPM} -device tpm-tis,tpmdev=tpm".split(),
+    "q35-tpm": f"-M q35 {COMMON} {TPM} -device tpm-crb,tpmdev=tpm".split(),
 }
 TESTED = {
     "i440fx-full": ("piix3-ide", "fdc", "edu", "pci-testdev", "pvpanic-pci", "i6300esb", "pci-bridge", "pvpanic",
@@ -63,6 +67,8 @@ TESTED = {
     "q35-full": ("ich9-ahci", "e1000e", "e1000", "pcie-root-port", "ioh3420", "i82801b11"),
     "i440fx-more": ("pflash", "edu", "pci-testdev"),
     "q35-more": ("e1000", "i6300esb", "pvpanic-pci"),
+    "i440fx-tpm": ("tpm-tis",),
+    "q35-tpm": ("tpm-crb",),
 }  # fmt: skip
 MEDIA = {"disk": 3 << 20, "small": 300_032, "disc": 1 << 19, "floppy": 1_474_560, "firmware": 1 << 16,
          "variables": 1 << 17}  # fmt: skip  # bytes
@@ -162,7 +168,7 @@ class Window:
 
 @cache
 def media() -> dict[str, str]:
-    """Paths of the boards' disks, the same bytes each time, for as long as this process lives."""
+    """Paths of the boards' disks, the same bytes each time, and of a TPM's socket, while this process lives."""
     folder = tempfile.TemporaryDirectory(prefix="engine-diff-media-")
     atexit.register(folder.cleanup)
     random = np.random.default_rng(1)
@@ -172,6 +178,8 @@ def media() -> dict[str, str]:
         content[510:512] = 0  # no partition table, from which a geometry would be guessed
         out[name] = str(Path(folder.name, name))
         Path(out[name]).write_bytes(content.tobytes())
+    out["tpm"] = str(Path(folder.name, "tpm"))
+    bare_socket(Path(out["tpm"]))
     return out
 
 
@@ -214,13 +222,16 @@ class Board:
             raise UsageError(f"board {name!r}: choose one of {', '.join(BOARDS)}")
         self.name = name
         self.files: dict[str, str] = {}  # the command line's images, of which each QEMU gets copies
+        self.tpm: Path | None = None  # where the engine's side has its swtpm
         if machine is not None:
             spec, self.args = machine
         else:
             self.args = BOARDS[name]
-            named = {k for k in MEDIA if f"{{{k}}}" in " ".join(self.args)}
-            self.files = {k: v for k, v in media().items() if k in named} if named else {}
-            spec = from_qemu(self.args, self.files).spec(f"{name} of engine diff")
+            files = {k: v for k, v in media().items() if f"{{{k}}}" in " ".join(self.args)}
+            self.files = {k: v for k, v in files.items() if k in MEDIA}
+            self.tpm = Path(files["tpm"]) if "tpm" in files else None
+            spec = from_qemu(self.args, files).spec(f"{name} of engine diff")
+            spec = spec.with_config("tpm", latency_us=0)  # as the reference's, whose clock stands still meanwhile
         self.own = machine is None
         self.contents: dict[str, Any] = {}  # what parts are given, by device id
         self.spec: MachineSpec = derive(spec)

@@ -905,6 +905,136 @@ def flash(h: Hands) -> None:
         get(at - at % 8 + n, 8)
 
 
+# ---------------------------------------------------------------------- TPMs, with a software TPM on each side
+
+NO_SESSIONS, SESSIONS = 0x8001, 0x8002  # tags: TPM 2.0 Part 2, 6.9
+SHA1, SHA256, NULL_HIERARCHY, PASSWORD = 0x0004, 0x000B, 0x40000007, 0x40000009
+LOCALITIES, LOCALITY_BYTES = 4, 0x1000  # that software may request
+PPI, PPI_MOVV = 0xFED45000, 0x15A  # the physical presence interface's memory, and its memory overwrite variable
+TIS_ACCESS, TIS_INT_ENABLE, TIS_INT_STATUS, TIS_STS, TIS_FIFO, TIS_XFIFO = 0x00, 0x08, 0x10, 0x18, 0x24, 0x80
+CRB_BUFFER = 0x80
+
+
+def tpm_command(h: Hands) -> bytes:
+    """A command whose answer is the same on every TPM of a kind (TPM 2.0 Part 3), or one that is none."""
+
+    def code(number: int, body: bytes = b"", tag: int = NO_SESSIONS, size: int | None = None) -> bytes:
+        return struct.pack(">HII", tag, 10 + len(body) if size is None else size, number) + body
+
+    pick = h.random.random()
+    if pick < 0.25:
+        return code(0x144, struct.pack(">H", h.random.choice((0, 0, 0, 1, 7))))  # Startup
+    if pick < 0.35:
+        return code(0x143, bytes([h.random.randrange(3)]))  # SelfTest
+    if pick < 0.55:  # GetCapability
+        first = {0: (0, 64), 1: (0, 2 << 24), 2: (0x11F, 0x193), 5: (0, 1), 6: (0x100, 0x230), 8: (0, 32), 9: (0, 1)}
+        capability = h.random.choice(tuple(first))
+        at = h.random.randrange(*first[capability])
+        return code(0x17A, struct.pack(">III", capability, at, h.random.choice((0, 1, 8, 200))))
+    if pick < 0.65:  # PCR_Read
+        return code(0x17E, struct.pack(">IHB3s", 1, h.random.choice((SHA1, SHA256)), 3, h.random.randbytes(3)))
+    if pick < 0.8:  # PCR_Extend, which depends on the locality
+        password = struct.pack(">IIHBH", 9, PASSWORD, 0, 0, 0)
+        digest = struct.pack(">IH", 1, SHA256) + h.random.randbytes(32)
+        return code(0x182, struct.pack(">I", h.random.randrange(25)) + password + digest, SESSIONS)
+    if pick < 0.9:  # Hash
+        data = h.bytes(h.random.choice((0, 1, 64, h.random.randrange(1024))))
+        return code(0x17D, struct.pack(">H", len(data)) + data + struct.pack(">HI", SHA256, NULL_HIERARCHY))
+    if pick < 0.93:
+        return code(h.random.choice((0x17C, 0x145)), b"" if h.chance(0.5) else bytes(2))  # GetTestResult, Shutdown
+    body = h.bytes(h.random.randrange(64))
+    size = 10 + (len(body) if h.chance(0.7) else h.random.randrange(len(body) + 1))
+    return code(
+        h.random.getrandbits(32), body, h.random.choice((NO_SESSIONS, SESSIONS, h.random.getrandbits(16))), size
+    )
+
+
+def overwrite_request(h: Hands) -> None:
+    """Whether the next reset clears RAM; what the last one left there, and something to be cleared."""
+    h.look(RAM_FIRST, 16)
+    h.fill(RAM_FIRST, h.random.randbytes(16))
+    h.g.emit(Space.MMIO, PPI + PPI_MOVV, 1, 1, h.random.getrandbits(8))
+
+
+def tpm_tis(h: Hands) -> None:
+    """A locality is requested or seized, a command goes through the FIFO, its answer is read, perhaps twice."""
+    w, _ = h.named["TPM_ACCESS"]
+    locality = h.random.choice((0, 0, 0, 1, 2, 3))
+
+    def put(offset: int, value: int, size: int = 1, of: int = locality) -> None:
+        h.g.emit(w.space, w.base + of * LOCALITY_BYTES + offset, size, 1, value)
+
+    def get(offset: int, size: int = 1, of: int = locality) -> None:
+        h.g.emit(w.space, w.base + of * LOCALITY_BYTES + offset, size, 0, 0)
+
+    def status() -> None:
+        get(TIS_STS, 4)
+        get(TIS_INT_STATUS, 4)
+
+    overwrite_request(h)
+    fifo = h.random.choice((TIS_FIFO, TIS_FIFO, TIS_XFIFO, TIS_XFIFO + 4 * h.random.randrange(16)))
+    for other in range(LOCALITIES) if h.chance(0.7) else ():
+        put(TIS_ACCESS, 0x20, of=other)
+    put(TIS_ACCESS, h.random.choice((0x02, 0x02, 0x02, 0x08)))
+    for other in range(LOCALITIES):
+        get(TIS_ACCESS, of=other)
+    put(TIS_INT_ENABLE, h.random.choice((0, 0x80000087, 0x80000080 | h.random.randrange(8))), 4)
+    put(TIS_STS, 0x40)
+    status()
+    command, width = tpm_command(h), h.random.choice((1, 1, 2, 4))
+    for n in range(0, len(command), width):
+        for part in (command[n : n + width],) if len(command) - n >= width else (bytes([b]) for b in command[n:]):
+            put(fifo, int.from_bytes(part, "little"), len(part))
+        if h.chance(0.1):
+            status()
+    if h.chance(0.2):
+        put(TIS_ACCESS, 0x02, of=h.random.randrange(LOCALITIES))  # somebody else wants it
+    put(TIS_STS, 0x20)
+    status()
+    for again in range(h.random.choice((1, 1, 2))):
+        if again:
+            put(TIS_STS, 0x02)
+        width = h.random.choice((1, 4))
+        for _ in range(h.random.choice((10, 16, 80, 300)) // width):
+            get(fifo, width)
+            if h.chance(0.1):
+                status()
+    put(TIS_INT_STATUS, 0x87, 4)
+    status()
+    if h.chance(0.5):
+        put(TIS_STS, 0x40)
+        put(TIS_ACCESS, 0x20)
+        get(TIS_ACCESS)
+
+
+def tpm_crb(h: Hands) -> None:
+    """The locality is requested, a command written into the buffer and started, its answer read there."""
+    w, _ = h.named["TPM_CRB_CTRL_START"]
+
+    def status() -> None:
+        for name in ("TPM_LOC_STATE", "TPM_LOC_STS", "TPM_CRB_CTRL_STS", "TPM_CRB_CTRL_START"):
+            h.get(name)
+
+    overwrite_request(h)
+    if h.chance(0.9):
+        h.put("TPM_LOC_CTRL", 1)
+    if h.chance(0.9):
+        h.put("TPM_CRB_CTRL_REQ", 1)
+    status()
+    command, width = tpm_command(h), h.random.choice((1, 4, 8))
+    for n in range(0, len(command), width):
+        part = command[n : n + width].ljust(width, b"\0")
+        h.g.emit(w.space, w.base + CRB_BUFFER + n, width, 1, int.from_bytes(part, "little"))
+    h.put("TPM_CRB_CTRL_START", 1)
+    status()
+    for n in range(0, h.random.choice((16, 64, 400)), 8):
+        h.g.emit(w.space, w.base + CRB_BUFFER + n, 8, 0, 0)
+    if h.chance(0.5):
+        h.put("TPM_CRB_CTRL_REQ", 2)
+        h.put("TPM_LOC_CTRL", 2)
+    status()
+
+
 # ---------------------------------------------------------------------- the chipset's small parts
 
 
@@ -998,6 +1128,8 @@ DRIVERS: dict[str, Callable[[Hands], None]] = {
     "e1000": e1000,
     "e1000e": e1000e,
     "pflash": flash,
+    "tpm-tis": tpm_tis,
+    "tpm-crb": tpm_crb,
     "i8254": pit,
     "i8259": pic,
     "mc146818": rtc,

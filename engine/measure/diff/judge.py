@@ -305,7 +305,7 @@ def summary(runs: Sequence[tuple[Board, Sequence[Row]]], engine: str, against: s
         for b, rows in runs
         for r in rows
     ]
-    totals = Counter[str]()
+    totals = Counter(dict.fromkeys((*names, "unexplained"), 0))
     for _, rows in runs:
         for r in rows:
             totals.update({k: getattr(r, k) for k in names} | {"unexplained": len(r.found)})

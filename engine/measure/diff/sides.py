@@ -16,6 +16,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from engine._device import LINE as LINE_INPUT
 from engine.errors import EngineError, UsageError, reason
 from engine.machine import Machine
 from engine.measure.diff.board import ACK, CONTROL, KEY, LINE, MEM, RESET, ROUNDS, SPACE_SHIFT, Array, Board
+from engine.measure.diff.swtpm import SoftwareTpm
 from engine.measure.host import cpu_seconds
 from engine.sequencer import INPUT, RAM
 from engine.types import Space
@@ -154,7 +156,8 @@ class EngineSide:
         values, status = np.zeros(len(acc), np.uint64), np.zeros(len(acc), np.uint8)
         answers, lines = np.zeros(len(given), np.int64), []
         sent = program["value"][(program["space"] == MEM) & (program["dir"] == 1)].tobytes()
-        with Machine(self.board.spec, contents=self.board.contents, **options) as machine:
+        tpm: AbstractContextManager[object] = SoftwareTpm(self.board.tpm) if self.board.tpm else nullcontext()
+        with tpm, Machine(self.board.spec, contents=self.board.contents, **options) as machine:
             machine.lines()
             a = g = 0
             for b, h, look in cuts:
@@ -440,9 +443,18 @@ class _Qemu:
         self.rest = b""
 
     def __enter__(self) -> _Qemu:
-        self.folder = tempfile.TemporaryDirectory(prefix="engine-diff-")
-        path, rom = Path(self.folder.name, "qtest"), Path(self.folder.name, "rom")
-        files = {name: shutil.copy(file, Path(self.folder.name, name)) for name, file in self.side.board.files.items()}
+        with ExitStack() as stack:
+            self._start(stack)
+            self.stack = stack.pop_all()
+        return self
+
+    def _start(self, stack: ExitStack) -> None:
+        """Start it; what that needs goes with `stack`."""
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="engine-diff-")))
+        path, rom = folder / "qtest", folder / "rom"
+        files = {name: Path(shutil.copy(file, folder / name)) for name, file in self.side.board.files.items()}
+        if self.side.board.tpm:
+            files["tpm"] = stack.enter_context(SoftwareTpm(folder / "tpm")).path
         args = [re.sub(r"\{(\w+)\}", lambda m: str(files[m[1]]), a) for a in self.side.board.args]
         if self.side.board.own and "firmware" not in files:
             rom.write_bytes(bytes(ROM_BYTES))
@@ -462,7 +474,7 @@ class _Qemu:
             "-no-shutdown",
             *args,
         ]
-        self.errors = Path(self.folder.name, "stderr")
+        self.errors = folder / "stderr"
         with socket.socket(socket.AF_UNIX) as server, self.errors.open("wb") as errors:
             server.bind(str(path))
             server.listen()
@@ -470,43 +482,36 @@ class _Qemu:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=self.side.env
             )
+            stack.callback(self.process.wait)
+            stack.callback(self.process.kill)
             while True:
                 try:
-                    self.socket = server.accept()[0]
+                    self.socket = stack.enter_context(server.accept()[0])
                     break
                 except TimeoutError:
                     if self.process.poll() is not None:
                         said = self.said()
-                        self.folder.cleanup()
                         raise UsageError(
                             f"{self.side.qemu} did not start: {said or f'exit status {self.process.returncode}'}"
                         ) from None
         self.socket.settimeout(1.0)
-        try:
-            self.block(["irq_intercept_in ioapic", f"outl {CONTROL:#x} 0"])
-            port, cpu = (
-                ln for ln in self.block([f"inl {CONTROL + 4:#x}", f"inl {CONTROL:#x}"]) if ln.startswith(b"OK")
-            )
-            self.control = int(cpu[3:], 16) == int(port[3:], 16) == 0xFFFFFFFF and "QEMU_MODULE_DIR" in self.side.env
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        self.block(["irq_intercept_in ioapic", f"outl {CONTROL:#x} 0"])
+        port, cpu = (ln for ln in self.block([f"inl {CONTROL + 4:#x}", f"inl {CONTROL:#x}"]) if ln.startswith(b"OK"))
+        self.control = int(cpu[3:], 16) == int(port[3:], 16) == 0xFFFFFFFF and "QEMU_MODULE_DIR" in self.side.env
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
-        self.folder.cleanup()
+        self.stack.close()
 
     def finish(self, rounds: int, until: tuple[int, int, int, int] | None = None) -> list[bytes]:
-        """What it has put off is done: disk transfers, what its main loop does on its way round, a thread's work."""
+        """What it has put off is done: disk transfers, a TPM's command, what its main loop does on its way round, a
+        thread's work."""
         if until is not None:
             space, addr, bits, value = until
             request = f"inl {addr:#x}" if space == Space.PIO else f"readl {addr:#x}"
             while int(next(ln for ln in self.block([request]) if ln.startswith(b"OK"))[3:], 16) & bits != value:
                 time.sleep(0.0001)
-        drain = [f"outl {CONTROL + 12:#x} {rounds}"] if self.control and self.side.board.media else []
+        board = self.side.board
+        drain = [f"outl {CONTROL + 12:#x} {rounds}"] if self.control and (board.media or board.tpm) else []
         return [ln for request in drain + IDLE * ["endianness"] + drain for ln in self.block([request])]
 
     def _receive(self) -> bytes:
