@@ -14,6 +14,7 @@ from engine.frontends import trace as traces
 from engine.frontends.trace import DMA, EVT, IRQ, POISON
 from engine.machine import Machine
 from engine.machine.spec import load
+from engine.sequencer import LINE_CHANGE
 from tests.frontends.traces import accesses, records, write
 
 REGIONS = [
@@ -338,6 +339,46 @@ def test_a_machine_without_the_controller_of_a_vector_is_said_once(trace):
     assert found["expected"] == "2 vectors" and "no controller for some vCPU" in found["got"]
 
 
+# A disk controller's interrupt: ours in access 0, a disk's; the next read of a disk's is access 3.
+DISK_AT, OTHER, NEXT_READ = 0, 1, 3
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "right"),
+    [
+        pytest.param((OTHER, 2000, 1, 0), (DISK_AT, 1, 1), True, id="later, with the time of its access"),
+        pytest.param((NEXT_READ, 4000, 1, 0), (DISK_AT, 1, 1), True, id="at the read that waits for it"),
+        pytest.param((NEXT_READ, 4000, 1, 1), (DISK_AT, 1, 1), False, id="behind that read"),
+        pytest.param((OTHER, 1999, 1, 0), (DISK_AT, 1, 1), False, id="with a time of its own"),
+        pytest.param((OTHER, 2000, 0, 0), (DISK_AT, 0, 1), False, id="a fall"),
+        pytest.param((OTHER, 2000, 0, 0), (DISK_AT, 1, 1), False, id="another level"),
+        pytest.param((OTHER, 2000, 1, 0), (DISK_AT, 0, 1), False, id="a fall of ours"),
+        pytest.param((OTHER, 2000, 1, 0), (DISK_AT, 1, 0), False, id="ours by a timer"),
+        pytest.param((2, 3000, 1, 0), (OTHER, 1, 1), False, id="ours in an access to another part"),
+        pytest.param((DISK_AT, 1000, 1, 0), (DISK_AT, 1, 1), False, id="earlier"),
+    ],
+)
+def test_an_interrupt_of_a_disk_may_be_later_in_the_reference(trace, theirs, ours, right):
+    """What its back end takes of the host's time is no difference of the machines; nothing else is excused."""
+    trace.regions = ["ide|", "unheard-of"]
+    trace.acc = accesses(
+        *[(1000 * (n + 1), 0x1F7, 0, 1, 0, way, part) for n, (way, part) in enumerate([(1, 0), (1, 1), (0, 1), (0, 0)])]
+    )
+    trace.evt, vectors = EVENTS[:0], np.zeros(0, "<i8")
+    index, t_ns, level, phase = theirs
+    irq = records(IRQ, (index, t_ns, 14, level, phase, 0))
+    job = job_of(trace, traces.Golden(trace.path, trace.acc["value"], np.zeros(4, "u1"), vectors, irq))
+    with replay.running(job, "local", 0) as machine:
+        got = replay.execute(machine, trace, trace.acc)
+        got.lines = np.zeros(1, LINE_CHANGE)
+        for name, value in zip(("index", "level", "phase"), ours, strict=True):
+            got.lines[name] = value
+        got.lines["line"] = machine.plan.observed.index("isa14")
+        result = replay.score(job, machine, got)
+    assert result["lines"] == {"compared": 1, "matching": int(right)}
+    assert (result["later_in_reference"], result["ok"], len(result["mismatches"])) == (int(right), right, not right)
+
+
 # ---------------------------------------------------------------------- content
 
 
@@ -352,6 +393,14 @@ def test_content_is_learnt_from_the_guest_and_given_back(trace):
         got = replay.execute(machine, trace, replay.poisoned(trace))
     assert got.value[14:16].tolist() == list(b"ab") and got.status[14:16].tolist() == [0x80, 0x80]
     assert bare["digest"] != result_of(job)["digest"]
+
+
+def test_content_of_given_files_is_compared(trace, monkeypatch):
+    """The device could know the two bytes, and gives zeros."""
+    monkeypatch.setattr(replay.Job, "given", lambda self: {"fwcfg"})
+    bare, result = result_of(job_of(trace)), result_of(job_of(trace, reference(trace)))
+    assert bare["payload_reads"] == result["payload_reads"] == 0
+    assert not result["ok"] and [m["index"] for m in result["mismatches"]] == [14, 15]
 
 
 # ---------------------------------------------------------------------- runs that end early
