@@ -237,6 +237,15 @@ def test_mode_2_gate_restarts_the_count(bus):
     assert latched(bus, 2) == 990
 
 
+@pytest.mark.parametrize(("mode", "left"), [(1, 990), (2, 990), (3, 980), (5, 990)])
+def test_gate_pin_operations_a_gate_that_stays_high_starts_nothing(bus, mode, left):
+    program(bus, 2, mode, 1000)
+    bus.write(PORT61, 0, 1)
+    bus.step(at(10))
+    bus.write(PORT61, 0, 3)  # the speaker's bit alone changes
+    assert latched(bus, 2) == left
+
+
 @pytest.mark.parametrize("count", [1000, 1001])
 def test_mode_3_square_wave_is_high_for_half_the_count_rounded_up(bus, count):
     program(bus, 0, 3, count)
