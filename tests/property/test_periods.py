@@ -32,6 +32,7 @@ def hpet(m: Machine, offset: int, value: int) -> None:
 )
 @example(LEVEL | ENABLED, 0, 16, 0, 1, 3, 0, 4, 1200)
 @example(LEVEL | ENABLED, NARROW, 16, 0, 7, 60, 2**32 - 90, 0, 1200)
+@example(LEVEL | ENABLED, 0, 16, 0, 7, 3, 2**64 // TICK - 50, 0, 1200)  # over the counter's end
 def test_an_hpet_whose_matches_nobody_hears(
     kind: int, narrow: int, route: int, legacy: int, period: int, first: int, counter: int, begin: int, span: int
 ) -> None:

@@ -433,6 +433,16 @@ def test_ratios_are_made_within_a_replicate_so_that_drift_drops_out(two: tuple[d
     assert m.low < m.value < m.high and m.value == pytest.approx(300 * 1.45)
 
 
+def test_a_speedup_is_of_accesses_and_not_of_runs(two: tuple[design.Design, Results]) -> None:
+    """Loads of different lengths: one made twice the accesses in a third of the time."""
+    d, r = two
+    sync, buffered = d.cells[:2]
+    for row in r.rows_of(buffered):
+        row["accesses"] *= 2
+    assert r.speedup(buffered, sync).value == pytest.approx(6, rel=0.01)
+    assert r.speedup(sync, buffered).value == pytest.approx(1 / 6, rel=0.01)
+
+
 def test_pairs_of_two_hosts_are_not_mixed(tmp_path: Path) -> None:
     d = design.parse(TWO)
     sync, buffered = d.cells[:2]

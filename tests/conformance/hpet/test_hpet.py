@@ -313,6 +313,22 @@ def test_2_3_5_replacement_cuts_the_lines_and_gives_the_rtc_back(hpet):
     assert hpet.level("gsi8") and not hpet.level("pit_disable")
 
 
+@pytest.mark.parametrize(("source", "gsi"), [("pit", 0), ("rtc", 8)])
+def test_2_3_5_each_match_drives_a_line_that_it_shares_with_a_legacy_source(hpet, source, gsi):
+    """Its interrupt is pending, but the other source may have lowered the line meanwhile."""
+    hpet.put(conf(2), PERIODIC | VAL_SET | LEVEL | INT_ENB | route(gsi))
+    hpet.put(cmp(2), 100)
+    hpet.put(cmp(2), 100)
+    hpet.put(CONF, ENABLE)
+    hpet.step(100 * TICK)
+    for _ in range(3):
+        assert hpet.level(f"gsi{gsi}")
+        hpet.set(source, 1)
+        hpet.set(source, 0)
+        assert not hpet.level(f"gsi{gsi}")
+        hpet.step(100 * TICK)
+
+
 def test_2_3_5_timers_0_and_1_take_the_legacy_lines_whatever_their_route(hpet):
     for n in range(3):
         hpet.put(conf(n), INT_ENB | route(20))
