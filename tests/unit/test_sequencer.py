@@ -390,6 +390,8 @@ def test_a_timer_may_fire_as_often_as_it_likes_between_two_accesses(path):
     with bench(path, board(PROBE), requests=4096, effects=4096) as b:
         trains = batch(*[write(probe.TRAIN, 0xFFFF << 16, n * 70000, 0, 4) for n in range(76)])
         b.sequencer.run(trains, None, path)
+        if path == "sync":
+            assert b.sequencer.counters["cuts"] > 4  # one behind each million of them, so that few are held
         b.sequencer.settle(76 * 70000)
         assert b.devices["d0"].save()["left"] == 0
 
