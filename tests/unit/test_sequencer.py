@@ -418,6 +418,19 @@ def test_accesses_that_come_slowly_are_cut_by_time(path, row):
         assert b.sequencer.counters["cuts"] - before == 6  # before those at 0.1, 0.25, 0.55, 1.15, 2.4 s; at the end
 
 
+@pytest.mark.parametrize("path", LINKS)
+def test_accesses_are_cut_by_time_after_the_clock_was_put_back(path):
+    slow = batch(*[read(n * 50_000_000) for n in range(80)])
+    with bench(path, board(PROBE)) as b:
+        s = b.sequencer
+        new = s.state()
+        s.run(slow, None, path)
+        s.set_state(new, [0])
+        before = s.counters["cuts"]
+        s.run(slow, None, path)
+        assert s.counters["cuts"] - before > 1
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_lines_count_accesses_since_they_were_last_taken(path):
     with bench(path, board(PROBE, wires=[(0, "steady", None, None)])) as b:
