@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.errors import MachineError
 from engine.machine.fw_cfg_items import Facts, place
+from engine.machine.processors import APIC, processor
 from engine.machine.spec import DeviceSpec, MachineSpec, load, parse, parse_size, shipped_boards
 from engine.types import Bdf
 
@@ -195,6 +196,17 @@ OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
     ((2, 9), {"pci-bridge.shpc": "on"}),
     ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
 )
+# Files of devices (and a switch) that are not modelled: sizes of those that firmware reads, and of those that it writes.
+FILES: dict[str, dict[str, int]] = {
+    "isa-vga": {"vgaroms/vgabios.bin": 39424},
+    "isa-cirrus-vga": {"vgaroms/vgabios-cirrus.bin": 39424},
+    "ramfb": {"vgaroms/vgabios-ramfb.bin": 29184},
+    "vmgenid": {"etc/vmgenid_guid": 4096},
+    "nvdimm=on": {"etc/acpi/nvdimm-mem": 4096},
+    "pxb": {"etc/extra-pci-roots": 8},
+    "pxb-pcie": {"etc/extra-pci-roots": 8},
+}
+WRITTEN_FILES = {"ramfb": {"etc/ramfb": 28}, "vmgenid": {"etc/vmgenid_addr": 8}, "vmcoreinfo": {"etc/vmcoreinfo": 16}}
 SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family")  # strings of its type 1
 ON, OFF = ("on", "true", "yes"), ("off", "false", "no")
 TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
@@ -549,6 +561,11 @@ class Importer:
             self.facts["ram_slots"] = self.slots
         self._nodes(cpus)
         facts |= self.facts
+        remove += self._processor(facts)
+        givers = [d.get("", "") for d in self.devices] + ["nvdimm=on"] * (self.switches.get("nvdimm", "off") == "on")
+        for key, known in (("files", FILES), ("writable", WRITTEN_FILES)):
+            if own := {name: size for giver in givers for name, size in known.get(giver, {}).items()}:
+                facts[key] = own | facts.get(key, {})
         if "order" in self.boot:
             facts["boot_order"] = self.boot["order"]
         if self.boot.get("menu") == "on":
@@ -610,6 +627,23 @@ class Importer:
     def _property(self, kind: str, own: Mapping[str, Any], key: str) -> str:
         """A property of a device: its own, or what -global says of its kind; "" for neither."""
         return str(own.get(key, self.globals.get(f"{kind}.{key}", "")))
+
+    def _processor(self, facts: dict[str, Any]) -> list[str]:
+        """What firmware is told of the processor; what is not there without a local APIC."""
+        name = self.cpu_type.removesuffix("-x86_64-cpu")
+        if name == "qemu64":  # as the facts have it, by the machine type's version
+            return []
+        if not (known := processor(name)):
+            self.remarks.append(f"-cpu {name}: not known; what firmware is told is that of qemu64")
+            return []
+        signature, features, reserved = known
+        facts["processor"] = [signature, features]
+        if not reserved:
+            facts["reserved"] = []
+        if features & APIC:
+            return []
+        facts["roms"] = {}
+        return ["lapic0"]
 
     def _processors(self) -> int:
         """How many vCPUs there are; how they are arranged, and how many there may be, become facts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from engine.errors import MachineError
 from engine.machine import Machine
 from engine.machine.build import plan
 from engine.machine.derive import derive
+from engine.machine.fw_cfg_items import Item
 from engine.machine.qemu_args import Imported, from_qemu
 
 BARE = ["-nodefaults", "-vga", "std"]
@@ -17,6 +19,18 @@ BARE = ["-nodefaults", "-vga", "std"]
 
 def imported(*args: str, **sizes: int) -> Imported:
     return from_qemu([*BARE, *args], sizes=sizes)
+
+
+def files_of(*args: str) -> dict[str, Item]:
+    """The files that firmware finds on a machine of this command line."""
+    items = derive(imported(*args).spec()).device("fwcfg").config["items"]
+    return {i.key: i for i in items if isinstance(i.key, str)}
+
+
+def bytes_of(name: str, *args: str) -> bytes:
+    data = files_of(*args)[name].data
+    assert data is not None
+    return data
 
 
 def ids(got: Imported) -> set[str]:
@@ -232,7 +246,7 @@ def test_properties_of_devices_of_older_machine_types(version: str, edid: bool, 
         (("-M", "q35", "-global", "mch.smbase-smram=off"), False),
     ],
 )
-def test_machine_types_up_to_4_2_have_no_smram_at_the_power_on_smbase(args, smbase):
+def test_machine_types_up_to_4_2_have_no_smram_at_the_power_on_smbase(args: list[str], smbase: bool) -> None:
     assert imported(*args).spec().device("mch").config.get("smbase", True) is smbase
 
 
@@ -331,7 +345,9 @@ def test_files_of_machine_types_up_to_2_5_are_ordered_by_kind() -> None:
         (["-rtc", "base=2024-01-01", "-rtc", "clock=vm"], False),
     ],
 )
-def test_the_time_of_day_is_the_hosts_unless_the_line_ties_it_to_the_virtual_clock(rtc, of_host):
+def test_the_time_of_day_is_the_hosts_unless_the_line_ties_it_to_the_virtual_clock(
+    rtc: list[str], of_host: bool
+) -> None:
     config = from_qemu(["-M", "pc", *rtc]).spec().device("rtc").config
     assert config.get("host_time", False) == of_host
 
@@ -359,3 +375,64 @@ def test_a_bridges_hot_plug_controller_and_messages(version: str, options: str, 
     spec = imported("-M", f"pc-i440fx-{version}", "-device", f"pci-bridge,id=b,chassis_nr=1{options}").spec()
     config = spec.device("b").config
     assert {k: config[k] for k in ("shpc", "msi") if k in config} == settings
+
+
+@pytest.mark.parametrize(
+    ("cpu", "signature", "features", "reserved"),
+    [
+        ("Haswell", 0x306C4, 0x078BFBFD, False),
+        ("Haswell-noTSX-IBRS", 0x306C1, 0x078BFBFD, False),
+        ("Icelake-Server-v3,+pku", 0x80660, 0x078BFBFD, False),
+        ("Skylake-Client-noTSX-IBRS", 0x506E3, 0x078BFBFD, False),
+        ("EPYC-Rome-v2", 0x830F10, 0x078BFBFD, True),
+        ("Dhyana", 0x900F01, 0x078BFBFD, False),
+        ("athlon", 0x623, 0x0783FBFD, False),
+        ("max", 0x60FB1, 0x0FCBFBFD, True),
+    ],
+)
+def test_firmware_is_told_of_the_processor(cpu: str, signature: int, features: int, reserved: bool) -> None:
+    """SMBIOS 7.5, processor ID; e820 keeps AMD's HyperTransport range free.  Values: QEMU 7.2 under TCG."""
+    line = ("-M", "pc", "-cpu", cpu)
+    assert struct.pack("<II", signature, features) in bytes_of("etc/smbios/smbios-tables", *line)
+    assert (struct.pack("<Q", 0xFD00000000) in bytes_of("etc/e820", *line)) == reserved
+
+
+def test_older_machine_types_have_another_qemu64_and_no_other_haswell() -> None:
+    old = bytes_of("etc/smbios/smbios-tables", "-M", "pc-i440fx-6.0")
+    other = bytes_of("etc/smbios/smbios-tables", "-M", "pc-i440fx-6.0", "-cpu", "Haswell")
+    assert struct.pack("<I", 0x663) in old and struct.pack("<I", 0x306C4) in other
+
+
+def test_a_processor_without_a_local_apic() -> None:
+    got = imported("-M", "q35", "-cpu", "486").spec()
+    assert all(d.type != "lapic" for d in got.devices)
+    assert "genroms/kvmvapic.bin" not in files_of("-M", "q35", "-cpu", "486")
+    with Machine.from_spec(got) as machine:
+        assert machine.read("mmio", 0xFEE00030, 4) == 0
+
+
+def test_a_processor_that_is_not_known_is_named() -> None:
+    got = imported("-M", "pc", "-cpu", "host")
+    assert got.remarks == ["-cpu host: not known; what firmware is told is that of qemu64"]
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        (["-M", "pc,nvdimm=on", "-m", "256,slots=2,maxmem=1G"], {"etc/acpi/nvdimm-mem": 4096}),
+        (["-device", "pxb,id=p,bus_nr=4"], {"etc/extra-pci-roots": 8}),
+        (["-M", "q35", "-device", "pxb-pcie,id=p,bus_nr=64"], {"etc/extra-pci-roots": 8}),
+        (["-device", "isa-vga"], {"vgaroms/vgabios.bin": 39424}),
+        (["-device", "ramfb"], {"vgaroms/vgabios-ramfb.bin": 29184, "etc/ramfb": 28}),
+        (["-device", "vmgenid"], {"etc/vmgenid_guid": 4096, "etc/vmgenid_addr": 8}),
+        (["-device", "vmcoreinfo"], {"etc/vmcoreinfo": 16}),
+    ],
+)
+def test_devices_that_are_not_modelled_have_their_files(options: list[str], files: dict[str, int]) -> None:
+    machine = [] if "-M" in options else ["-M", "pc"]
+    without = files_of("-M", "q35" if "q35" in options else "pc", *(options[2:4] if "-m" in options else []))
+    have = files_of(*machine, *options)
+    assert {name: have[name].size for name in have.keys() - without.keys()} == files
+    assert {name for name in files if have[name].writable} == {
+        n for n in files if n in ("etc/ramfb", "etc/vmgenid_addr", "etc/vmcoreinfo")
+    }
