@@ -118,7 +118,7 @@ cdef class Tpm(Device):
         Was it asked for?"""
         if not ppi[PPI_MOVV] & MOVV_OVERWRITE:
             return False
-        if self.dma is not None:
+        if self.dma is not None and self.dma.ram != NULL:
             memset(self.dma.ram, 0, self.dma.below_4g + self.dma.above_4g)
         return True
 
