@@ -699,7 +699,9 @@ def nic(h: Hands, station: bytes, express: bool) -> None:
     """Rings, loopback, packets out and in again; then descriptors, buffers, causes and statistics.
     express: the 82574L, whose other queues and extended descriptors are used, too."""
     ring = h.random.choice((8, 8, 16))
-    tx, rx, second = (h.place(16 * ring, 16) for _ in range(3))
+    split = express and h.chance(0.25)  # descriptors with a buffer for headers and three of 1 KiB
+    unit = 32 if split else 16
+    tx, rx, second = (h.place(n * ring, 16) for n in (16, unit, unit))
     buffers = [h.place(4096, 16) for _ in range(ring)]
     queue = h.random.choice(("", "", "1")) if express else ""
     setup = express or h.chance(0.7)  # else what lies in the rings is sent: from outside RAM the 82574L differs
@@ -719,12 +721,13 @@ def nic(h: Hands, station: bytes, express: bool) -> None:
         spread = express and h.chance(0.3)  # over both receive queues
         for q in ("", "1") if spread else ("",):
             base = rx if not q else second
-            for name, value in (("RDBAL", base), ("RDBAH", 0), ("RDLEN", 16 * ring), ("RDH", 0), ("RDT", 0)):
+            for name, value in (("RDBAL", base), ("RDBAH", 0), ("RDLEN", unit * ring), ("RDH", 0), ("RDT", 0)):
                 h.put(name + q, value)
         if express:
             h.put("CTRL", 0x241 | h.random.choice((0, VME)))
-            extended = 0x8000 if spread else h.random.choice((0, 0x8000))
-            h.put("RFCTL", extended | h.random.choice((0, 0, 0x400, 0x800, 0x2000)))
+            extended = 0x8000 if spread or split else h.random.choice((0, 0x8000))
+            h.put("RFCTL", extended | h.random.choice((0, 0, 0x400, 0x800, 0x2000, 0x4000 * split)))
+            h.put("PSRCTL", 0x01010100 | h.random.choice((1, 2, 8)))
             h.put("RXCSUM", 0x2300 if spread else h.random.choice((0, 0x100, 0x200, 0x300, 0x300, 0x2300)))
             h.put("MRQC", 0x3F0001 if spread else 0)
             for n in range(10 if spread else 0):
@@ -733,16 +736,18 @@ def nic(h: Hands, station: bytes, express: bool) -> None:
                 h.put(f"RETA{n}", h.random.getrandbits(32))
         size = h.random.choice((0, 0, 0x10000, 0x20000, 0x30000))
         mode = h.random.choice((0, 0x8, 0x10, 0x18)) | h.random.choice((0, 0x40)) | h.random.choice((0, 0x20)) | size
+        mode |= 0x400 * split
         strip = 0x04000000  # where the 82574L puts the FCS: docs/devices/e1000e.md
         h.put(
             "RCTL", 0x8002 | mode | (strip if express else h.random.choice((0, strip))) | h.random.choice((0, 0x40000))
         )
         h.put("VET", 0x8100)
-        h.fill(rx, b"".join(struct.pack("<QQ", a, 0) for a in buffers))
-        h.put("RDT", ring - 1)
+        free = [struct.pack("<4Q", *range(a, a + 4096, 1024)) if split else struct.pack("<2Q", a, 0) for a in buffers]
+        h.fill(rx, b"".join(free))
+        h.put("RDT", unit // 16 * (ring - 1))
         if spread:
-            h.fill(second, b"".join(struct.pack("<QQ", a, 0) for a in reversed(buffers)))
-            h.put("RDT1", ring - 1)
+            h.fill(second, b"".join(reversed(free)))
+            h.put("RDT1", unit // 16 * (ring - 1))
         for name, value in (("TDBAL", tx), ("TDBAH", 0), ("TDLEN", 16 * ring), ("TDH", 0), ("TDT", 0)):
             h.put(name + queue, value)
         h.put("TCTL", 0x4010A)
@@ -786,15 +791,19 @@ def nic(h: Hands, station: bytes, express: bool) -> None:
     for name in ("TDH" + queue, "RDH", "STATUS", "GPRC", "GPTC", "TPT", "TPR", *(("TSCTC",) if express else ())):
         h.get(name)
     h.look(tx, 16 * ring, 16 * ring)
-    h.look(rx, 16 * ring, 16 * ring)
+    h.look(rx, unit * ring, unit * ring)
     if express:
-        h.look(second, 16 * ring, 16 * ring)
+        h.look(second, unit * ring, unit * ring)
     for a in buffers if express else buffers[:4]:
         h.look(a, *((96, 96) if express else (256,)))
+        if split:
+            h.look(a + 1024, 32)
     h.get("ICR")
     if express:  # contexts and the data that they belong to are not to meet others by a random tail
         h.put("TDLEN" + queue, 0)
         h.put("TDBAL" + queue, 0)
+    if split:
+        h.put("RCTL", 0)  # nor an odd tail, at which the reference may walk for ever
 
 
 def e1000(h: Hands) -> None:
