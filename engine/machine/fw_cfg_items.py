@@ -97,6 +97,7 @@ class Facts:
     hpet: bool = True
     acpi: bool = True
     acpi_tables: int = ACPI_TABLE_BLOCK  # bytes of the ACPI tables before padding
+    rsdp: int = 20  # bytes of the root pointer's file
     s3: bool = True
     s4: bool = True
     s4_value: int = 2
@@ -286,7 +287,7 @@ def _acpi(f: Facts) -> list[Item]:
     states[4] = f.s4_value | f.s4 << 7
     size = -(-f.acpi_tables // ACPI_TABLE_BLOCK) * ACPI_TABLE_BLOCK
     return [
-        Item("etc/acpi/rsdp", None, 20, content=True),
+        Item("etc/acpi/rsdp", None, f.rsdp, content=True),
         Item("etc/acpi/tables", None, size, content=True),
         Item("etc/table-loader", None, ACPI_LOADER_BLOCK, content=True),
         Item("etc/tpm/log", b"", 0),

@@ -183,6 +183,7 @@ OLDER: tuple[tuple[tuple[int, int], dict[str, Any]], ...] = (
     ((6, 1), {"processor": [0x00000663, Facts().processor[1]]}),  # another qemu64
     ((2, 9), {"smi": False}),
     ((2, 6), {"files_by_kind": True}),
+    ((2, 3), {"rsdp": 36}),
 )
 
 # Properties of their devices, as -global would give them.
@@ -196,7 +197,7 @@ OLDER_PROPERTIES: tuple[tuple[tuple[int, int], dict[str, str]], ...] = (
     ((2, 9), {"pci-bridge.shpc": "on"}),
     ((2, 5), {"fw_cfg_io.dma_enabled": "off", "fw_cfg_mem.dma_enabled": "off"}),
 )
-# Files of devices (and a switch) that are not modelled: sizes of those that firmware reads, and of those that it writes.
+# Files of devices (and a switch) that are not modelled: sizes of those that firmware reads, and those that it writes.
 FILES: dict[str, dict[str, int]] = {
     "isa-vga": {"vgaroms/vgabios.bin": 39424},
     "isa-cirrus-vga": {"vgaroms/vgabios-cirrus.bin": 39424},
@@ -496,9 +497,11 @@ class Importer:
         have = {d.id: d for d in base.devices}
         self.q35 = board == "q35"
         facts = dict(self.facts)
+        usual_vga = "std"
         if typed := _versioned(self.machine):
             facts["version"] = self.machine
             version = int(typed[1]), int(typed[2])
+            usual_vga = "cirrus" if version < (2, 2) else "std"
             facts |= {k: v for end, old in OLDER if version < end for k, v in old.items()}
             self.globals = {k: v for end, o in OLDER_PROPERTIES if version < end for k, v in o.items()} | self.globals
         ide, floppies = self._drives()
@@ -518,7 +521,7 @@ class Importer:
                 tables.append(("dma", {"unit": FDC["unit"]}))
         named = {d.get("", "") for d in self.devices}
         if not self.vga:
-            self.vga = "std" if self.defaults and not named & VGA_DEVICES else "none"
+            self.vga = usual_vga if self.defaults and not named & VGA_DEVICES else "none"
         if self.vga != "std":
             remove.append("vga")
         remove += [id for name, id in SWITCHED_OFF.items() if self.switches.get(name, "on") == "off"]

@@ -246,7 +246,7 @@ def test_properties_of_devices_of_older_machine_types(version: str, edid: bool, 
         (("-M", "q35", "-global", "mch.smbase-smram=off"), False),
     ],
 )
-def test_machine_types_up_to_4_2_have_no_smram_at_the_power_on_smbase(args: list[str], smbase: bool) -> None:
+def test_machine_types_up_to_4_2_have_no_smram_at_the_power_on_smbase(args: tuple[str, ...], smbase: bool) -> None:
     assert imported(*args).spec().device("mch").config.get("smbase", True) is smbase
 
 
@@ -436,3 +436,13 @@ def test_devices_that_are_not_modelled_have_their_files(options: list[str], file
     assert {name for name in files if have[name].writable} == {
         n for n in files if n in ("etc/ramfb", "etc/vmgenid_addr", "etc/vmcoreinfo")
     }
+
+
+@pytest.mark.parametrize(
+    ("version", "rsdp", "vga"), [("2.3", 20, "VGA"), ("2.2", 36, "VGA"), ("2.1", 36, "cirrus-vga")]
+)
+def test_machine_types_up_to_2_2(version: str, rsdp: int, vga: str) -> None:
+    assert files_of("-M", f"pc-i440fx-{version}")["etc/acpi/rsdp"].size == rsdp
+    got = from_qemu(["-M", f"pc-i440fx-{version}"])
+    assert ("vga" in ids(got)) == (vga == "VGA")
+    assert (("cirrus-vga", "00:02.0") in got.unmodelled) == (vga == "cirrus-vga")
