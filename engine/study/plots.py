@@ -262,7 +262,7 @@ def pays(r: Results, k: Contrast) -> Plot | None:
     if not got:
         return None
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     f, axes = figure(11, 1.3 + 0.21 * len(got), len(gauges), sharey=True)
     count = dict.fromkeys(VERDICTS, 0)
@@ -276,6 +276,9 @@ def pays(r: Results, k: Contrast) -> Plot | None:
             _points(ax, [(y, i)], VERDICTS[v], "o", "")
         ax.axvline(1, color=LIMIT, lw=0.8, ls=":")
         ax.set_xscale("log")
+        low, high = ax.get_xlim()
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=5))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_title(g.name, fontsize=8.5)
         ax.set_xlabel(f"times better than {base}", fontsize=8)
