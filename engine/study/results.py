@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -424,8 +425,10 @@ def with_interval(i: Interval, show: Callable[[float], str]) -> str:
 
 
 def times(v: float) -> str:
-    """A ratio: 135, 13.5, 1.35 or 0.0072."""
-    return f"{v:,.0f}" if v >= 100 else f"{v:.{2 if v < 10 else 1}f}" if v >= 0.1 else f"{v:.2g}"
+    """A ratio: 135, 13.5, 1.35, 0.10 or 0.000072."""
+    if v >= 0.1:
+        return f"{v:,.0f}" if v >= 100 else f"{v:.{2 if v < 10 else 1}f}"
+    return f"{Decimal(f'{v:#.2g}'):f}"
 
 
 def grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[tuple[Any, ...], list[Cell]]:
