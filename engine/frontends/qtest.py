@@ -46,6 +46,7 @@ from engine.types import Space
 
 MAX_BYTES = 256 << 20  # of one read, write or memset
 MAX_LINE = 2 * MAX_BYTES + 256
+MAX_ANSWERS = 1 << 20  # bytes of memory told in one block of answers; requests behind it wait until they are sent
 BATCH = 1 << 14  # accesses of one batch
 STEP_NS = 1 << 30  # of one clock advance between two looks at signals and lines
 U64 = (1 << 64) - 1
@@ -117,6 +118,7 @@ class Qtest:
         self.names = names or {}
         self.stopping, self.reset, self.between = stopping, reset, between
         self._input = bytearray()
+        self.held = False  # requests are left for the next call of feed()
         self._out: list[bytes] = []
         self._rows = bytearray()
         self._formats: list[bytes | None] = []
@@ -180,7 +182,7 @@ class Qtest:
     # ------------------------------------------------------------------ requests in, answers out
 
     def feed(self, data: bytes) -> bytes:
-        """Bytes from the client; the bytes to send back."""
+        """Bytes from the client; the bytes to send back.  Behind much to send requests are `held` for the next call."""
         self._input += data
         end = self._input.rfind(b"\n")
         if end < 0:
@@ -190,11 +192,18 @@ class Qtest:
             return b""
         lines = bytes(self._input[:end]).split(b"\n")
         del self._input[: end + 1]
-        for line in lines:
+        room = MAX_ANSWERS
+        requests = iter(lines)
+        for line in requests:
             m = _fast(line)
             if m is None or self.machine is None or not self._quick(*m.groups()):
                 self._flush()
-                self._slow(line)
+                room -= self._slow(line)
+                if room < 0:
+                    break
+        left = b"".join(line + b"\n" for line in requests)
+        self.held = bool(left)
+        self._input[:0] = left
         self._flush()
         answer = self._out.pop()  # is held back while what was let go leaves
         self._feeding = True
@@ -273,7 +282,8 @@ class Qtest:
             n, self._resets = resets - self._resets, resets
             self.reset(n)
 
-    def _slow(self, line: bytes) -> None:
+    def _slow(self, line: bytes) -> int:
+        """Any request; how long its answer is."""
         words = line.decode("latin-1").split(" ")
         command = self._commands.get(words[0])
         try:
@@ -288,6 +298,7 @@ class Qtest:
         if self._changed():
             self._out += self._lines().values()
         self._out.append(answer.encode("ascii", "backslashreplace") + b"\n")
+        return len(answer)
 
     def _changed(self) -> bool:
         """Whether to ask for line changes.  Workers hand theirs over only when asked."""
@@ -552,6 +563,7 @@ class _Peer:
         self.server = server
         self.open = True
         self.monitor: Monitor | None = None
+        self.held: Callable[[], bool] = lambda: False  # whether feed(b"") has something to do
         if owner is not None:
             os.set_blocking(source, False)
         server.peers.append(self)
@@ -566,6 +578,7 @@ class _Peer:
         else:
             self.qtest = server.qtest()
             self.feed = lambda data: self.send(self.qtest.feed(data))
+            self.held = lambda: self.qtest.held
             server.guest.clients.append(self)
 
     def look(self) -> None:
@@ -596,14 +609,16 @@ class _Peer:
             self.close()
             return
         if self.source in self.server.selector.get_map():
-            read = selectors.EVENT_READ if len(self.out) < self.WAITING_MAX else 0
-            write = selectors.EVENT_WRITE if self.out and self.sink == self.source else 0
+            read = selectors.EVENT_READ if len(self.out) < self.WAITING_MAX and not self.held() else 0
+            write = selectors.EVENT_WRITE if (self.out or self.held()) and self.sink == self.source else 0
             self.server.selector.modify(self.source, read | write, self.ready)
 
     def ready(self, mask: int) -> None:
         """The client has sent something, or can take something."""
         if mask & selectors.EVENT_WRITE:
             self.flush()
+            if self.open and self.held() and not self.out:
+                self.feed(b"")
         if not mask & selectors.EVENT_READ or not self.open:
             return
         try:
@@ -614,6 +629,8 @@ class _Peer:
             data = b""
         if data:
             self.feed(data)
+            while self.held() and self.sink != self.source and not self.server.guest.ended:
+                self.feed(b"")  # standard output: a write waits
         else:
             self.close()
 

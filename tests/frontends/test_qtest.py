@@ -216,6 +216,8 @@ def test_any_bytes_get_one_answer_a_line(lines: list[bytes]) -> None:
     lines = [line.replace(b"\n", b"") for line in lines]
     q = Qtest(SHARED())
     out = q.feed(b"".join(line + b"\n" for line in lines))
+    while q.held:
+        out += q.feed(b"")
     answers = [a for a in out.split(b"\n")[:-1] if not a.startswith(b"IRQ ")]
     assert len(answers) == len(lines)
     assert all(a.startswith((b"OK", b"FAIL", b"ERR")) for a in answers)
@@ -640,6 +642,29 @@ def test_a_client_that_does_not_read_does_not_stop_the_other(launcher: str) -> N
         guest.send(b"read 0 4000000\n" * 8)
         assert guest.execute("query-status")["return"]["running"] is True
         assert all(len(guest.line()) == 8000005 for _ in range(8))
+
+
+def test_a_client_that_asks_for_more_than_memory_holds_disturbs_nobody(launcher: str) -> None:
+    with QtestClient(launcher) as guest:
+        guest.negotiate()
+        guest.send(b"read 0 0x1000000\n" * 5000)  # 160 GB of answers
+        assert guest.execute("query-status")["return"]["running"] is True
+        status = Path(f"/proc/{guest.process.pid}/status").read_text()
+        assert int(status.partition("VmHWM:")[2].split()[0]) < 1 << 20  # KiB
+        assert len(guest.line()) == (1 << 25) + 5
+
+
+def test_much_to_send_through_standard_output(launcher: str) -> None:
+    done = subprocess.run(
+        [launcher, "-machine", "pc", "-nodefaults", "-qtest", "stdio"],
+        input="read 0 1000000\n" * 8 + "endianness\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [len(line) for line in done.stdout.splitlines()] == [2000005] * 8 + [len("OK little")]
 
 
 def test_standard_input_is_a_client(launcher: str) -> None:
