@@ -57,6 +57,8 @@ extern void ps2_queue(void *keyboard, int byte);
 extern void *isa_get_irq(void *device, unsigned line);
 extern void qemu_set_irq(void *irq, int level);
 extern void bdrv_drain_all(void);
+extern void *blk_all_next(void *blk);
+extern void blk_set_disable_request_queuing(void *blk, bool disable);
 extern void *qemu_get_aio_context(void);
 extern bool aio_poll(void *context, bool blocking);
 extern void *qemu_find_tpm_be(const char *id) __attribute__((weak));
@@ -90,6 +92,10 @@ static void control_write(void *opaque, uint64_t addr, uint64_t data, unsigned s
         void *tpm = qemu_find_tpm_be ? qemu_find_tpm_be("tpm") : NULL;
         if (tpm)
             tpm_backend_finish_sync(tpm);
+        /* A TRIM of several ranges counts as one request until its last range has been discarded: a drive that keeps
+           requests back while it is drained would keep the next range back, and the drain waits for the TRIM. */
+        for (void *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk))
+            blk_set_disable_request_queuing(blk, true);
         for (uint64_t n = 0; n < data; n++) {
             bdrv_drain_all();
             while (aio_poll(qemu_get_aio_context(), false)) { }
