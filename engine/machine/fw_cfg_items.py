@@ -110,6 +110,8 @@ class Facts:
     strict: bool = False  # boot from nothing else
     geometry: tuple[str, ...] = ()
     system: Mapping[str, str] = field(default_factory=dict)  # strings of SMBIOS type 1
+    smbios: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # what is given of its types 0, 2, 3, 4, 17
+    oem_strings: tuple[str, ...] = ()  # SMBIOS type 11
     smbios_bits: int = 32
     kernel: bytes | int | None = None
     initrd: bytes | int | None = None
@@ -305,21 +307,14 @@ def machine_items(f: Facts) -> tuple[Item, ...]:
         for base, size in ranges
     )
     sockets, dies, cores, threads = topology(f)
-    anchor, table = smbios.tables(
-        smbios.Smbios(
-            c.product,
-            f.version or c.version,
-            f.ram,
-            ram,
-            sockets,
-            dies * cores,
-            threads,
-            f.processor,
-            f.uuid or bytes(16),
-            f.system,
-            f.smbios_bits,
-        )
-    )
+    told = smbios.Smbios(
+        c.product, f.version or c.version, f.ram, ram, sockets, dies * cores, threads, f.processor, f.uuid or bytes(16),
+        f.system, f.smbios, f.oem_strings, f.smbios_bits,
+    )  # fmt: skip
+    try:
+        anchor, table = smbios.tables(told)
+    except struct.error as e:
+        raise MachineError(f"smbios: {e}") from None
     ids = apic_id(f, (f.max_cpus or f.cpus) - 1) + 1
     # Memory modules need a node to be put into.
     nodes = f.numa or (((f.ram, ()),) if f.ram_slots or f.max_ram > f.ram else ())

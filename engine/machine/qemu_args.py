@@ -209,6 +209,23 @@ FILES: dict[str, dict[str, int]] = {
 }
 WRITTEN_FILES = {"ramfb": {"etc/ramfb": 28}, "vmgenid": {"etc/vmgenid_addr": 8}, "vmcoreinfo": {"etc/vmcoreinfo": 16}}
 SMBIOS_SYSTEM = ("manufacturer", "product", "version", "serial", "sku", "family")  # strings of its type 1
+SMBIOS = {  # fields of its other types
+    "0": ("vendor", "version", "date", "release", "uefi"),
+    "2": ("manufacturer", "product", "version", "serial", "asset", "location"),
+    "3": ("manufacturer", "version", "serial", "asset", "sku"),
+    "4": (
+        "sock_pfx",
+        "manufacturer",
+        "version",
+        "max-speed",
+        "current-speed",
+        "serial",
+        "asset",
+        "part",
+        "processor-id",
+    ),
+    "17": ("loc_pfx", "bank", "manufacturer", "serial", "asset", "part", "speed"),
+}
 ON, OFF = ("on", "true", "yes"), ("off", "false", "no")
 TOPOLOGY = ("max_cpus", "sockets", "dies", "cores", "threads")
 _bare = re.compile("[A-Za-z0-9_-]+").fullmatch
@@ -393,8 +410,8 @@ class Importer:
             self.facts["uuid"] = value
         elif name == "-fw_cfg":
             self._fw_cfg_file(o)
-        elif name == "-smbios" and o.get("type") == "1" and set(o) <= {"type", *SMBIOS_SYSTEM}:
-            self.facts["system"] = {k: v for k, v in o.items() if k != "type"}
+        elif name == "-smbios" and self._smbios(o, value):
+            pass
         elif name == "-object":
             self.objects[o.get("id", "")] = o
         elif name == "-numa":
@@ -420,6 +437,24 @@ class Importer:
             self.devices.append({"": "isa-debugcon", "iobase": "0xe9"})
         else:
             self.remarks.append(f"{name} {value}: not understood, passed over")
+
+    def _smbios(self, o: Mapping[str, str], text: str) -> bool:
+        """What firmware is to say of the machine; False if that is not modelled."""
+        kind, given = o.get("type", ""), {k: v for k, v in o.items() if k != "type"}
+        if kind == "11" and set(given) == {"value"}:
+            parts = text.replace(",,", "\0").split(",")
+            values = [p.removeprefix("value=").replace("\0", ",") for p in parts if p.startswith("value=")]
+            self.facts["oem_strings"] = [*self.facts.get("oem_strings", []), *values]
+        elif kind == "1" and set(given) <= {*SMBIOS_SYSTEM, "uuid"}:
+            if uuid := given.pop("uuid", ""):
+                self.facts["uuid"] = uuid
+            self.facts["system"] = self.facts.get("system", {}) | given
+        elif kind in SMBIOS and set(given) <= set(SMBIOS[kind]):
+            types = self.facts.setdefault("smbios", {})
+            types[kind] = types.get(kind, {}) | given
+        else:
+            return False
+        return True
 
     def _path(self, text: str) -> str:
         """A file name in which {NAME} stands for a file given by name; "" if it was not given."""

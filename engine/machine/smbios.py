@@ -30,6 +30,8 @@ class Smbios:
     processor: tuple[int, int] = (0, 0)
     uuid: bytes = bytes(16)
     system: Mapping[str, str] = field(default_factory=dict)  # strings of type 1 to change
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # of types 0, 2, 3, 4 and 17, by number
+    oem: Sequence[str] = ()  # strings of type 11
     bits: int = 32  # width of the entry point's table address
 
 
@@ -46,6 +48,29 @@ def _numbered(*strings: str) -> list[int]:
         n += bool(s)
         out.append(n if s else 0)
     return out
+
+
+def _bios(f: Smbios) -> list[bytes]:
+    """Type 0, BIOS information (7.1), if any is given; otherwise it is the firmware's."""
+    if "0" not in f.given:
+        return []
+    given = f.given["0"]
+    text = [given.get(k, "") for k in ("vendor", "version", "date")]
+    n = _numbered(*text)
+    release = [int(part) for part in given.get("release", "0.0").split(".")]
+    virtual = 0x14 | 0x08 * (given.get("uefi", "off") in ("on", "true", "yes"))
+    body = struct.pack("<BBHBBQ6B", n[0], n[1], 0xE800, n[2], 0, 8, 0, virtual, *release, 255, 255)
+    return [_structure(0, 0, body, *text)]
+
+
+def _board(f: Smbios) -> list[bytes]:
+    """Type 2, baseboard information (7.3), if any is given."""
+    if "2" not in f.given:
+        return []
+    given = {"manufacturer": "QEMU", "product": f.product, "version": f.version, **f.given["2"]}
+    text = [given.get(k, "") for k in ("manufacturer", "product", "version", "serial", "asset", "location")]
+    n = _numbered(*text)
+    return [_structure(2, 0x200, struct.pack("<7BHBB", *n[:5], 1, n[5], 0x300, 10, 0), *text)]
 
 
 def _system(f: Smbios) -> bytes:
@@ -68,7 +93,10 @@ def _system(f: Smbios) -> bytes:
 
 def _chassis(f: Smbios) -> bytes:
     """Type 3, system enclosure (7.4): states "safe", security "unknown"."""
-    return _structure(3, 0x300, bytes((1, 1, 2, 0, 0, 3, 3, 3, 2)) + bytes(9), "QEMU", f.version)
+    given = {"manufacturer": "QEMU", "version": f.version, **f.given.get("3", {})}
+    text = [given.get(k, "") for k in ("manufacturer", "version", "serial", "asset", "sku")]
+    n = _numbered(*text)
+    return _structure(3, 0x300, bytes((n[0], 1, n[1], n[2], n[3], 3, 3, 3, 2)) + bytes(8) + bytes(n[4:]), *text)
 
 
 def _processor(f: Smbios, n: int) -> bytes:
@@ -76,26 +104,30 @@ def _processor(f: Smbios, n: int) -> bytes:
     cores, threads = min(f.cores, 255), min(f.threads * f.cores, 255)
     if f.cores > 255:
         threads = 255
+    given = {"sock_pfx": "CPU", "manufacturer": "QEMU", "version": f.version, **f.given.get("4", {})}
+    text = [given["sock_pfx"] + f"{n:2x}"] + [
+        given.get(k, "") for k in ("manufacturer", "version", "serial", "asset", "part")
+    ]
+    number = _numbered(*text)
+    id = int(given.get("processor-id", "0"), 0)
     body = struct.pack(
         "<BBBBIIBBHHHBBHHHBBBBBBHH",
-        1,
+        number[0],
         3,
         1,
-        2,
-        *f.processor,
-        3,
+        number[1],
+        *((id & 0xFFFFFFFF, id >> 32) if id else f.processor),
+        number[2],
         0,
         0,
-        2000,
-        2000,
+        int(given.get("max-speed", "2000"), 0),
+        int(given.get("current-speed", "2000"), 0),
         0x41,
         1,
         0xFFFF,
         0xFFFF,
         0xFFFF,
-        0,
-        0,
-        0,
+        *number[3:],
         cores,
         cores,
         threads,
@@ -104,7 +136,12 @@ def _processor(f: Smbios, n: int) -> bytes:
     )
     if f.bits == 64:
         body += struct.pack("<HHH", f.cores, f.cores, f.cores * f.threads)
-    return _structure(4, 0x400 + n, body, f"CPU {n}", "QEMU", f.version)
+    return _structure(4, 0x400 + n, body, *text)
+
+
+def _oem(f: Smbios) -> list[bytes]:
+    """Type 11, OEM strings (7.12)."""
+    return [_structure(11, 0xE00, bytes((len(f.oem),)), *f.oem)] if f.oem else []
 
 
 def _memory(f: Smbios) -> list[bytes]:
@@ -119,7 +156,13 @@ def _memory(f: Smbios) -> list[bytes]:
             struct.pack("<BBBIHHQ", 1, 3, 6, kib if small else TYPE16_STANDARD, 0xFFFE, count, 0 if small else f.ram),
         )
     ]
+    given = {"loc_pfx": "DIMM", "manufacturer": "QEMU", **f.given.get("17", {})}
+    speed = int(given.get("speed", "0"), 0)
     for n in range(count):
+        text = [f"{given['loc_pfx']} {n}"] + [
+            given.get(k, "") for k in ("bank", "manufacturer", "serial", "asset", "part")
+        ]
+        number = _numbered(*text)
         mib = (min(DIMM, f.ram - n * DIMM) + (1 << 20) - 1) >> 20
         size, more = (mib, 0) if mib < TYPE17_STANDARD else (TYPE17_STANDARD, mib)
         body = struct.pack(
@@ -131,23 +174,20 @@ def _memory(f: Smbios) -> list[bytes]:
             size,
             9,
             0,
-            1,
-            0,
+            number[0],
+            number[1],
             7,
             2,
-            0,
-            2,
-            0,
-            0,
-            0,
+            speed,
+            *number[2:],
             0,
             more,
-            0,
+            speed,
             0,
             0,
             0,
         )
-        out.append(_structure(17, 0x1100 + n, body, f"DIMM {n}", "QEMU"))
+        out.append(_structure(17, 0x1100 + n, body, *text))
     for n, (base, size) in enumerate(f.memory):
         first, last = base >> 10, (base + size - 1) >> 10
         if last < 0xFFFFFFFF:
@@ -161,9 +201,12 @@ def _memory(f: Smbios) -> list[bytes]:
 def tables(f: Smbios) -> tuple[bytes, bytes]:
     """(entry point, structure table).  The firmware fills in the table's address and the checksums."""
     parts = [
+        *_bios(f),
         _system(f),
+        *_board(f),
         _chassis(f),
         *(_processor(f, n) for n in range(f.sockets)),
+        *_oem(f),
         *_memory(f),
         _structure(32, 0x2000, bytes(7)),  # system boot information (7.33): no errors
         _structure(127, 0x7F00, b""),

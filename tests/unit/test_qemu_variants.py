@@ -303,9 +303,9 @@ def test_small_switches() -> None:
     assert "pit" not in ids(imported("-M", "pc,pit=off")) and "pit" in ids(imported("-M", "pc"))
     port = imported("-device", "isa-debugcon,iobase=0x402,readback=0x77").spec().device("debugcon")
     assert (port.at, port.config) == ({"debugcon": 0x402}, {"readback": 0x77})
-    got = imported("-smbios", "type=1,manufacturer=Acme,,Inc,serial=7", "-smbios", "type=4,asset=x")
+    got = imported("-smbios", "type=1,manufacturer=Acme,,Inc,serial=7", "-smbios", "type=8,port_type=1")
     assert got.spec().board.facts["system"] == {"manufacturer": "Acme,Inc", "serial": "7"}
-    assert got.remarks == ["-smbios type=4,asset=x: not understood, passed over"]
+    assert got.remarks == ["-smbios type=8,port_type=1: not understood, passed over"]
     items = {i.key: i.data for i in derive(got.spec()).device("fwcfg").config["items"]}
     assert b"Acme,Inc\0" in (items["etc/smbios/smbios-tables"] or b"")
 
@@ -446,3 +446,51 @@ def test_machine_types_up_to_2_2(version: str, rsdp: int, vga: str) -> None:
     got = from_qemu(["-M", f"pc-i440fx-{version}"])
     assert ("vga" in ids(got)) == (vga == "VGA")
     assert (("cirrus-vga", "00:02.0") in got.unmodelled) == (vga == "cirrus-vga")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "formatted", "strings"),
+    [
+        ("type=0,vendor=me,date=01/02/2003,release=3.14,uefi=on", 0,
+         "01 00 00e8 02 00 0800000000000000 00 1c 03 0e ff ff", b"me\x0001/02/2003\x00"),
+        ("type=2,product=x", 2, "01 02 03 00 00 01 00 0003 0a 00", b"QEMU\0x\0pc-i440fx-7.2\0"),
+        ("type=3,sku=s,manufacturer=a", 3, "01 01 02 00 00 03 03 03 02 00000000 00 00 00 00 03",
+         b"a\0pc-i440fx-7.2\0s\0"),
+        ("type=4,sock_pfx=S,version=v,max-speed=3000,part=p,processor-id=0x123456789", 4,
+         "01 03 01 02 89674523 01000000 03 00 0000 b80b d007 41 01 ffff ffff ffff 00 00 04 01 01 01 0200 0100",
+         b"S 0\0QEMU\0v\0p\0"),
+        ("type=11,value=one,,two,value=three", 11, "02", b"one,two\0three\0"),
+        ("type=17,speed=1000,bank=b,serial=9", 17,
+         "0010 feff ffff ffff 8000 09 00 01 02 07 0200 e803 03 04 00 00 00 00000000 e803 0000 0000 0000",
+         b"DIMM 0\0b\0QEMU\x009\0"),
+    ],
+)  # fmt: skip
+def test_what_smbios_says_is_given(options: str, kind: int, formatted: str, strings: bytes) -> None:
+    """DSP0134: type, length and two bytes of handle, the formatted area, the strings, a zero byte."""
+    table = bytes_of("etc/smbios/smbios-tables", "-M", "pc", "-smbios", options)
+    found: dict[int, tuple[bytes, bytes]] = {}
+    while table:
+        length = table[1]
+        end = table.index(b"\0\0", length) + 2
+        found.setdefault(table[0], (table[4:length], table[length:end]))
+        table = table[end:]
+    assert found[kind] == (bytes.fromhex(formatted), strings + b"\0")
+    assert set(found) == {1, 3, 4, 16, 17, 19, 32, 127} | {kind}
+
+
+def test_options_of_one_smbios_type_add_up() -> None:
+    got = imported(
+        "-M",
+        "pc",
+        *(x for o in ("type=1,serial=7", "type=1,sku=k", "type=3,asset=a", "type=3,sku=s") for x in ("-smbios", o)),
+    )
+    facts = got.spec().board.facts
+    assert (facts["system"], facts["smbios"]) == ({"serial": "7", "sku": "k"}, {"3": {"asset": "a", "sku": "s"}})
+
+
+@pytest.mark.parametrize(
+    "options", ["type=0,release=x", "type=0,release=1", "type=17,speed=fast", "type=4,max-speed=70000"]
+)
+def test_smbios_numbers_that_are_none_are_refused(options: str) -> None:
+    with pytest.raises(MachineError):
+        derive(imported("-M", "pc", "-smbios", options).spec())
