@@ -263,7 +263,8 @@ def test_a_schedule_is_not_run_ahead_of() -> None:
 
 @pytest.mark.parametrize("fill", [False, True])
 def test_a_batch_takes_what_is_due_or_waits_until_it_is_full(fill: bool) -> None:
-    n = 30
+    """Five accesses are due at once, the others a second later."""
+    n, later = 30, 1e9
     spec = replace(load("i440fx"), placement=PlacementSpec(workers=1))
     with Machine(spec, path="batched", workers=1) as m:
         got = _offer.offer(
@@ -271,16 +272,14 @@ def test_a_batch_takes_what_is_due_or_waits_until_it_is_full(fill: bool) -> None
             mixes.synthetic("polling", n, 0.0),
             "batched",
             _limits.tsc_hz(),
-            due=np.arange(n) * 20e6,
+            due=np.where(np.arange(n) < 5, 0, later),
             batch=10,
             fill=fill,
         )
         made = m.sequencer.counters["batches"]
-    waited = histogram.quantile(_offer.edges(), got["reads"], 0.5)
+    assert made == (3 if fill else 4)
     if fill:
-        assert made == 3 and waited > 60e6  # the first of a full batch waits for nine more
-    else:
-        assert made >= 15 and waited < 20e6  # a busy host may stall for longer than one gap
+        assert histogram.quantile(_offer.edges(), got["reads"], 1.0) > 0.9 * later  # the five have waited for five more
 
 
 def test_posted_writes_are_watched_until_they_have_executed_and_full_rings_are_counted() -> None:
@@ -471,6 +470,8 @@ def test_an_interval_covers_the_median_about_as_often_as_it_says() -> None:
         ((0.5, 0.4, 0.6), "costs"),
         ((1.5, 0.9, 2.0), "undecided"),
         ((1.02, 1.01, 1.03), "undecided"),
+        ((0.6, 0.4, 1.1), "undecided"),
+        ((0.98, 0.97, 0.99), "undecided"),
     ],
 )
 def test_a_verdict_needs_the_whole_interval(i: tuple[float, float, float], word: str) -> None:
