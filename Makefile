@@ -53,7 +53,8 @@ bench: $(BUILT)
 build: $(BUILT)
 
 check: $(BUILT)
-	$(BIN)/python -m ruff check engine perf tests setup.py
+	$(BIN)/python -m ruff check engine perf tests tools setup.py
+	$(BIN)/python -m ruff format --check engine perf tests tools setup.py
 	$(BIN)/python -m mypy
 
 format:

@@ -419,6 +419,17 @@ def test_accesses_that_come_slowly_are_cut_by_time(path, row):
 
 
 @pytest.mark.parametrize("path", LINKS)
+def test_what_a_posted_write_does_is_heard_by_the_next_read_downstream(path):
+    """The write is on its way to another worker while its device has no deadline."""
+    spec = board(PROBE, PROBE, wires=[(0, "steady", 1, "i0")], reaction="toggle")
+    rows = [row for n in range(40) for row in (write(0, 0x10 | n & 1, 10 * n), read(10 * n + 1, 1))]
+    with bench(path, spec) as b, bench("local", spec) as local:
+        got, want = b.sequencer.run(batch(*rows), None, path), local.sequencer.run(batch(*rows), None, "local")
+        assert got[0].tolist() == want[0].tolist() and len(set(want[0][1::2].tolist())) == 40
+        assert b.sequencer.counters["buffered"] == (40 if path == "buffered" else 0)
+
+
+@pytest.mark.parametrize("path", LINKS)
 def test_accesses_are_cut_by_time_after_the_clock_was_put_back(path):
     slow = batch(*[read(n * 50_000_000) for n in range(80)])
     with bench(path, board(PROBE)) as b:
