@@ -373,6 +373,9 @@ class Host:
         return bytes(self.model.ram[gpa : gpa + n]).ljust(n, b"\0")
 
 
+ACCESS = 1 << 20  # the place of an access, behind all inputs before it
+
+
 class Model:
     """docs/ordering.md as a program: one queue, one clock, no rings.  Whole accesses to test devices only."""
 
@@ -387,7 +390,7 @@ class Model:
         self.unit = {r: u for u, unit in enumerate(p.units) for r in unit}
         self.net = {source: n for n, net in enumerate(p.nets) for source in net.sources}
         self.high = [sum(self.hosts[r].levels >> pin & 1 for r, pin in net.sources) for net in p.nets]
-        self.lines, self.place, self.now = [], (0, 0), 0
+        self.lines, self.key, self.now = [], (0, 0, 0), 0  # key: index, place, phase
         for net, high in zip(p.nets, self.high, strict=True):
             if high:
                 for rank, pin in sorted(net.sinks):
@@ -434,14 +437,15 @@ class Model:
                     if was == (self.high[n] > 0):
                         continue
                     if self.plan.nets[n].line >= 0:
-                        self.lines.append((self.place[0], t, self.plan.nets[n].line, int(not was), self.place[1]))
+                        self.lines.append((self.key, t, self.plan.nets[n].line, int(not was)))
                     for sink, sink_pin in sorted(self.plan.nets[n].sinks):
                         self.call(
                             self.hosts[sink], lambda h, p=sink_pin, v=int(not was): h.logic.on_input(LINE, p, 0, v), t
                         )
         if reset:
-            if self.place[1]:  # behind the access that asked for it
-                self.place = (self.place[0] + 1, 0)
+            index, place, phase = self.key
+            if phase:  # behind the access that asked for it
+                self.key = (index + 1, 0, 0) if place == ACCESS else (index, place + 1, 0)
             for h in self.hosts:
                 h.now = self.now
                 h.logic.on_reset(BUS_RESET)
@@ -469,6 +473,7 @@ class Model:
         out = Result()
         j = 0
         for i in range(len(stream.acc) + 1):
+            first = j
             while j < len(stream.inputs) and stream.inputs[j]["index"] == i:
                 r = stream.inputs[j]
                 j += 1
@@ -477,9 +482,10 @@ class Model:
                     at, n = value >> 32, value & 0xFFFFFFFF
                     self.ram[int(r["addr"]) : int(r["addr"]) + n] = stream.ram[at : at + n]
                     continue
-                self.place = (i, 0)
+                self.key = (i, j - first, 0)
                 t = max(self.now, int(r["t_ns"]))
                 self.advance(t)
+                self.key = (i, j - first, 1)
                 kind = int(r["kind"])
                 addr = 0 if kind == INTACK else int(r["addr"])
                 got = self.call(
@@ -493,9 +499,9 @@ class Model:
                 break
             a = stream.acc[i]
             t, addr, size, value = int(a["t_ns"]), int(a["addr"]), int(a["size"]), int(a["value"])
-            self.place = (i, 0)
+            self.key = (i, ACCESS, 0)
             self.advance(t)
-            self.place = (i, 1)
+            self.key = (i, ACCESS, 1)
             region, base = next((k, b) for k, b in ((3, ODD), (2, MEM), (1, RESET), (0, PORT)) if addr >= b)
             each = (16, 4, 64, 16)[region]
             host, offset = self.hosts[(addr - base) // each], (addr - base) % each
@@ -510,7 +516,10 @@ class Model:
                 out.value.append(got & mask if got is not None else mask if ones else 0)
                 out.status.append(1 if got is None else 0x80 if region == 3 and offset >= 8 and host.compiled else 0)
             self.carry()
-        out.lines = sorted(self.lines, key=lambda r: (r[0], r[4], r[1], r[2]))
+        out.lines = [
+            (index, t, line, level, int((place, phase) == (ACCESS, 1)))
+            for (index, place, phase), t, line, level in sorted(self.lines, key=lambda r: r[:3])
+        ]
         return out
 
 
