@@ -296,6 +296,13 @@ cdef class Device:
         are ignored, and returns IO_OK, IO_OK | IO_CONTENT, or an error, for which the bus answers."""
         return IO_NO_REGISTER
 
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
+                              io_status *status) noexcept nogil:
+        """The next reads of this register, n at most, for a region that says `strings`: as many as have one status (IO_OK, perhaps
+        with IO_CONTENT), need no time, and do nothing but bring the next value.  values: theirs, bits above the size zero.  How
+        many; what is left, and all if that is 0, comes by `read`."""
+        return 0
+
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         """A guest write; bits of value above the size are zero."""
         return IO_NO_REGISTER

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from engine._abi cimport (ENGINE_OP_SIZE_SHIFT, ENGINE_OP_WRITE, ENGINE_REC_CONFIG, ENGINE_REC_KIND_MASK, engine_effect,
                           engine_rec)
-from engine._device cimport IO_CONTENT, Device, device_core, effect_queue
+from engine._device cimport IO_CONTENT, IO_OK, Device, device_core, effect_queue, io_status
 
 cdef struct unit_entry:
     uint64_t next          # no member's deadline is before this; exact after every call of a member
@@ -24,7 +24,8 @@ cdef struct region_entry:
     uint8_t impl_min
     uint8_t impl_max
     uint8_t ports          # ports of a byte each, with a decoder each: Region.ports
-    uint8_t pad[15]
+    uint8_t strings        # Region.strings: read_string may be asked
+    uint8_t pad[14]
 
 # A wire that begins and ends within one unit: delivered here, at once.
 cdef struct wire_entry:
@@ -84,6 +85,18 @@ cdef inline uint32_t quick_access(Executor ex, region_entry *e, uint64_t t_ns, u
         value[0] &= ~<uint64_t>0 >> (64 - 8 * size)
     e.unit.next = e.core.deadline
     return status
+
+cdef inline uint32_t quick_string(region_entry *e, uint64_t last_ns, uint64_t addr, uint32_t size, uint32_t n, uint64_t *values,
+                                  uint32_t *status) noexcept nogil:
+    """The next reads of one register, n at most, the last of them at last_ns: how many the device has answered at once, with
+    one status.  core.now is left to the caller, who knows their times."""
+    cdef io_status one = IO_OK
+    cdef uint32_t done
+    if not e.direct & size or e.unit.next <= last_ns:
+        return 0
+    done = (<Device>e.dev).read_string(e.index, <uint32_t>(addr - e.base), size, n, values, &one)
+    status[0] = one
+    return done
 
 cdef inline bint owned(Executor ex, const engine_rec *r) noexcept nogil:
     """Is it an access to a region that this executor has?"""

@@ -83,6 +83,7 @@ cdef class Executor:
                     e.accepts |= <uint8_t>width       # widths are powers of two: each is its own bit
                 e.impl_min, e.impl_max = r.implements
                 e.ports = r.ports
+                e.strings = r.strings
                 for width in r.accepts:
                     if e.impl_min <= width <= e.impl_max:
                         e.direct |= <uint8_t>width

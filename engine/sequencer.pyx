@@ -28,7 +28,7 @@ from engine._abi cimport *
 from engine._atomics cimport load_relaxed32, load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, Arena, effect_queue)
-from engine._executor cimport Executor, quick_access, region_entry, unit_entry
+from engine._executor cimport Executor, quick_access, quick_string, region_entry, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_CLOCK, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
                                DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
 from engine._muldiv cimport muldiv
@@ -1084,6 +1084,21 @@ cdef class Sequencer:
             value[0] = whole
         return worst
 
+    cdef uint64_t _reads(self, region_entry *r, uint64_t i, uint64_t n, uint64_t addr) noexcept nogil:
+        """Access i and those behind it that are the same read again, before anything is due; n at most.  How many the device has answered
+        at once."""
+        cdef const engine_acc *a = &self.acc[i]
+        cdef uint64_t k = 1
+        cdef uint32_t status = 0
+        n = min(n, LOOK_EACH)
+        while k < n and repeats(a, a + k) and a[k].t_ns < NEVER:
+            k += 1
+        k = quick_string(r, a[k - 1].t_ns, addr, a.size, <uint32_t>k, self.value + i, &status)
+        if k:
+            self.now = r.core.now = a[k - 1].t_ns
+            memset(self.status + i, <int>status, k)
+        return k
+
     cdef int _run_local(self) except -1 nogil:
         cdef const engine_acc *acc = self.acc
         cdef const seq_input *inp = self.inp
@@ -1091,6 +1106,7 @@ cdef class Sequencer:
         cdef uint8_t *status = self.status
         cdef uint64_t i = 0, j = 0, t, v, addr = 0, ticks = 0, n = self.n_acc, m = self.n_inp, routed = 0
         cdef uint64_t next_input = inp[0].index if m else <uint64_t>-1, stop = min(n, next_input)
+        cdef uint64_t k
         cdef uint32_t place, st, space = 0, found, size
         cdef route to
         cdef const engine_acc *a
@@ -1124,13 +1140,20 @@ cdef class Sequencer:
             if to.fresh:
                 r = &(<Executor>local).regions[to.region]
             if found == FIND_OK:
+                if r.strings and not a.dir:
+                    k = min(stop, i | (SAMPLE - 1)) if self.stamped else stop      # short of the next that is timed
+                    if i + 1 < k and repeats(a, a + 1):
+                        k = self._reads(r, i, k - i, addr)
+                        if k:
+                            i += k
+                            continue
                 while True:                            # once; or a string of one access, as to data ports, with nothing in between
                     st = quick_access(<Executor>local, r, t, addr, size, a.dir, &v)
                     if r.unit.next < self.next_deadline:
                         self.next_deadline = r.unit.next
                     if st & ~<uint32_t>IO_CONTENT:
                         v = self._nobody(a.space, size)
-                    if (fx.n or i + 1 >= stop or not repeats(a, a + 1) or a[1].t_ns >= self.next_deadline
+                    if (fx.n or r.strings or i + 1 >= stop or not repeats(a, a + 1) or a[1].t_ns >= self.next_deadline
                             or i & (SAMPLE - 1) >= SAMPLE - 2):        # those that are timed
                         break
                     value[i] = a.value if a.dir else v

@@ -91,7 +91,8 @@ class Region:
     aligned parts.  `priority`: among overlapping ranges the highest is seen.  `hidden_in_smm`: accesses made in
     system management mode pass it by; `only_in_smm`: all others do.  `ecam`: the range is a window to configuration
     space (PCI Express 3.0, 7.2.2), which the router decodes.  `clock`: a register in it shows the time; on its way to a
-    worker the router answers it itself (docs/decisions/0009-published-clocks.md).
+    worker the router answers it itself (docs/decisions/0009-published-clocks.md).  `strings`: the device's code has
+    `read_string`, which answers reads of one register in a row at once.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Region:
     only_in_smm: bool = False
     ecam: bool = False
     clock: Clock | None = None
+    strings: bool = False
 
     def __post_init__(self) -> None:
         if self.ports:

@@ -149,7 +149,7 @@ cdef class FwCfg(Device):
 
     def regions(self):
         """The selector with the data port, and the DMA address (which answers nothing without `dma_enabled`)."""
-        return (Region("fwcfg", Space.PIO, 2), Region("fwcfg.dma", Space.PIO, 8, (1, 2, 4, 8), (1, 8)))
+        return (Region("fwcfg", Space.PIO, 2, strings=True), Region("fwcfg.dma", Space.PIO, 8, (1, 2, 4, 8), (1, 8)))
 
     # ------------------------------------------------------------------ accesses
 
@@ -174,6 +174,22 @@ cdef class FwCfg(Device):
                 self.unknown += 1
             return <io_status>(IO_OK | IO_CONTENT)
         return IO_OK
+
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
+                              io_status *status) noexcept nogil:
+        cdef fw_cfg_item *item = self.item()
+        cdef uint32_t i, at = self.s.offset
+        if region != IO or size != 1 or item == NULL or at >= item.size:
+            return 0
+        n = min(n, item.size - at)
+        for i in range(n):
+            values[i] = item.data[at + i]
+        self.s.offset += n
+        if item.flags & ITEM_CONTENT:
+            if at + n > item.known:
+                self.unknown += at + n - max(at, item.known)
+            status[0] = <io_status>(IO_OK | IO_CONTENT)
+        return n
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint64_t at

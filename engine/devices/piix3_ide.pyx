@@ -98,8 +98,8 @@ cdef class Piix3Ide(AtaController):
         self.power_on()
 
     def fixed_regions(self):
-        return (Region("ide0-cmd", Space.PIO, 8, unaligned=True), Region("ide0-ctl", Space.PIO, 1, ports=True),
-                Region("ide1-cmd", Space.PIO, 8, unaligned=True), Region("ide1-ctl", Space.PIO, 1, ports=True))
+        return (Region("ide0-cmd", Space.PIO, 8, unaligned=True, strings=True), Region("ide0-ctl", Space.PIO, 1, ports=True),
+                Region("ide1-cmd", Space.PIO, 8, unaligned=True, strings=True), Region("ide1-ctl", Space.PIO, 1, ports=True))
 
     # ------------------------------------------------------------------ reset
 
@@ -130,6 +130,12 @@ cdef class Piix3Ide(AtaController):
         value[0] = 0
         self.bm_read(offset, size, value)
         return IO_OK
+
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
+                              io_status *status) noexcept nogil:
+        if region < FIRST_FIXED or region & 1 or offset != DATA or size == 1:
+            return 0
+        return (<AtaChannel>self.channel[(region - FIRST_FIXED) >> 1]).data_string(size, n, values, status)
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint32_t n

@@ -12,7 +12,7 @@ from cpython.ref cimport PyObject
 from engine._abi cimport *
 from engine._atomics cimport load_acquire32, load_relaxed32, load_relaxed64, tsc
 from engine._device cimport NEVER
-from engine._executor cimport Executor, owned, quick_access, quick_execute, region_entry
+from engine._executor cimport Executor, owned, quick_access, quick_execute, quick_string, region_entry
 from engine._ring cimport (SAMPLE, Link, link_answer, link_answers, link_block, link_deadline, link_execute, link_heartbeat, link_next,
                            link_peek, link_stamp, link_take, link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp,
                            slot_take, string_slots)
@@ -185,18 +185,35 @@ cdef class WorkerLoop:
             self.w.bad = 1
             return -1
         e = &(<Executor>ex).regions[rec.region]
-        for i in range(rec.more):
+        i = 0
+        while True:
+            if e.strings and i < rec.more and not rec.op & ENGINE_OP_WRITE:
+                i += self._reads(e, next + i, answers + i, rec.addr, size, rec.more - i)
+            if i == rec.more:
+                break
             t_ns = load_relaxed64(&next[i].t_ns)       # relaxed: after the acquire that found the record, and each read once
             value = load_relaxed64(&next[i].value)
-            cause += <uint64_t>1 << ENGINE_CAUSE_NEXT
-            (<Executor>ex).fx.cause = cause
+            (<Executor>ex).fx.cause = cause + (<uint64_t>(i + 1) << ENGINE_CAUSE_NEXT)
             status = quick_access(<Executor>ex, e, t_ns, rec.addr, size, rec.op & ENGINE_OP_WRITE, &value)
             answers[i] = <uint32_t>value | <uint64_t>(status & 0xff) << 32
             if (<Executor>ex).fx.n and self._flush():
                 return -1
+            i += 1
         self.ex.executed += rec.more
         self.ex.accesses += rec.more
         return string_slots(rec.more)
+
+    cdef uint32_t _reads(self, region_entry *e, const engine_next *next, uint64_t *answers, uint64_t addr, uint32_t size,
+                         uint32_t n) noexcept nogil:
+        """The next n accesses of a string, reads of a register of e: how many the device has answered at once."""
+        cdef uint64_t values[256]
+        cdef uint64_t last = load_relaxed64(&next[n - 1].t_ns)
+        cdef uint32_t i, status = 0, done = quick_string(e, last, addr, size, n, values, &status)
+        for i in range(done):
+            answers[i] = <uint32_t>values[i] | <uint64_t>(status & 0xff) << 32
+        if done:
+            e.core.now = load_relaxed64(&next[done - 1].t_ns)
+        return done
 
     cdef int _catch_up(self, uint64_t after) noexcept nogil:
         """Execute the ring records that precede a synchronous access."""

@@ -1,0 +1,94 @@
+"""Data ports answer reads in a row at once (`Device.read_string`): nobody can tell from one by one."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import engine
+from engine.machine.spec import load
+from engine.workers import pool
+
+from .guests import Threads
+from .test_clocks import batch, keys
+
+DRIVES = (
+    {"channel": 0, "unit": 0, "size": 16 << 20},
+    {"channel": 1, "unit": 0, "kind": "cdrom", "size": 1 << 20},
+    {"channel": 1, "unit": 1, "size": 16 << 20},
+)
+READ_10, READ_CD = (0x28, 0, 0, 0, 0, 5, 0, 0, 3), (0xBE, 0, 0, 0, 0, 5, 0, 0, 3, 0xF8)  # raw: headers beside content
+INQUIRY, MODE_SENSE = (0x12, 0, 0, 0), (0x5A, 0, 0x2A, 0, 0, 0, 0, 0)
+
+
+def guest(rng, steps, t):
+    """Much of the configuration, of sectors and of packets is read, too little and too much, while a timer fires."""
+    rows = []
+
+    def do(*accesses):
+        nonlocal t
+        for way, port, size, value in accesses:
+            t += rng.choice((0, 30, 1000))
+            rows.append((t, 0, port, size, way, value))
+
+    for _ in range(steps):
+        ide = rng.choice((0x1F0, 0x170))
+        drive = rng.choice((0xE0, 0xE0, 0xF0))
+        packet = rng.choice((READ_10, READ_CD, (*INQUIRY, rng.randrange(1, 40)), (*MODE_SENSE, rng.randrange(1, 40))))
+        packet = bytes(packet).ljust(12, b"\0")
+        limit = rng.choice((8, 31, 512, 2048, 0xFFFE))
+        taken = rng.randrange(6)
+        if taken == 0:
+            do((1, 0x510, 2, rng.choice((0, 1, 2, 5, 0x19, 0x8001, 0x4002, 0x7FFF))))
+        elif taken == 1:
+            do((1, ide + 6, 1, drive), (1, ide + 2, 1, rng.randrange(1, 4)), (1, ide + 3, 1, rng.randrange(256)))
+            do((1, ide + 7, 1, rng.choice((0x20, 0x20, 0xC4, 0xEC, 0xA1))))
+        elif taken == 2:
+            do((1, ide + 6, 1, drive), (1, ide + 1, 1, 0), (1, ide + 4, 1, limit & 0xFF), (1, ide + 5, 1, limit >> 8))
+            do((1, ide + 7, 1, 0xA0), *((1, ide, 2, packet[i] | packet[i + 1] << 8) for i in range(0, 12, 2)))
+        elif taken == 3:
+            do((1, 0x43, 1, 0x34), (1, 0x40, 1, rng.randrange(256)), (1, 0x40, 1, rng.randrange(3)))
+        elif taken == 4:
+            do((0, ide + 7, 1, 0), (0, 0x3F6, 1, 0), (0, 0x20, 1, 0), (1, ide + 6, 1, drive))
+        port, sizes = rng.choice(((0x511, (1, 1, 1, 2)), (0x510, (1,)), (ide, (2, 2, 4, 1))))
+        do(*[(0, port, rng.choice(sizes), 0xDEAD)] * rng.choice((1, 2, 3, 40, 130, 256, 700)))
+    return rows, t
+
+
+@pytest.mark.parametrize("path", ["local", "buffered", "batched"])
+@pytest.mark.parametrize("seed", range(3))
+def test_strings_are_accesses_one_by_one(path, seed, monkeypatch):
+    monkeypatch.setattr(pool, "Pool", Threads)
+    rng = random.Random(f"{path} {seed}")
+    spec = load("i440fx")
+    drives = {"drives": list(DRIVES)}
+    devices = (replace(d, config=d.config | drives) if d.id == "ide" else d for d in spec.devices)
+    spec = replace(spec, devices=tuple(devices))
+    workers = {} if path == "local" else {"workers": 3}
+    with engine.Machine(spec) as alone, engine.Machine(spec, path=path, **workers) as machine:
+        t, busy = 0, 0
+        for turn in range(4):
+            rows, t = guest(rng, 60, t)
+            acc = batch(rows)
+            pressed = keys(machine, rng, rows)
+            want, j = [], 0
+            for i in range(len(acc)):
+                end = j
+                while end < len(pressed) and pressed["index"][end] == i:
+                    end += 1
+                one = pressed[j:end].copy()
+                one["index"] = 0
+                want.append(alone.run(acc[i : i + 1], one))
+                j = end
+            got = machine.run(acc, pressed)
+            for n, name in enumerate(("values", "statuses")):
+                assert np.concatenate([w[n] for w in want]).tolist() == got[n].tolist(), (turn, name)
+            assert [list(x)[1:] for x in alone.lines().tolist()] == [list(x)[1:] for x in machine.lines().tolist()], (
+                turn
+            )
+            busy += int(np.count_nonzero(got[0][acc["addr"] < 0x200]))
+            assert alone.save()["devices"]["ide"] == machine.save()["devices"]["ide"]
+        assert busy > 500  # drives and items had something to say
