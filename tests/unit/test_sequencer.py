@@ -430,6 +430,17 @@ def test_what_a_posted_write_does_is_heard_by_the_next_read_downstream(path):
 
 
 @pytest.mark.parametrize("path", LINKS)
+def test_what_is_heard_between_two_writes_of_a_string_comes_between_them(path):
+    """The same posted write again and again, while a timer upstream fires."""
+    spec = board(PROBE, PROBE, wires=[(0, "beat", 1, "i0")], reaction="toggle")
+    rows = [write(probe.ARM, 25, 0), *(write(3, 7, 10 * n, 1) for n in range(9)), read(90, 1)]
+    with bench(path, spec) as b, bench("local", spec) as local:
+        got, want = b.sequencer.run(batch(*rows), None, path), local.sequencer.run(batch(*rows), None, "local")
+        assert got[0].tolist() == want[0].tolist()
+        assert b.sequencer.counters["buffered"] == (10 if path == "buffered" else 0)
+
+
+@pytest.mark.parametrize("path", LINKS)
 def test_accesses_are_cut_by_time_after_the_clock_was_put_back(path):
     slow = batch(*[read(n * 50_000_000) for n in range(80)])
     with bench(path, board(PROBE)) as b:
