@@ -5,6 +5,7 @@ Settings that the file gives itself are left alone.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,25 +37,31 @@ PORTS = {
 _zero = re.compile(r"(?<!\d)0(?!\d)")  # the vCPU's number in the name of a wire
 
 
-def _disk(drive: dict[str, Any]) -> Disk:
-    """The geometry the board finds on a disk: as given, else from its partition table, else from its size."""
-    sectors, translation = drive["size"] // 512, drive.get("translation")
+def _disk(drive: dict[str, Any]) -> Disk | None:
+    """The geometry the board finds on a disk: as given, else from its partition table, else from its size.
+
+    None: it has no size and no image with sectors, which the controller refuses.
+    """
+    size, translation = drive.get("size"), drive.get("translation")
     if drive.get("chs"):
         cylinders, heads, per_track = drive["chs"]
         return Disk(cylinders, heads, per_track, translation)
-    first = b""
-    if drive.get("image"):
-        with Path(drive["image"]).open("rb") as image:
+    first, path = b"", Path(drive.get("image") or "")
+    if path.is_file() or path.is_block_device():
+        with path.open("rb") as image:
             first = image.read(512)
-    disk = Disk.of_content(sectors, first)
+            size = image.seek(0, os.SEEK_END) if size is None else size
+    if not size:
+        return None
+    disk = Disk.of_content(size // 512, first)
     return disk if translation is None else disk._replace(translation=translation)
 
 
 def _ide_disks(d: DeviceSpec) -> list[Disk | None]:
     out: list[Disk | None] = [None] * 4
     for drive in d.config.get("drives", ()):
-        if drive.get("kind") == "disk" and drive["channel"] < 2:
-            out[drive["channel"] * 2 + drive["unit"]] = _disk(drive)
+        if drive.get("kind", "disk") == "disk" and drive.get("channel", 0) < 2:
+            out[drive.get("channel", 0) * 2 + drive.get("unit", 0)] = _disk(drive)
     return out
 
 
@@ -175,7 +182,8 @@ def _derived(spec: MachineSpec) -> MachineSpec:
                 disks = _ide_disks(d)
         elif d.type == "fdc":
             with blame(f"{d.source}: device {d.id!r}: its drives"):
-                floppies = [_floppy(d, n) for n in range(d.config.get("drives", 1))]
+                drives = min(d.config.get("drives", 1), 2)  # the controller refuses more
+                floppies = [_floppy(d, n) for n in range(drives)]
         elif d.type == "fw-cfg":
             dma = d.config.get("dma_enabled", True)
         elif d.type == "hpet":

@@ -440,3 +440,27 @@ def test_files_that_a_recording_names(tmp_path: Path) -> None:
         with pytest.raises(TraceError, match=why) as caught:
             traces.check_file(trace, "disk", path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_firmware_is_told_of_a_disk_by_its_image_alone(tmp_path: Path) -> None:
+    """CMOS RAM has the geometry, whichever of the drive's settings are left to their defaults."""
+    image = tmp_path / "disk.img"
+    image.write_bytes(bytes(64 << 20))
+    told = []
+    for drive in (
+        {"image": str(image)},
+        {"kind": "disk", "image": str(image)},
+        {"channel": 0, "unit": 0, "kind": "disk", "size": 64 << 20},
+    ):
+        with Machine.from_spec(load("i440fx").with_config("ide", drives=[drive])) as m:
+            cmos = []
+            for register in (0x12, 0x19, *range(0x1B, 0x24)):
+                m.write("pio", 0x70, 1, register)
+                cmos.append(m.read("pio", 0x71))
+            told.append(cmos)
+    assert told == [[0xF0, 47, 130, 0, 16, 0xFF, 0xFF, 0xC8, 130, 0, 63]] * 3
+
+
+def test_a_disk_without_size_and_image_is_refused() -> None:
+    with pytest.raises(MachineError, match="drive 0:0: give the size in bytes, or an image"):
+        Machine.from_spec(load("i440fx").with_config("ide", drives=[{"kind": "disk"}]))
