@@ -425,54 +425,45 @@ cdef inline bint is_width(uint32_t size) noexcept nogil:
     return size - 1 < 8 and (size & (size - 1)) == 0
 
 
-cdef bint finish(const dispatch_entry *e, uint64_t addr, uint32_t size, dispatch_hit *hit) noexcept nogil:
-    """Fill hit, given the first entry that ends at or behind addr, or NULL; whether it is not DISPATCH_OK."""
-    if e != NULL and e.base <= addr:
-        hit.addr = addr + e.delta
-        hit.region = e.region
-        hit.owner = e.owner
-        hit.flags = e.flags
-        if not is_width(size):
-            hit.status = DISPATCH_REFUSED
-        elif not dispatch_contains(e, addr, size):
-            hit.status = DISPATCH_STRADDLE
-        elif e.accepts & size:
-            hit.status = DISPATCH_OK
-        else:
-            hit.status = DISPATCH_REFUSED
-    else:
-        hit.addr = addr
-        hit.region = DISPATCH_NO_REGION
-        hit.owner = DISPATCH_NO_OWNER
-        hit.flags = 0
-        if not is_width(size):
-            hit.status = DISPATCH_REFUSED
-        elif e == NULL or e.base - addr >= size:
-            hit.status = DISPATCH_UNCLAIMED
-        else:
-            hit.status = DISPATCH_STRADDLE
-    return hit.status != DISPATCH_OK
+cdef inline bint told(uint64_t addr, uint64_t who, uint32_t status, dispatch_hit *hit) noexcept nogil:
+    """Fill hit in two stores; whether it is not DISPATCH_OK.  who: region, owner and flags, side by side as there."""
+    hit.addr = addr
+    (<uint64_t *>&hit.region)[0] = who | <uint64_t>status << 56
+    return status != DISPATCH_OK
 
 
-cdef inline bint answer(const dispatch_entry *e, uint64_t addr, uint32_t size, dispatch_hit *hit) noexcept nogil:
-    """Fill hit, given the entry the trie names for an address inside the view; whether it is not DISPATCH_OK.
+cdef inline uint64_t who_answers(const dispatch_entry *e) noexcept nogil:
+    """For told: less `accepts`, where a hit has its status."""
+    return (<const uint64_t *>&e.region)[0] & <uint64_t>0x00ffffffffffffffULL
 
-    Written for the access that goes to that entry.
-    """
+
+cdef inline bint nowhere(uint64_t addr, uint8_t size, uint64_t gap, dispatch_hit *hit) noexcept nogil:
+    """Fill hit for an address where nothing is; the next entry begins `gap` bytes behind it."""
+    return told(addr, DISPATCH_NO_REGION | <uint64_t>DISPATCH_NO_OWNER << 32,
+                DISPATCH_REFUSED if not WIDTH[size] else DISPATCH_UNCLAIMED if gap >= size else DISPATCH_STRADDLE, hit)
+
+
+cdef inline bint answer(const dispatch_entry *e, uint64_t addr, uint8_t size, dispatch_hit *hit) noexcept nogil:
+    """Fill hit, given an entry none before which ends at or behind addr, where one does; whether it is not DISPATCH_OK."""
     while e.last < addr:
         e += 1
-    if e.last - addr >= size - 1 and e.base <= addr and e.accepts & WIDTH[size]:
-        hit.addr = addr + e.delta
-        # region, owner and flags lie side by side in both; what is accepts there is status here, 0
-        (<uint64_t *>&hit.region)[0] = (<const uint64_t *>&e.region)[0] & <uint64_t>0x00ffffffffffffffULL
-        return False
-    return finish(e, addr, size, hit)
+    if e.last - addr >= <uint32_t>size - 1 and e.base <= addr and e.accepts & WIDTH[size]:
+        return told(addr + e.delta, who_answers(e), DISPATCH_OK, hit)
+    if e.base > addr:
+        return nowhere(addr, size, e.base - addr, hit)
+    return told(addr + e.delta, who_answers(e),
+                DISPATCH_STRADDLE if WIDTH[size] and e.last - addr < <uint32_t>size - 1 else DISPATCH_REFUSED, hit)
+
+
+cdef bint finish(const dispatch_entry *e, uint64_t addr, uint8_t size, dispatch_hit *hit) noexcept nogil:
+    """The same, given the first entry that ends at or behind addr, or NULL."""
+    return answer(e, addr, size, hit) if e != NULL else nowhere(addr, size, ~<uint64_t>0, hit)
 
 
 cdef uint32_t dispatch_resolve(const dispatch_table *t, uint32_t space, uint64_t addr, uint32_t size,
                                dispatch_hit *hit) noexcept nogil:
     """Where one access goes; the status, which hit has too."""
-    finish(dispatch_next(t, space, addr), addr, size, hit)
+    finish(dispatch_next(t, space, addr), addr, <uint8_t>size if is_width(size) else 0, hit)
     return hit.status
 
 
@@ -522,7 +513,10 @@ cdef size_t near(const dispatch_table *t, const engine_acc *acc, size_t n, dispa
                     s = v.slots[dispatch_step(v.nodes + (s ^ DISPATCH_NODE), addr)]
                 bad += answer(v.entries + s, addr, acc[i].size, &out[i])
                 continue
-        bad += finish(dispatch_next(t, key_of(&acc[i]), addr), addr, acc[i].size, &out[i])
+            if addr < v.lo:
+                bad += nowhere(addr, acc[i].size, v.entries.base - addr, &out[i])
+                continue
+        bad += nowhere(addr, acc[i].size, ~<uint64_t>0, &out[i])
     return bad
 
 
