@@ -59,6 +59,7 @@ POLICIES = {"spin": WAIT_SPIN, "adaptive": WAIT_ADAPTIVE, "block": WAIT_BLOCK}
 cdef enum:
     LOOKS = 8           # looks between two readings of the clock
     CROWDED_LOOKS = 16  # looks before the CPU is given away, where threads share CPUs
+    TURNS = 8           # times the CPU is given away before anything is chosen, where threads share CPUs
     RECENT = 16         # waits that count, about
 
 
@@ -157,9 +158,13 @@ cdef int wait_any(waiter *w, const wait_word *words, uint32_t n) noexcept nogil:
     w.waits += 1
     if changed(words, n):
         return 1
-    if w.policy != WAIT_BLOCK and not w.crowded:
-        for i in range(LOOKS):                         # whatever the policy: it takes less than to choose
-            pause()
+    if w.policy != WAIT_BLOCK:
+        for i in range(TURNS if w.crowded else LOOKS): # whatever the policy: it takes less than to choose
+            if w.crowded:
+                w.yields += 1
+                sched_yield()                          # whom this one waits for may wait for the CPU
+            else:
+                pause()
             if changed(words, n):
                 w.spins += i + 1
                 return 1
