@@ -171,7 +171,7 @@ def main() -> None:
     except BaseException as e:  # reported to the parent, which decides
         _tell(sock, ("failed", f"{type(e).__name__}: {e}"))
         os._exit(1)
-    if not _tell(sock, ("ready", (arena.in_use, [d.state_at for d in devices.values()]))):
+    if not _tell(sock, ("ready", (arena.in_use, [devices[plan.devices[rank].id].state_at for rank in ranks]))):
         os._exit(1)
     status = 0
     while True:
