@@ -1091,7 +1091,7 @@ cdef class Sequencer:
         cdef uint64_t k = 1
         cdef uint32_t status = 0
         n = min(n, LOOK_EACH)
-        while k < n and repeats(a, a + k) and a[k].t_ns < NEVER:
+        while k < n and repeats(a, a + k) and a[k].t_ns < self.next_deadline:
             k += 1
         k = quick_string(r, a[k - 1].t_ns, addr, a.size, <uint32_t>k, self.value + i, &status)
         if k:

@@ -92,3 +92,17 @@ def test_strings_are_accesses_one_by_one(path, seed, monkeypatch):
             busy += int(np.count_nonzero(got[0][acc["addr"] < 0x200]))
             assert alone.save()["devices"]["ide"] == machine.save()["devices"]["ide"]
         assert busy > 500  # drives and items had something to say
+
+
+def test_a_line_that_changes_within_a_string_changes_there():
+    rows = [
+        (n, 0, *a) for n, a in enumerate(((0x43, 1, 1, 0x34), (0x40, 1, 1, 0), (0x40, 1, 1, 0x10), (0x510, 2, 1, 0x19)))
+    ]
+    acc = batch(rows + [(1_000_000 * n, 0, 0x511, 1, 0, 0) for n in range(1, 17)])
+    with engine.Machine.from_file("i440fx") as alone, engine.Machine.from_file("i440fx") as machine:
+        want = []
+        for i in range(len(acc)):
+            alone.submit(acc[i : i + 1])
+            want += [(i, *list(x)[1:]) for x in alone.lines().tolist()]
+        machine.submit(acc)
+        assert machine.lines().tolist() == want and len(want) > 5
