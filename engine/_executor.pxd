@@ -86,17 +86,26 @@ cdef inline uint32_t quick_access(Executor ex, region_entry *e, uint64_t t_ns, u
     e.unit.next = e.core.deadline
     return status
 
-cdef inline uint32_t quick_string(region_entry *e, uint64_t last_ns, uint64_t addr, uint32_t size, uint32_t n, uint64_t *values,
-                                  uint32_t *status) noexcept nogil:
-    """The next reads of one register, n at most, the last of them at last_ns: how many the device has answered at once, with
-    one status.  core.now is left to the caller, who knows their times."""
+cdef inline uint32_t quick_string(region_entry *e, uint64_t first_ns, uint64_t last_ns, uint64_t addr, uint32_t size, bint write,
+                                  uint32_t n, uint64_t *values, uint32_t *status) noexcept nogil:
+    """n accesses in a row to one register of a region with `strings`, from first_ns to last_ns: how many of them are made, at once and
+    with one status.  values: of reads, out; of writes, in.  If they are fewer than n, core.now is left to the caller, who knows their times."""
     cdef io_status one = IO_OK
-    cdef uint32_t done
+    cdef uint32_t offset = <uint32_t>(addr - e.base)
     if not e.direct & size or e.unit.next <= last_ns:
         return 0
-    done = (<Device>e.dev).read_string(e.index, <uint32_t>(addr - e.base), size, n, values, &one)
+    if write:
+        if not (<Device>e.dev).steady(e.index, offset, size, True, last_ns):
+            return 0
+        e.core.now = last_ns
+        one = (<Device>e.dev).write(e.index, offset, size, values[n - 1] & ~<uint64_t>0 >> (64 - 8 * size))
+    else:
+        e.core.now = first_ns
+        n = (<Device>e.dev).read_string(e.index, offset, size, n, last_ns, values, &one)
+        if n:
+            e.core.now = last_ns
     status[0] = one
-    return done
+    return n
 
 cdef inline bint owned(Executor ex, const engine_rec *r) noexcept nogil:
     """Is it an access to a region that this executor has?"""

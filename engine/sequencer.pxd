@@ -235,7 +235,7 @@ cdef class Sequencer:
     cdef int _go(self, int kind) except -1
     cdef int _carry_out(self, int kind) except -1 nogil
     cdef void _let_go(self) noexcept nogil
-    cdef uint64_t _reads(self, region_entry *r, uint64_t i, uint64_t n, uint64_t addr) noexcept nogil
+    cdef uint64_t _row(self, region_entry *r, uint64_t i, uint64_t n, uint64_t addr) noexcept nogil
     cdef int _run_local(self) except -1 nogil
     cdef int _run_batched(self) except -1 nogil
     cdef int _run_waiting(self, bint buffered) except -1 nogil

@@ -1084,16 +1084,19 @@ cdef class Sequencer:
             value[0] = whole
         return worst
 
-    cdef uint64_t _reads(self, region_entry *r, uint64_t i, uint64_t n, uint64_t addr) noexcept nogil:
-        """Access i and those behind it that are the same read again, before anything is due; n at most.  How many the device has answered
-        at once."""
+    cdef uint64_t _row(self, region_entry *r, uint64_t i, uint64_t n, uint64_t addr) noexcept nogil:
+        """Access i and those behind it that are the same again, before anything is due; n at most.  How many the device has made at
+        once."""
         cdef const engine_acc *a = &self.acc[i]
+        cdef uint64_t *values = self.value + i
         cdef uint64_t k = 1
         cdef uint32_t status = 0
         n = min(n, LOOK_EACH)
+        values[0] = a.value
         while k < n and repeats(a, a + k) and a[k].t_ns < self.next_deadline:
+            values[k] = a[k].value
             k += 1
-        k = quick_string(r, a[k - 1].t_ns, addr, a.size, <uint32_t>k, self.value + i, &status)
+        k = quick_string(r, a.t_ns, a[k - 1].t_ns, addr, a.size, a.dir, <uint32_t>k, values, &status)
         if k:
             self.now = r.core.now = a[k - 1].t_ns
             memset(self.status + i, <int>status, k)
@@ -1140,10 +1143,10 @@ cdef class Sequencer:
             if to.fresh:
                 r = &(<Executor>local).regions[to.region]
             if found == FIND_OK:
-                if r.strings and not a.dir:
+                if r.strings:
                     k = min(stop, i | (SAMPLE - 1)) if self.stamped else stop      # short of the next that is timed
                     if i + 1 < k and repeats(a, a + 1):
-                        k = self._reads(r, i, k - i, addr)
+                        k = self._row(r, i, k - i, addr)
                         if k:
                             i += k
                             continue

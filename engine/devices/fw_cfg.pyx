@@ -175,7 +175,7 @@ cdef class FwCfg(Device):
             return <io_status>(IO_OK | IO_CONTENT)
         return IO_OK
 
-    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t last_ns, uint64_t *values,
                               io_status *status) noexcept nogil:
         cdef fw_cfg_item *item = self.item()
         cdef uint32_t i, at = self.s.offset

@@ -62,7 +62,8 @@ cdef class I8259(Device):
 
     def regions(self):
         """Both chips' two ports, and each ELCR."""
-        return (Region("pic0", Space.PIO, 2, implements=(1, 1)), Region("pic1", Space.PIO, 2, implements=(1, 1)),
+        return (Region("pic0", Space.PIO, 2, implements=(1, 1), strings=True),
+                Region("pic1", Space.PIO, 2, implements=(1, 1), strings=True),
                 Region("elcr0", Space.PIO, 1, implements=(1, 1)), Region("elcr1", Space.PIO, 1, implements=(1, 1)))
 
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
@@ -77,6 +78,9 @@ cdef class I8259(Device):
         else:
             value[0] = self.s.irr[region]
         return IO_OK
+
+    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
+        return not write and (region >= ELCR0 or not self.s.poll[region])
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint8_t v = <uint8_t>value

@@ -125,7 +125,7 @@ cdef class Mc146818(Device):
         return bytes(image)
 
     def regions(self):
-        return (Region("rtc", Space.PIO, 2, accepts=(1, 2, 4), implements=(1, 1)),)
+        return (Region("rtc", Space.PIO, 2, accepts=(1, 2, 4), implements=(1, 1), strings=True),)
 
     def restore(self, dict state not None):
         """Put back what save gave; an index beyond the RAM is refused too."""
@@ -490,6 +490,17 @@ cdef class Mc146818(Device):
         if self.host_time and shows_time(self.s.index):
             return <io_status>(IO_OK | IO_CONTENT)
         return IO_OK
+
+    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
+        cdef uint32_t index = CENTURY if self.s.index == CENTURY_PS2 else self.s.index
+        if write:
+            return False
+        if offset & 1 != DATA:
+            return True
+        if shows_time(index):
+            return (not self.host_time
+                    and self.clock_ns() // NS_PER_SECOND == (self.clock_ns() + last_ns - self.core.now) // NS_PER_SECOND)
+        return index != REGISTER_A and index != REGISTER_C
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         if offset & 1 == DATA:

@@ -131,7 +131,7 @@ cdef class Piix3Ide(AtaController):
         self.bm_read(offset, size, value)
         return IO_OK
 
-    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t last_ns, uint64_t *values,
                               io_status *status) noexcept nogil:
         if region < FIRST_FIXED or region & 1 or offset != DATA or size == 1:
             return 0

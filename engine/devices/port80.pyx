@@ -34,12 +34,15 @@ cdef class Port80(Device):
 
     def regions(self):
         """The two ports.  A POST code may be posted; F0h moves an interrupt line that its writer waits for."""
-        return (Region("port80", Space.PIO, 1, implements=(1, 1), posted=True),
+        return (Region("port80", Space.PIO, 1, implements=(1, 1), posted=True, strings=True),
                 Region("portF0", Space.PIO, 1, implements=(1, 1)))
 
     cdef io_status read(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t *value) noexcept nogil:
         value[0] = 0xFF
         return IO_OK
+
+    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
+        return region == REGION_POST
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         if region == REGION_POST:

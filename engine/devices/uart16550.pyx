@@ -75,7 +75,7 @@ cdef class Uart16550(Device):
 
     def regions(self):
         """The eight registers, a byte each."""
-        return (Region("serial", Space.PIO, 8, implements=(1, 1), posted=True),)
+        return (Region("serial", Space.PIO, 8, implements=(1, 1), posted=True, strings=True),)
 
     def output(self):
         """The bytes sent so far, as far as they are kept; empty for backend "null"."""
@@ -117,6 +117,13 @@ cdef class Uart16550(Device):
         else:
             value[0] = s.scr
         return IO_OK
+
+    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
+        if write:
+            return offset == SCR
+        if offset == LSR:
+            return not self.s.lsr & (LSR_BI | LSR_OE)
+        return offset == LCR or offset == MCR or offset == SCR
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uart_state *s = self.s

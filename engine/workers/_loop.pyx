@@ -202,8 +202,8 @@ cdef class WorkerLoop:
         e = &(<Executor>ex).regions[rec.region]
         i = 0
         while True:
-            if e.strings and i < rec.more and not rec.op & ENGINE_OP_WRITE:
-                i += self._reads(e, next + i, answers + i, rec.addr, size, rec.more - i)
+            if e.strings and i < rec.more:
+                i += self._row(e, next + i, answers + i, rec, rec.more - i)
             if i == rec.more:
                 break
             t_ns = load_relaxed64(&next[i].t_ns)       # relaxed: after the acquire that found the record, and each read once
@@ -218,15 +218,17 @@ cdef class WorkerLoop:
         self.ex.accesses += rec.more
         return string_slots(rec.more)
 
-    cdef uint32_t _reads(self, region_entry *e, const engine_next *next, uint64_t *answers, uint64_t addr, uint32_t size,
-                         uint32_t n) noexcept nogil:
-        """The next n accesses of a string, reads of a register of e: how many the device has answered at once."""
+    cdef uint32_t _row(self, region_entry *e, const engine_next *next, uint64_t *answers, const engine_rec *rec, uint32_t n) noexcept nogil:
+        """The next n accesses of a string: how many the device has made at once."""
         cdef uint64_t values[256]
-        cdef uint64_t last = load_relaxed64(&next[n - 1].t_ns)
-        cdef uint32_t i, status = 0, done = quick_string(e, last, addr, size, n, values, &status)
+        cdef uint32_t i, status = 0, done, size = <uint32_t>1 << (rec.op >> ENGINE_OP_SIZE_SHIFT)
+        for i in range(n):
+            values[i] = load_relaxed64(&next[i].value)
+        done = quick_string(e, load_relaxed64(&next[0].t_ns), load_relaxed64(&next[n - 1].t_ns), rec.addr, size, rec.op & ENGINE_OP_WRITE, n,
+                            values, &status)
         for i in range(done):
             answers[i] = <uint32_t>values[i] | <uint64_t>(status & 0xff) << 32
-        if done:
+        if 0 < done < n:
             e.core.now = load_relaxed64(&next[done - 1].t_ns)
         return done
 

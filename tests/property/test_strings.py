@@ -1,4 +1,4 @@
-"""Data ports answer reads in a row at once (`Device.read_string`): nobody can tell from one by one."""
+"""Accesses in a row that a device makes at once (`Device.read_string`, `steady`): nobody can tell from one by one."""
 
 from __future__ import annotations
 
@@ -22,6 +22,32 @@ DRIVES = (
 )
 READ_10, READ_CD = (0x28, 0, 0, 0, 0, 5, 0, 0, 3), (0xBE, 0, 0, 0, 0, 5, 0, 0, 3, 0xF8)  # raw: headers beside content
 INQUIRY, MODE_SENSE = (0x12, 0, 0, 0), (0x5A, 0, 0x2A, 0, 0, 0, 0, 0)
+# What is accessed in a row, and in which widths; None: a drive's data port.
+PORTS = (
+    *[(0x511, (1, 1, 1, 2)), (0x510, (1,)), (None, (2, 2, 4, 1))] * 3,
+    *[
+        (port, (1,))
+        for port in (
+            0x20,
+            0x21,
+            0xA1,
+            0x4D0,
+            0x71,
+            0x71,
+            0x70,
+            0x80,
+            0x3FF,
+            0x3FE,
+            0x3FD,
+            0x3F9,
+            0x3F9,
+            0x3FB,
+            0x3FA,
+            0x3F8,
+        )
+    ],
+)
+WRITTEN = (0x80, 0x3FF, 0x21, 0x402, 0x3F9)
 
 
 def guest(rng, steps, t):
@@ -31,16 +57,17 @@ def guest(rng, steps, t):
     def do(*accesses):
         nonlocal t
         for way, port, size, value in accesses:
-            t += rng.choice((0, 30, 1000))
+            t += rng.choice((0, 30, 1000, step))
             rows.append((t, 0, port, size, way, value))
 
     for _ in range(steps):
+        step = rng.choice((0, 0, 5_000_000))
         ide = rng.choice((0x1F0, 0x170))
         drive = rng.choice((0xE0, 0xE0, 0xF0))
         packet = rng.choice((READ_10, READ_CD, (*INQUIRY, rng.randrange(1, 40)), (*MODE_SENSE, rng.randrange(1, 40))))
         packet = bytes(packet).ljust(12, b"\0")
         limit = rng.choice((8, 31, 512, 2048, 0xFFFE))
-        taken = rng.randrange(6)
+        taken = rng.randrange(10)
         if taken == 0:
             do((1, 0x510, 2, rng.choice((0, 1, 2, 5, 0x19, 0x8001, 0x4002, 0x7FFF))))
         elif taken == 1:
@@ -53,8 +80,26 @@ def guest(rng, steps, t):
             do((1, 0x43, 1, 0x34), (1, 0x40, 1, rng.randrange(256)), (1, 0x40, 1, rng.randrange(3)))
         elif taken == 4:
             do((0, ide + 7, 1, 0), (0, 0x3F6, 1, 0), (0, 0x20, 1, 0), (1, ide + 6, 1, drive))
-        port, sizes = rng.choice(((0x511, (1, 1, 1, 2)), (0x510, (1,)), (ide, (2, 2, 4, 1))))
-        do(*[(0, port, rng.choice(sizes), 0xDEAD)] * rng.choice((1, 2, 3, 40, 130, 256, 700)))
+        elif taken == 5:
+            do((1, 0x70, 1, rng.choice((0, 1, 4, 0x0A, 0x0B, 0x0C, 0x0D, 0x32, 0x37, 0x40))))
+        elif taken == 6:
+            do(
+                (1, 0x3F9, 1, rng.randrange(16)),
+                (1, 0x3FC, 1, rng.choice((0x0B, 0x1B))),
+                (1, 0x3F8, 1, rng.randrange(256)),
+            )
+        elif taken == 7:
+            do((1, 0x20, 1, rng.choice((0x0A, 0x0B, 0x0C, 0x20))), (1, 0x71, 1, rng.randrange(256)))
+        elif taken == 8:
+            do((1, 0x3FB, 1, rng.choice((3, 0x83))))
+        port, sizes = rng.choice(PORTS)
+        n, size, way = rng.choice((1, 2, 3, 40, 130, 256, 700)), rng.choice(sizes), rng.random() < 0.5
+        if port in WRITTEN and way:
+            do(*((1, port, size, rng.randrange(256)) for _ in range(n)))
+        elif port is None:
+            do(*[(0, ide, size, 0xDEAD)] * n)
+        else:
+            do(*[(0, port, size, 0xDEAD)] * n)
     return rows, t
 
 
@@ -88,7 +133,7 @@ def test_strings_are_accesses_one_by_one(path, seed, monkeypatch):
                 assert np.concatenate([w[n] for w in want]).tolist() == got[n].tolist(), (turn, name)
             assert alone.lines().tolist() == machine.lines().tolist(), turn
             busy += int(np.count_nonzero(got[0][acc["addr"] < 0x200]))
-            assert alone.save()["devices"]["ide"] == machine.save()["devices"]["ide"]
+            assert alone.save()["devices"] == machine.save()["devices"]
         assert busy > 500  # drives and items had something to say
 
 
@@ -104,3 +149,21 @@ def test_a_line_that_changes_within_a_string_changes_there():
             want += [(i, *list(x)[1:]) for x in alone.lines().tolist()]
         machine.submit(acc)
         assert machine.lines().tolist() == want and len(want) > 5
+
+
+@pytest.mark.parametrize("path", ["local", "batched"])
+@pytest.mark.parametrize("index", [0x00, 0x0A, 0x0B])
+def test_a_row_of_reads_sees_the_clock_go_on(index, path, monkeypatch):
+    """Two seconds, a read each 0.1 ms: a second passes, and the 244 us before it when the time may not be read."""
+    monkeypatch.setattr(pool, "Pool", Threads)
+    workers = {} if path == "local" else {"workers": 3}
+    with (
+        engine.Machine.from_file("i440fx") as alone,
+        engine.Machine.from_file("i440fx", path=path, **workers) as machine,
+    ):
+        for m in (alone, machine):
+            m.write("pio", 0x70, 1, index)
+        acc = batch([(100_000 * (n + 1), 0, 0x71, 1, 0, 0) for n in range(20_000)])
+        want = np.concatenate([alone.run(acc[i : i + 1])[0] for i in range(len(acc))])
+        assert machine.run(acc)[0].tolist() == want.tolist()
+        assert len(set(want.tolist())) == {0x00: 3, 0x0A: 2, 0x0B: 1}[index]
