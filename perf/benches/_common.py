@@ -38,7 +38,7 @@ BOUNDS = {
     "move a region, which the raw rings do not",
     "posted.": "each write is answered, and the batch is vetted first: the raw ring does neither",
     "sync_spin.": "the two passages of a line are the ping-pong's; look-up, device and deadlines come on top",
-    "qemu.tcg.": "4 ns an access: its check, vetting, number, status and value; the row .bound: a loop that looks up and calls",
+    "qemu.tcg.": "4 ns an access: vetting, its check, number, status, value; .bound: a loop of look-up and call",
     "oversubscribed": "other work on these CPUs: workers that wait for one have to be let in",
 }
 
