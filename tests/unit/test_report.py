@@ -133,7 +133,7 @@ def test_one_difference_makes_a_session_fail(session):
 
 def test_missing_libraries_are_named(monkeypatch):
     monkeypatch.setattr(report, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"jinja2 and matplotlib: pip install ioreq-engine\[report\]"):
+    with pytest.raises(UsageError, match=r"jinja2 and matplotlib: pip install 'ioreq-engine\[report\]'"):
         report.check_libraries()
 
 

@@ -25,7 +25,7 @@ def memfd(size=8192, seals=ALL, data=b""):
     return fd
 
 
-def header(magic=0x71657269, version=2, size=8192, kind=LINK, header_size=64):
+def header(magic=0x71657269, version=3, size=8192, kind=LINK, header_size=64):
     return struct.pack("<IIQIIII32s", magic, version, size, kind, header_size, 1, 0, b"peer")
 
 
@@ -68,7 +68,7 @@ def test_nothing_appears_in_dev_shm():
 def test_header_of_a_kind():
     s = Segment.create("com1 <-> worker 0, and a name far too long for the header", 4096, LINK, header_size=128)
     magic, version, size, kind, header_size, creator, _, name = struct.unpack("<IIQIIII32s", bytes(s)[:64])
-    assert (magic, version, size, kind, header_size, creator) == (0x71657269, 2, 4096, LINK, 128, os.getpid())
+    assert (magic, version, size, kind, header_size, creator) == (0x71657269, 3, 4096, LINK, 128, os.getpid())
     assert name == b"com1 <-> worker 0, and a name f\0"
     assert Segment.attach(s.fileno(), LINK).name == "com1 <-> worker 0, and a name f"
 
@@ -130,7 +130,7 @@ def test_attach_refuses_a_seal_against_writing():
     ("data", "complaint"),
     [
         (header(magic=0), "magic is 0x0"),
-        (header(version=1), "version is 1, this build has 2"),
+        (header(version=1), "version is 1, this build has 3"),
         (header(size=4096), "header says 4096 bytes, the file has 8192"),
         (header(kind=RING), "kind is ring, expected link"),
         (header(kind=999), "kind is 999, expected link"),
