@@ -296,25 +296,24 @@ cdef class Device:
         are ignored, and returns IO_OK, IO_OK | IO_CONTENT, or an error, for which the bus answers."""
         return IO_NO_REGISTER
 
-    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t last_ns, uint64_t *values,
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
+        """For a region that says `strings`: accesses like this one follow each other, from now on.  Before which time, and before the
+        deadline, may they be made at once?  0: not at all.  Writes: if the last alone counts.  Reads: by read_string.
+        Whatever the answer, nothing has changed."""
+        return 0
+
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
                               io_status *status) noexcept nogil:
-        """The next reads of this register, n at most, from now to last_ns and before the deadline, for a region that says `strings`: as
-        many as have one status (IO_OK, perhaps with IO_CONTENT) and do nothing but bring the next value.  values: theirs,
-        bits above the size zero.  How many; what is left, and all if that is 0, comes by `read`."""
+        """The next reads of this register, n at most, after string_until has allowed them: as many as have one status (IO_OK, perhaps
+        with IO_CONTENT) and do nothing but bring the next value.  values: theirs, bits above the size zero.  How many, at
+        least one.  Here all bring the same."""
         cdef uint32_t i
-        if not self.steady(region, offset, size, False, last_ns):
-            return 0
         values[0] = 0
         status[0] = self.read(region, offset, size, values)
         values[0] &= ~<uint64_t>0 >> (64 - 8 * size)
         for i in range(1, n):
             values[i] = values[0]
         return n
-
-    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
-        """For a region that says `strings`: is this access, made again and again from now to last_ns and before the deadline, the same as
-        made once?  A read: the same value each time, IO_OK, and no effect.  Writes: the last one alone counts, IO_OK, no effect."""
-        return False
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         """A guest write; bits of value above the size are zero."""

@@ -86,24 +86,18 @@ cdef inline uint32_t quick_access(Executor ex, region_entry *e, uint64_t t_ns, u
     e.unit.next = e.core.deadline
     return status
 
-cdef inline uint32_t quick_string(region_entry *e, uint64_t first_ns, uint64_t last_ns, uint64_t addr, uint32_t size, bint write,
-                                  uint32_t n, uint64_t *values, uint32_t *status) noexcept nogil:
-    """n accesses in a row to one register of a region with `strings`, from first_ns to last_ns: how many of them are made, at once and
-    with one status.  values: of reads, out; of writes, in.  If they are fewer than n, core.now is left to the caller, who knows their times."""
-    cdef io_status one = IO_OK
-    cdef uint32_t offset = <uint32_t>(addr - e.base)
-    if not e.direct & size or e.unit.next <= last_ns:
+cdef inline uint64_t string_until(region_entry *e, uint64_t t_ns, uint64_t addr, uint32_t size, bint write) noexcept nogil:
+    """Accesses to one register of a region with `strings` follow each other, the first at t_ns: before which time may they be made at
+    once?  0: not at all."""
+    if not e.direct & size or e.unit.next <= t_ns:
         return 0
-    if write:
-        if not (<Device>e.dev).steady(e.index, offset, size, True, last_ns):
-            return 0
-        e.core.now = last_ns
-        one = (<Device>e.dev).write(e.index, offset, size, values[n - 1] & ~<uint64_t>0 >> (64 - 8 * size))
-    else:
-        e.core.now = first_ns
-        n = (<Device>e.dev).read_string(e.index, offset, size, n, last_ns, values, &one)
-        if n:
-            e.core.now = last_ns
+    e.core.now = t_ns
+    return min((<Device>e.dev).string_until(e.index, <uint32_t>(addr - e.base), size, write), e.unit.next)
+
+cdef inline uint32_t quick_string(region_entry *e, uint64_t addr, uint32_t size, uint32_t n, uint64_t *values, uint32_t *status) noexcept nogil:
+    """n such reads: how many of them are made, at once and with one status.  core.now is left to the caller, who knows their times."""
+    cdef io_status one = IO_OK
+    n = (<Device>e.dev).read_string(e.index, <uint32_t>(addr - e.base), size, n, values, &one)
     status[0] = one
     return n
 

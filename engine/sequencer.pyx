@@ -28,7 +28,7 @@ from engine._abi cimport *
 from engine._atomics cimport load_relaxed32, load_relaxed64, monotonic_ns, pause, tsc
 from engine._device cimport (INPUT_AUX, INPUT_INTACK, INPUT_LINE, INPUT_MESSAGE, INPUT_PACKET, IO_CONTENT, IO_OK, IO_UNCLAIMED, NEVER,
                              RESET_BUS, RESET_POWER_ON, Arena, effect_queue)
-from engine._executor cimport Executor, quick_access, quick_string, region_entry, unit_entry
+from engine._executor cimport Executor, quick_access, quick_string, region_entry, string_until, unit_entry
 from engine._dispatch cimport (DISPATCH_BARRIER, DISPATCH_CLOCK, DISPATCH_ECAM, DISPATCH_NON_SMM_ONLY, DISPATCH_POSTED, DISPATCH_SMM,
                                DISPATCH_SMM_ONLY, DISPATCH_UNALIGNED, Dispatcher, dispatch_fill, dispatch_find)
 from engine._muldiv cimport muldiv
@@ -1086,20 +1086,30 @@ cdef class Sequencer:
 
     cdef uint64_t _row(self, region_entry *r, uint64_t i, uint64_t n, uint64_t addr) noexcept nogil:
         """Access i and those behind it that are the same again, before anything is due; n at most.  How many the device has made at
-        once."""
+        once; 0: they come one by one."""
         cdef const engine_acc *a = &self.acc[i]
         cdef uint64_t *values = self.value + i
-        cdef uint64_t k = 1
+        cdef uint64_t k, until = min(string_until(r, a.t_ns, addr, a.size, a.dir), self.next_deadline), v
         cdef uint32_t status = 0
+        if a[1].t_ns >= until:
+            return 0
         n = min(n, LOOK_EACH)
-        values[0] = a.value
-        while k < n and repeats(a, a + k) and a[k].t_ns < self.next_deadline:
-            values[k] = a[k].value
-            k += 1
-        k = quick_string(r, a.t_ns, a[k - 1].t_ns, addr, a.size, a.dir, <uint32_t>k, values, &status)
-        if k:
-            self.now = r.core.now = a[k - 1].t_ns
-            memset(self.status + i, <int>status, k)
+        k = 2
+        if a.dir:
+            values[0] = a.value
+            values[1] = a[1].value
+            while k < n and repeats(a, a + k) and a[k].t_ns < until:
+                values[k] = a[k].value
+                k += 1
+            r.core.now = a[k - 1].t_ns
+            v = a[k - 1].value
+            status = quick_access(<Executor>self.local, r, a[k - 1].t_ns, addr, a.size, True, &v)
+        else:
+            while k < n and repeats(a, a + k) and a[k].t_ns < until:
+                k += 1
+            k = quick_string(r, addr, a.size, <uint32_t>k, values, &status)
+        self.now = r.core.now = a[k - 1].t_ns
+        memset(self.status + i, <int>status, k)
         return k
 
     cdef int _run_local(self) except -1 nogil:

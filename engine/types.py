@@ -92,7 +92,7 @@ class Region:
     system management mode pass it by; `only_in_smm`: all others do.  `ecam`: the range is a window to configuration
     space (PCI Express 3.0, 7.2.2), which the router decodes.  `clock`: a register in it shows the time; on its way to a
     worker the router answers it itself (docs/decisions/0009-published-clocks.md).  `strings`: the device's code has
-    `read_string` or `steady`, by which accesses to one register in a row are made at once.
+    `string_until`, and perhaps `read_string`, by which accesses to one register in a row are made at once.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """ATA channel with two drives.  Names and section numbers, where nothing else is said: ATA/ATAPI-6 (T13/1410D)."""
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from engine._device cimport IO_CONTENT, IO_OK, io_status
 from engine.pci._config cimport PciFunction
@@ -218,15 +218,20 @@ cdef class AtaChannel:
             self.data_done()
         return status
 
+    cdef inline bint in_row(self, uint32_t size) noexcept nogil:
+        """Does the next such read do nothing but bring a value?  The last of a block does more."""
+        return self.s.phase > PHASE_IN_PACKET or self.s.pos + size != self.s.end
+
     cdef inline uint32_t data_string(self, uint32_t size, uint32_t n, uint64_t *values, io_status *status) noexcept nogil:
-        """As many such reads as are alike, short of the block's last: how many."""
+        """As many such reads as are alike, after in_row has allowed them: how many."""
         cdef ata_channel *s = self.s
         cdef const uint8_t *p = s.buf + s.pos
         cdef uint32_t i, left, content = s.pos - s.content_lo       # wraps while the content is ahead
         cdef uint16_t word
         cdef uint32_t dword
-        if s.pos + size >= s.end or s.phase > PHASE_IN_PACKET:
-            return 0
+        if s.pos + size > s.end or s.phase > PHASE_IN_PACKET:
+            memset(values, 0, n * sizeof(uint64_t))
+            return n
         n = min(n, (s.end - s.pos - 1) // size)
         left = s.content_n - content if content < s.content_n else s.content_lo - s.pos if s.pos < s.content_lo else 0
         if left:

@@ -14,7 +14,7 @@ cimport cython
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from engine._device cimport IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK, RESET_POWER_ON
+from engine._device cimport IO_BAD_SIZE, IO_CONTENT, IO_NO_REGISTER, IO_OK, NEVER, RESET_POWER_ON
 
 from engine.errors import MachineError
 from engine.types import RO, RW, WO, Region, Register, Space
@@ -175,12 +175,16 @@ cdef class FwCfg(Device):
             return <io_status>(IO_OK | IO_CONTENT)
         return IO_OK
 
-    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t last_ns, uint64_t *values,
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
+        return NEVER if region == IO and not write else 0
+
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
                               io_status *status) noexcept nogil:
         cdef fw_cfg_item *item = self.item()
         cdef uint32_t i, at = self.s.offset
-        if region != IO or size != 1 or item == NULL or at >= item.size:
-            return 0
+        if size != 1 or item == NULL or at >= item.size:
+            memset(values, 0, n * sizeof(uint64_t))
+            return n
         n = min(n, item.size - at)
         for i in range(n):
             values[i] = item.data[at + i]

@@ -79,8 +79,8 @@ cdef class I8259(Device):
             value[0] = self.s.irr[region]
         return IO_OK
 
-    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
-        return not write and (region >= ELCR0 or not self.s.poll[region])
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
+        return 0 if write or region < ELCR0 and self.s.poll[region] else NEVER
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uint8_t v = <uint8_t>value

@@ -491,16 +491,15 @@ cdef class Mc146818(Device):
             return <io_status>(IO_OK | IO_CONTENT)
         return IO_OK
 
-    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
         cdef uint32_t index = CENTURY if self.s.index == CENTURY_PS2 else self.s.index
         if write:
-            return False
-        if offset & 1 != DATA:
-            return True
-        if shows_time(index):
-            return (not self.host_time
-                    and self.clock_ns() // NS_PER_SECOND == (self.clock_ns() + last_ns - self.core.now) // NS_PER_SECOND)
-        return index != REGISTER_A and index != REGISTER_C
+            return 0
+        if offset & 1 != DATA or index != REGISTER_A and index != REGISTER_C and not shows_time(index):
+            return NEVER
+        if not shows_time(index) or self.host_time:
+            return 0
+        return self.core.now + NS_PER_SECOND - self.clock_ns() % NS_PER_SECOND     # while the second lasts
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         if offset & 1 == DATA:

@@ -11,7 +11,7 @@ the owning worker only.
 cimport cython
 from cpython.ref cimport PyObject
 
-from engine._device cimport INPUT_LINE, IO_OK, RESET_POWER_ON, Device
+from engine._device cimport INPUT_LINE, IO_OK, NEVER, RESET_POWER_ON, Device
 from engine.devices.ata cimport (BUFFER, CD_RAW, CD_SECTOR, DATA, DMA_PACKET, DMA_TRIM, DMA_WRITE, FX_DMA, FX_IRQ, FX_IRQ_OFF, FX_STOP, FX_TRAY,
                                  MAX_MULTIPLE, NO_SECTOR, PHASE_DMA, PHASE_IN_PACKET, PHASE_IN_SECTORS, PHASE_OUT_SECTORS)
 from engine.pci._config cimport CONFIG_REGION, FIRST_FIXED
@@ -131,10 +131,13 @@ cdef class Piix3Ide(AtaController):
         self.bm_read(offset, size, value)
         return IO_OK
 
-    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t last_ns, uint64_t *values,
-                              io_status *status) noexcept nogil:
-        if region < FIRST_FIXED or region & 1 or offset != DATA or size == 1:
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
+        if write or region < FIRST_FIXED or region & 1 or offset != DATA or size == 1:
             return 0
+        return NEVER if (<AtaChannel>self.channel[(region - FIRST_FIXED) >> 1]).in_row(size) else 0
+
+    cdef uint32_t read_string(self, uint32_t region, uint32_t offset, uint32_t size, uint32_t n, uint64_t *values,
+                              io_status *status) noexcept nogil:
         return (<AtaChannel>self.channel[(region - FIRST_FIXED) >> 1]).data_string(size, n, values, status)
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:

@@ -7,7 +7,7 @@ reading the latch back (the reference machine reads ones).  Called by the owning
 """
 cimport cython
 
-from engine._device cimport INPUT_LINE, IO_OK
+from engine._device cimport INPUT_LINE, IO_OK, NEVER
 
 from engine.types import RO, WO, Region, Register, Space
 
@@ -41,8 +41,8 @@ cdef class Port80(Device):
         value[0] = 0xFF
         return IO_OK
 
-    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
-        return region == REGION_POST
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
+        return NEVER if region == REGION_POST else 0
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         if region == REGION_POST:

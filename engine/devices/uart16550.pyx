@@ -118,12 +118,11 @@ cdef class Uart16550(Device):
             value[0] = s.scr
         return IO_OK
 
-    cdef bint steady(self, uint32_t region, uint32_t offset, uint32_t size, bint write, uint64_t last_ns) noexcept nogil:
-        if write:
-            return offset == SCR
-        if offset == LSR:
-            return not self.s.lsr & (LSR_BI | LSR_OE)
-        return offset == LCR or offset == MCR or offset == SCR
+    cdef uint64_t string_until(self, uint32_t region, uint32_t offset, uint32_t size, bint write) noexcept nogil:
+        if offset == SCR or not write and (
+                offset == LCR or offset == MCR or offset == LSR and not self.s.lsr & (LSR_BI | LSR_OE)):
+            return NEVER
+        return 0
 
     cdef io_status write(self, uint32_t region, uint32_t offset, uint32_t size, uint64_t value) noexcept nogil:
         cdef uart_state *s = self.s

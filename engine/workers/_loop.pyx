@@ -12,7 +12,7 @@ from cpython.ref cimport PyObject
 from engine._abi cimport *
 from engine._atomics cimport load_acquire32, load_relaxed32, load_relaxed64, tsc
 from engine._device cimport NEVER
-from engine._executor cimport Executor, owned, quick_access, quick_execute, quick_string, region_entry
+from engine._executor cimport Executor, owned, quick_access, quick_execute, quick_string, region_entry, string_until
 from engine._ring cimport (SAMPLE, Link, link_answer, link_answers, link_block, link_deadline, link_execute, link_heartbeat, link_next,
                            link_peek, link_stamp, link_take, link_view, ring_commit, ring_item, ring_reserve, slot_answer, slot_stamp,
                            slot_take, string_slots)
@@ -219,18 +219,26 @@ cdef class WorkerLoop:
         return string_slots(rec.more)
 
     cdef uint32_t _row(self, region_entry *e, const engine_next *next, uint64_t *answers, const engine_rec *rec, uint32_t n) noexcept nogil:
-        """The next n accesses of a string: how many the device has made at once."""
+        """The next n accesses of a string: how many the device has made at once; 0: one by one."""
         cdef uint64_t values[256]
-        cdef uint32_t i, status = 0, done, size = <uint32_t>1 << (rec.op >> ENGINE_OP_SIZE_SHIFT)
-        for i in range(n):
-            values[i] = load_relaxed64(&next[i].value)
-        done = quick_string(e, load_relaxed64(&next[0].t_ns), load_relaxed64(&next[n - 1].t_ns), rec.addr, size, rec.op & ENGINE_OP_WRITE, n,
-                            values, &status)
-        for i in range(done):
+        cdef uint64_t v, t_ns = load_relaxed64(&next[0].t_ns)
+        cdef uint32_t i, k = 1, status = 0, size = <uint32_t>1 << (rec.op >> ENGINE_OP_SIZE_SHIFT)
+        cdef uint64_t until = string_until(e, t_ns, rec.addr, size, rec.op & ENGINE_OP_WRITE)
+        if until <= t_ns:
+            return 0
+        while k < n and load_relaxed64(&next[k].t_ns) < until:
+            k += 1
+        if rec.op & ENGINE_OP_WRITE:
+            for i in range(k):
+                values[i] = load_relaxed64(&next[i].value)
+            v = values[k - 1]
+            status = quick_access(self.ex, e, load_relaxed64(&next[k - 1].t_ns), rec.addr, size, True, &v)
+        else:
+            k = quick_string(e, rec.addr, size, k, values, &status)
+        for i in range(k):
             answers[i] = <uint32_t>values[i] | <uint64_t>(status & 0xff) << 32
-        if 0 < done < n:
-            e.core.now = load_relaxed64(&next[done - 1].t_ns)
-        return done
+        e.core.now = load_relaxed64(&next[k - 1].t_ns)
+        return k
 
     cdef int _catch_up(self, uint64_t after) noexcept nogil:
         """Execute the ring records that precede a synchronous access."""

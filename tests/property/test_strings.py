@@ -1,4 +1,4 @@
-"""Accesses in a row that a device makes at once (`Device.read_string`, `steady`): nobody can tell from one by one."""
+"""Accesses in a row that a device makes at once (`string_until`, `read_string`): nobody can tell from one by one."""
 
 from __future__ import annotations
 
