@@ -7,10 +7,11 @@ minutes.
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import time
-from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.study.journal import Journal
 
 Task = tuple[int, int, Cell]
 CONNECT_S = 10.0
+CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)  # Dask raises the one or the other
 RETRIES = 3  # of a replication whose worker went away
 
 
@@ -165,7 +167,7 @@ class _Cluster:
                 for host, (future, task, _) in list(self.running.items()):
                     if future.done():
                         self._take(host, future, task, left)
-        except (OSError, RuntimeError, TimeoutError):  # what its client raises when the connection breaks
+        except (OSError, RuntimeError, TimeoutError, *CANCELLED):  # what its client raises when the connection breaks
             raise self.gone() from None
 
     def _wait(self, futures: list[Any]) -> None:
@@ -173,7 +175,7 @@ class _Cluster:
             self.wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
         except TimeoutError:
             pass
-        except Exception:  # CancelledError when the scheduler has forgotten them
+        except (Exception, *CANCELLED):  # cancelled: the scheduler has forgotten them
             if self.client.status != "running":
                 raise self.gone() from None
 
@@ -215,7 +217,7 @@ class _Cluster:
                 self.journal.add(replicate, number, got)
                 self.advance(1)
                 return
-        except (TimeoutError, CancelledError):
+        except (TimeoutError, *CANCELLED):
             if self.client.status != "running":
                 raise self.gone() from None
         if error is None or type(error).__name__ == "KilledWorker":

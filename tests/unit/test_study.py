@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -546,6 +547,32 @@ def test_finished_replications_are_not_run_again(tmp_path: Path) -> None:
     with Journal(d, tmp_path) as j:
         assert len(j.rows) == 5 and j.hosts["h"]["cpu"] == "made up"
         assert conduct.missing(d, j) == list(d.order())[5:]
+
+
+@pytest.mark.parametrize("cancelled", conduct.CANCELLED)
+def test_a_result_that_goes_with_its_scheduler_is_one_line(cancelled: type[BaseException], tmp_path: Path) -> None:
+    """It had finished, and the connection breaks before it is fetched."""
+
+    class Future:
+        status = "finished"
+
+        def result(self, timeout: float) -> None:
+            client.status = "closed"
+            raise cancelled
+
+        def done(self) -> bool:
+            return True
+
+    client = SimpleNamespace(
+        status="running",
+        scheduler_info=lambda **_: {"workers": {"tcp://w": {"host": "h"}}},
+        submit=lambda *_, **__: Future(),
+    )
+    d = design.parse(B)
+    with Journal(d, tmp_path) as journal:
+        cluster = conduct._Cluster(d, journal, lambda n: None, "tcp://s", client, lambda *_, **__: None)
+        with pytest.raises(EngineError, match="tcp://s: the scheduler went away; 0 finished replications are kept"):
+            cluster.run(conduct.missing(d, journal))
 
 
 def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
