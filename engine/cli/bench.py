@@ -13,7 +13,7 @@ from typing import Any
 import engine
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Output, progress
-from engine.cli.text import check_output, write_json
+from engine.cli.text import check_output, json_argument, write_json
 from engine.errors import EngineError, UsageError
 from engine.measure import histogram
 
@@ -36,7 +36,7 @@ def add(parsers: Any) -> None:
     p.add_argument(
         "--hgrm", metavar="DIR", help="a HdrHistogram percentile file of the engine's latencies for each path measured"
     )
-    p.add_argument("--json", metavar="FILE", help="write the results as JSON too ('-': instead, to standard output)")
+    json_argument(p, "write the results as JSON too")
 
 
 def names() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from engine._device import Device, PyDevice
 from engine.cli import command_parser
 from engine.cli.output import Output
-from engine.cli.text import hexes, write_json
+from engine.cli.text import hexes, json_argument, write_json
 from engine.registry import TYPES, device_class
 from engine.types import Region
 
@@ -23,7 +23,7 @@ def add(parsers: Any) -> None:
     show = verbs.add_parser("show", help="one part's regions, pins, settings and registers")
     show.add_argument("type", metavar="TYPE", help="a type that `engine devices list` names, or package.module:Class")
     for one in (every, show):
-        one.add_argument("--json", metavar="FILE", help="the same for machines; - is standard output")
+        json_argument(one, "the same for machines")
 
 
 def run(args: argparse.Namespace) -> int:

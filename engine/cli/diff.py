@@ -12,7 +12,7 @@ from engine import data
 from engine.cli import command_parser
 from engine.cli.machine import choose_owners
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
-from engine.cli.text import check_output, write_json
+from engine.cli.text import check_output, json_argument, write_json
 from engine.errors import UsageError
 from engine.frontends.replay import parse_files
 from engine.machine import PATHS
@@ -83,7 +83,7 @@ def add(parsers: Any) -> None:
         "--out", type=Path, default=Path("engine-diff"), metavar="DIR", help="for differences (default: engine-diff)"
     )
     p.add_argument("--case", type=Path, metavar="FILE", help="run one case file again instead")
-    p.add_argument("--json", metavar="FILE", help="results for machines; - is standard output")
+    json_argument(p, "results for machines")
 
 
 Work = tuple[Board, list[tuple[Part, list[tuple[int, Any]]]]]  # a board, its parts, their programs: number, records

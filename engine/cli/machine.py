@@ -15,7 +15,7 @@ from engine._device import Device
 from engine._executor import Executor
 from engine.cli import command_parser
 from engine.cli.output import Output
-from engine.cli.text import write_json
+from engine.cli.text import json_argument, write_json
 from engine.errors import UsageError, reason
 from engine.frontends.replay import parse_files
 from engine.machine.build import CONFIG_REGION, Placed, Plan, PlannedDevice, bus_path, connect, plan
@@ -72,7 +72,7 @@ def add(parsers: Any) -> None:
     imp.add_argument("args", nargs="*", metavar="-- QEMU ARGS", help="the command line, behind --")
     boards = verbs.add_parser("list", help="the boards that come with the engine")
     for one in (check, show, imp, boards):
-        one.add_argument("--json", metavar="FILE", help="the same for machines; - is standard output")
+        json_argument(one, "the same for machines")
 
 
 def placement_arguments(parser: argparse.ArgumentParser) -> None:

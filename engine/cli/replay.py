@@ -11,7 +11,7 @@ from typing import Any
 from engine import data
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, matched, progress, rate_text, time_text
-from engine.cli.text import check_output
+from engine.cli.text import check_output, json_argument
 from engine.errors import UsageError
 from engine.frontends import replay
 from engine.frontends.trace import golden_path, load, load_golden
@@ -68,9 +68,7 @@ def add(parsers: Any) -> None:
 
 def add_output(p: argparse.ArgumentParser) -> None:
     """The options that every measuring command has."""
-    p.add_argument(
-        "--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error"
-    )
+    json_argument(p, "results for machines")
     p.add_argument("--no-budgets", action="store_true", help="check answers only, not how fast they come")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.cli import command_parser
 from engine.cli.output import BAD, GOOD, NOTE, Cell, Output, progress
-from engine.cli.text import check_output, make_folder, write_json
+from engine.cli.text import check_output, json_argument, make_folder, write_json
 from engine.errors import UsageError
 from engine.study import compare, conduct, report, tables
 from engine.study.design import Design, load, shipped
@@ -43,9 +43,7 @@ def add(parsers: Any) -> None:
     p.add_argument("--csv", metavar="FILE", help="measure nothing: analyse these results of the study (.csv, .csv.gz)")
     p.add_argument("--tables", metavar="FILE", help="make the marked tables of a Markdown page anew from the results")
     p.add_argument("--hgrm", metavar="DIR", help="a HdrHistogram percentile file for each combination")
-    p.add_argument(
-        "--json", metavar="FILE", help="results for machines; - is standard output, and the tables go to standard error"
-    )
+    json_argument(p, "results for machines")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -9,6 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
+
+
+def json_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """--json, as every command that gives results for machines has it."""
+    parser.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help=f"{what}; without FILE, or -: to standard output instead",
+    )
 
 
 def check_output(option: str, path: str | Path | None, folder: bool = False) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from engine import data
 from engine.cli import command_parser
 from engine.cli.output import NOTE, Cell, Output, progress
+from engine.cli.text import json_argument
 from engine.errors import UsageError
 from engine.frontends import replay
 from engine.frontends.trace import EV_MSI, EV_PIC_ACK, EV_PS2, EV_VECTOR, Trace, golden_path, load, load_golden
@@ -33,7 +34,7 @@ def add(parsers: Any) -> None:
     p = command_parser(parsers, "trace", "Look into a recorded guest.", "engine trace info seabios-pc")
     acts = p.add_subparsers(dest="action", metavar="ACTION", required=True)
     info = acts.add_parser("info", help="the guest, its machine, accesses by region, events, the reference")
-    info.add_argument("--json", metavar="FILE", help="the same for machines; - is standard output")
+    json_argument(info, "the same for machines")
     contents = acts.add_parser(
         "contents", help="the content that devices handed over: firmware configuration items, disk sectors"
     )
