@@ -39,6 +39,8 @@ BOUNDS = {
     "posted.": "each write is answered, and the batch is vetted first: the raw ring does neither",
     "sync_spin.": "the two passages of a line are the ping-pong's; look-up, device and deadlines come on top",
     "qemu.tcg.": "4 ns an access: vetting, its check, number, status, value; .bound: a loop of look-up and call",
+    "stamps.batched": "a string of 127 accesses, 0.6 us, is stamped four times: one in 64 slots of the ring",
+    "adaptive.": "a stall of the host is charged to each access behind it, in whichever policy it meets",
     "oversubscribed": "other work on these CPUs: workers that wait for one have to be let in",
 }
 
