@@ -24,7 +24,7 @@ cdef struct region_entry:
     uint8_t impl_min
     uint8_t impl_max
     uint8_t ports          # ports of a byte each, with a decoder each: Region.ports
-    uint8_t strings        # Region.strings: read_string may be asked
+    uint8_t strings        # Region.strings: string_until may be asked
     uint8_t pad[14]
 
 # A wire that begins and ends within one unit: delivered here, at once.

@@ -1101,7 +1101,6 @@ cdef class Sequencer:
             while k < n and repeats(a, a + k) and a[k].t_ns < until:
                 values[k] = a[k].value
                 k += 1
-            r.core.now = a[k - 1].t_ns
             v = a[k - 1].value
             status = quick_access(<Executor>self.local, r, a[k - 1].t_ns, addr, a.size, True, &v)
         else:
@@ -2068,7 +2067,7 @@ cdef class Sequencer:
                     j += 1
                 next_input = self.inp[j].index if j < self.n_inp else <uint64_t>-1
                 to.space = 255
-            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY or self.n_held >= HELD:
+            if a.t_ns >= self.step_at or a.t_ns - self.now > SLICE or self.flood > BUSY:
                 self._step(a.t_ns, access_key(base + i))
                 to.space = 255
             self.now = a.t_ns
